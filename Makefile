@@ -1,0 +1,62 @@
+# Every target sets up what it needs in .venv, once. All it takes is make and Python 3.11 or newer.
+#   PYTHON=/path/to/python   which Python to make .venv with (make clean first, to change it)
+#   ARGS="..."               further arguments for `make test` and `make bench`
+
+VENV = .venv
+PY = $(VENV)/bin/python
+INSTALL = $(PY) -m pip install -qq --disable-pip-version-check --editable
+
+# What is installed is marked by a file that names this folder: in a copied or moved folder,
+# .venv would go on running the code of the old place.
+HERE := $(shell pwd | cksum | cut -d' ' -f1)
+DEMO_READY = $(VENV)/ready-demo-$(HERE)
+DEV_READY = $(VENV)/ready-dev-$(HERE)
+
+.DEFAULT_GOAL = help
+.NOTPARALLEL:  # two pips in one .venv would get in each other's way
+.PHONY: help demo test check bench format clean redis
+
+help:  ## say what there is
+	@echo "Alligator: make TARGET"
+	@sed -n 's/^\([a-z]*\):.*  ## /\1|/p' Makefile | \
+		while IFS='|' read -r name text; do printf '  %-8s %s\n' "$$name" "$$text"; done
+
+demo: $(DEMO_READY)  ## measure the standard library's files on SQLite, no server (DIR=... for your own)
+	@$(PY) examples/demo/run.py $(if $(DIR),--dir "$$DIR")
+
+test: $(DEV_READY) redis  ## run the tests (ARGS="-k lease" for some)
+	$(PY) -m pytest $(ARGS)
+
+check: $(DEV_READY)  ## format, lint and types, changing nothing
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pyright --pythonpath $(PY)
+
+bench: $(DEV_READY) redis  ## measure the speed
+	$(PY) benchmarks/bench.py $(ARGS)
+
+format: $(DEV_READY)  ## format the code and mend what ruff can mend
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+clean:  ## remove .venv and whatever was built
+	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+$(PY):
+	@sh scripts/make-venv.sh $(VENV)
+
+$(DEMO_READY): pyproject.toml | $(PY)
+	@echo "Installing Alligator into $(VENV) ..."
+	@$(INSTALL) '.[progress]'
+	@touch $@
+
+$(DEV_READY): pyproject.toml | $(PY)
+	@echo "Installing Alligator and its development tools into $(VENV) ..."
+	@$(INSTALL) '.[dev,all]'
+	@touch $@ $(DEMO_READY)
+
+redis:
+	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server || \
+		echo "redis-server is not installed, so what needs it is skipped."

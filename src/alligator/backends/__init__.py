@@ -1,0 +1,1 @@
+"""What a store does (base.py), and how each does it: one file a store."""

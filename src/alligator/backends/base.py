@@ -1,0 +1,342 @@
+"""The contract of a store: a leased queue, and beside it a few small records.
+
+A store knows names of queues, ids of tasks and payloads (bytes), never a Task. What to do with a task that
+failed is decided above, once for all stores; a store only moves it, each time in one atomic step::
+
+    push ──► delayed ──(its time comes)──► waiting ──reserve──► leased ──Ack──► gone
+                ▲                             ▲                  │  │
+                └────────── Release ──────────┴──────────────────┘  └──Bury──► dead letter
+                                              ▲── lease lapses ──┘
+
+Whoever reserves a task holds it under a *lease*, and a *token* names that hand-out. Settling and extending
+carry the token, and do nothing once the lease has gone to another: a worker that was away too long cannot
+touch what another now runs. All times are seconds by the store's own clock; a caller's clock is never used.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from alligator.exceptions import InvalidOption
+
+MAX_NAME_BYTES = 200
+"""The longest name of a queue, in UTF-8: what beanstalkd allows for a tube."""
+MAX_ID_BYTES = 255
+"""The longest id of a task, in UTF-8."""
+
+# What breaks lines, and so protocols and logs; and what no UTF-8 can carry.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task to push. It waits until ``delay`` seconds have passed and the moment ``due_at`` has come.
+
+    ``due_at`` is seconds since 1970 by the store's clock, so that no skew of another clock matters.
+    """
+
+    task_id: str
+    body: bytes
+    delay: float = 0.0
+    due_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A task handed out: the worker holds it until it settles it, or the lease lapses."""
+
+    queue_name: str
+    task_id: str
+    body: bytes
+    token: str
+    deliveries: int = 1
+    """Hand-outs since the task last had an outcome, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The task is done: remove it for good."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give the task back.
+
+    With a ``body`` this is a new attempt: it joins the end of the queue, its deliveries counted anew. Without,
+    the hand-out came to nothing: the task returns to its old place, and the delivery counts only if ``lapsed``.
+    """
+
+    reservation: Reservation
+    delay: float = 0.0
+    body: bytes | None = None
+    lapsed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Make the task a dead letter, with a ``note`` of what happened, for a person to look at."""
+
+    reservation: Reservation
+    note: str
+
+
+Settlement = Ack | Release | Bury
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a call of reserve brought: what was handed out, and which settlements came too late."""
+
+    reservations: list[Reservation] = field(default_factory=list[Reservation])
+    late: list[Settlement] = field(default_factory=list[Settlement])
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A buried task. Several may share a task id: each burial has a ``letter_id`` of its own."""
+
+    queue_name: str
+    letter_id: str
+    task_id: str
+    body: bytes
+    note: str
+    buried_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many tasks of a queue are in which state."""
+
+    waiting: int = 0
+    delayed: int = 0
+    running: int = 0
+    dead: int = 0
+
+
+class Records(Protocol):
+    """Small values by key, such as "workers/<uuid>": what is written above the stores is kept here.
+
+    The part of a key before its first "/" names a family; ``list`` costs by the size of one family.
+    """
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value of a key; None when there is none or it has expired."""
+        ...
+
+    def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        """Write a value, to be forgotten after ``ttl`` seconds (None: never)."""
+        ...
+
+    def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
+        """Write ``new`` if the value still is ``old`` (None: absent), in one step; return whether it was."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Forget a key; it need not exist."""
+        ...
+
+    def list(self, family: str) -> dict[str, bytes]:
+        """Return the keys and values of a family, sorted by key."""
+        ...
+
+
+class Backend(ABC):
+    """A leased queue. Every method may be called from any thread, and after a fork.
+
+    Raises, from every method:
+        BackendUnavailable: The store did not answer. What it was asked may have happened; if tasks were
+            handed out, their lease brings them back.
+        BackendRefused: The store answered that it will not.
+    """
+
+    records: Records | None = None
+    """None: this store keeps no records."""
+    can_lease = True
+    """False: reserving takes a task out, and a worker that dies has lost it (at most once)."""
+    can_delay = True
+    """False: ``delay`` and ``due_at`` are refused at push, and no release waits."""
+    in_process = False
+    """True: the tasks live and die with this process, and no other can see them."""
+
+    @abstractmethod
+    def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
+        """Queue tasks, all or (where a store has no such step) the first of them, in order.
+
+        Returns:
+            For each message whether it was queued. False: that id is waiting, delayed or held already, and
+            stays as it is, so that a push may be repeated. A dead letter of that id is no obstacle.
+
+        Raises:
+            QueueFull: There is no room; nothing was queued.
+        """
+
+    @abstractmethod
+    def reserve(
+        self,
+        queue_names: Sequence[str],
+        worker: str,
+        *,
+        limit: int = 1,
+        lease: float = 30.0,
+        wait: float = 0.0,
+        nap: float = 0.1,
+        settlements: Sequence[Settlement] = (),
+    ) -> Batch:
+        """Settle what is finished; then hand out up to ``limit`` tasks, first in first out, and hide them.
+
+        First makes ready what is due, and takes back what lapsed, of the queues it looks at; so recovery
+        needs no process of its own.
+
+        Args:
+            queue_names: Where to look, in strict order: the second when the first has nothing ready.
+            worker: Who takes them: a UUID new at each start. Dead workers are recovered by it.
+            limit: The most tasks to hand out.
+            lease: Seconds until an unsettled task may be handed out again.
+            wait: Seconds to block while nothing is ready.
+            nap: The longest time between two looks, where the store cannot wake who waits.
+            settlements: As for ``settle``, in the same round trip. They are carried out at once and
+                first, whether or not there is anything to reserve.
+
+        Example:
+            >>> from alligator.backends.locmem_backend import Client
+            >>> client = Client("locmem://")
+            >>> client.push("all", "t1", "{}")
+            't1'
+            >>> [held] = client.reserve(["all"], "worker-1").reservations
+            >>> held.task_id, held.body
+            ('t1', b'{}')
+            >>> client.settle([Ack(held)])
+            []
+        """
+
+    @abstractmethod
+    def reserve_task(
+        self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
+    ) -> Reservation | None:
+        """Hand out one task by its id, waiting or delayed; None when no such task is free."""
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Carry out settlements, each in one atomic step. Returns those that came too late.
+
+        A settlement is late, and changes nothing, when its token holds the task no more.
+        """
+
+    @abstractmethod
+    def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
+        """Let leases end ``lease`` seconds from now. Returns the reservations that are held no more.
+
+        Those, and only those, named here: a task whose reserve reply never arrived must lapse.
+        """
+
+    @abstractmethod
+    def recover(
+        self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
+    ) -> int:
+        """Give back, at once, all that a dead worker holds. Returns how many tasks that was.
+
+        Only those with an id in ``started`` count a delivery: the others are not what killed it.
+        """
+
+    @abstractmethod
+    def cancel(self, queue_name: str, task_id: str) -> bytes | None:
+        """Take out a waiting or delayed task and return its body; None when no such task is free."""
+
+    @abstractmethod
+    def drop_all(self, queue_name: str) -> None:
+        """Take out every waiting and delayed task. What runs, runs on; dead letters stay."""
+
+    @abstractmethod
+    def count(self, queue_name: str) -> Counts:
+        """Count a queue's tasks by state."""
+
+    @abstractmethod
+    def queues(self) -> list[str]:
+        """Return the names of the queues that have been used, sorted."""
+
+    @abstractmethod
+    def dead(
+        self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
+    ) -> list[DeadLetter]:
+        """Return dead letters, the newest first; with a ``task_id`` those of that task."""
+
+    @abstractmethod
+    def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+        """Move dead letters to the end of their queue, as they were buried; return the ids moved.
+
+        One whose task id is queued again meanwhile stays a dead letter.
+        """
+
+    @abstractmethod
+    def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+        """Remove dead letters for good; return the ids removed."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Make a ``reserve`` that waits now, or else the next one that would, return without waiting.
+
+        May be called from a signal handler and from another thread.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close connections and files; the next call opens them again."""
+
+    # The five documented methods, on top of those above.
+
+    def len(self, queue_name: str) -> int:
+        """Return how many tasks of a queue have not been handed out: waiting and delayed."""
+        counts = self.count(queue_name)
+        return counts.waiting + counts.delayed
+
+    def push(self, queue_name: str, task_id: str, data: bytes | str) -> str:
+        """Queue one task; return its id."""
+        check_name("queue name", queue_name, MAX_NAME_BYTES)
+        check_name("task_id", task_id, MAX_ID_BYTES)
+        body = data.encode() if isinstance(data, str) else data
+        self.push_many(queue_name, [Message(task_id, body)])
+        return task_id
+
+    def pop(self, queue_name: str) -> bytes | None:
+        """Take the first task out for good and return its body; None when none is ready."""
+        for reservation in self.reserve([queue_name], "pop").reservations:
+            self.settle([Ack(reservation)])
+            return reservation.body
+        return None
+
+    def get(self, queue_name: str, task_id: str) -> bytes | None:
+        """Take one task out for good, by its id, and return its body; None when no such task is free."""
+        reservation = self.reserve_task(queue_name, task_id, "get")
+        if reservation is None:
+            return None
+        self.settle([Ack(reservation)])
+        return reservation.body
+
+
+def check_name(what: str, name: object, max_bytes: int) -> str:
+    """Return a name of a queue or a task that every store can carry.
+
+    Raises:
+        InvalidOption: It is no text, empty, too long, or has control characters or lone surrogates.
+    """
+    if not isinstance(name, str):
+        raise InvalidOption(f"{what} is a string, not {name!r}; str() makes one.")
+    if not 0 < len(name) * 4 <= max_bytes:  # else it fits, whatever its characters
+        _check_size(what, name, max_bytes)
+    if _UNFIT.search(name):
+        raise InvalidOption(
+            f"{what} {name!r} has control characters or lone surrogates; leave them out."
+        )
+    return name
+
+
+def _check_size(what: str, name: str, max_bytes: int) -> None:
+    size = len(name.encode(errors="surrogatepass"))
+    if not 0 < size <= max_bytes:
+        raise InvalidOption(
+            f"{what} {name[:40]!r} takes {size} bytes; from 1 to {max_bytes} are possible."
+        )

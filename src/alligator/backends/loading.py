@@ -1,0 +1,60 @@
+"""From a DSN to the client of its store."""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from alligator.backends.base import Backend
+from alligator.backends.simple import SimpleBackend
+from alligator.dsn import DSN
+from alligator.exceptions import AlligatorException, BackendMissing
+
+BUILT_IN = {"locmem": "locmem", "sqlite": "sqlite", "redis": "redis"}
+"""Scheme to the module ``alligator.backends.<...>_backend``."""
+
+ENTRY_POINTS = "alligator.backends"
+"""Where a package registers a scheme of its own: ``[project.entry-points."alligator.backends"]``."""
+
+
+def build(dsn: DSN, backend_class: Callable[[str], Any] | None = None) -> Backend:
+    """Return a client for a DSN, of the given class or else of the one its scheme names.
+
+    A client that has only the five documented methods is taken as it is; see ``SimpleBackend``.
+
+    Raises:
+        BackendMissing: Nothing is known of the scheme, or its client library is not installed.
+    """
+    try:
+        client = (backend_class or _find(dsn.scheme))(dsn.url)
+    except ModuleNotFoundError as err:
+        if backend_class is not None or err.name is None or err.name.startswith("alligator"):
+            raise
+        raise BackendMissing(
+            f"A {dsn.scheme}:// store needs the package {err.name!r}, which is not installed: "
+            f"pip install 'alligator[{dsn.scheme}]'"
+        ) from None
+    return client if hasattr(client, "reserve") else SimpleBackend(client)
+
+
+def _find(scheme: str) -> Callable[[str], Any]:
+    if scheme in BUILT_IN:
+        module = importlib.import_module(f"alligator.backends.{BUILT_IN[scheme]}_backend")
+        found: Callable[[str], Any] = module.Client
+        return found
+    from importlib.metadata import entry_points  # here: it takes as long to import as all the rest
+
+    registered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if scheme not in registered:
+        raise _unknown(scheme, sorted({*BUILT_IN, *registered}))
+    client: Callable[[str], Any] = registered[scheme].load()
+    return client
+
+
+def _unknown(scheme: str, known: list[str]) -> AlligatorException:
+    near = difflib.get_close_matches(scheme, known, 1)
+    return BackendMissing(
+        f"No backend for {scheme!r}. Known: {', '.join(known)}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
+        + " For a store of your own, pass backend_class=YourClient to Gator."
+    )

@@ -1,0 +1,177 @@
+"""A client with only the five documented methods, made to look like a full store.
+
+Such a client has ``len, drop_all, push(queue_name, task_id, data), pop, get`` and need not inherit from
+anything. It takes a task out before it runs, so it can promise *at most once*: a worker that dies loses what
+it took. It cannot delay, and keeps no dead letters: what fails for good is logged with its payload instead.
+"""
+
+import logging
+import queue
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from alligator.backends.base import (
+    Ack,
+    Backend,
+    Batch,
+    Bury,
+    Counts,
+    DeadLetter,
+    Message,
+    Release,
+    Reservation,
+    Settlement,
+)
+
+log = logging.getLogger("alligator.backend")
+
+
+class SimpleClient(Protocol):
+    """The five documented methods. ``data`` is what a task's ``serialize`` returned."""
+
+    def len(self, queue_name: str) -> int: ...
+    def drop_all(self, queue_name: str) -> Any: ...
+    def push(self, queue_name: str, task_id: str, data: Any) -> Any: ...
+    def pop(self, queue_name: str) -> Any: ...
+    def get(self, queue_name: str, task_id: str) -> Any: ...
+
+
+class SimpleBackend(Backend):
+    """Moves tasks through a client of five methods."""
+
+    can_lease = False
+    can_delay = False
+
+    def __init__(self, client: SimpleClient) -> None:
+        self.client = client
+        self._interrupts: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._used: set[str] = set()
+
+    def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
+        """Hand each to ``push``. Whether an id is queued already is for the client to tell."""
+        self._used.add(queue_name)
+        for message in messages:
+            self.client.push(queue_name, message.task_id, _as_pushed(message.body))
+        return [True] * len(messages)
+
+    def reserve(
+        self,
+        queue_names: Sequence[str],
+        worker: str,
+        *,
+        limit: int = 1,
+        lease: float = 30.0,
+        wait: float = 0.0,
+        nap: float = 0.1,
+        settlements: Sequence[Settlement] = (),
+    ) -> Batch:
+        """Take out one task, looking every ``nap`` seconds; more could be lost at once."""
+        late = self.settle(settlements)
+        until = time.monotonic() + wait
+        while True:
+            for queue_name in queue_names:
+                if data := self.client.pop(queue_name):
+                    return Batch([_reservation(queue_name, "", data)], late)
+            left = until - time.monotonic()
+            if left <= 0 or self._interrupted(min(nap, left)):
+                return Batch([], late)
+
+    def reserve_task(
+        self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
+    ) -> Reservation | None:
+        """Take out one task by its id."""
+        data = self.client.get(queue_name, task_id)
+        return _reservation(queue_name, task_id, data) if data else None
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Push again what is released; the rest is gone already."""
+        for settlement in settlements:
+            held = settlement.reservation
+            if isinstance(settlement, Release):
+                body = held.body if settlement.body is None else settlement.body
+                self.client.push(held.queue_name, held.task_id, _as_pushed(body))
+            elif isinstance(settlement, Bury):
+                log.error(
+                    "This store keeps no dead letters. Lost from queue %r: %r, %s",
+                    held.queue_name,
+                    held.body,
+                    settlement.note,
+                )
+            else:
+                assert isinstance(settlement, Ack)
+        return []
+
+    def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
+        """Nothing to extend: what was taken out is out."""
+        return []
+
+    def recover(
+        self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
+    ) -> int:
+        """Nothing to recover: what a dead worker had is lost."""
+        return 0
+
+    def cancel(self, queue_name: str, task_id: str) -> bytes | None:
+        """Take out one task by its id and return its body."""
+        data = self.client.get(queue_name, task_id)
+        return _as_body(data) if data else None
+
+    def drop_all(self, queue_name: str) -> None:
+        """Drop the whole queue."""
+        self.client.drop_all(queue_name)
+
+    def count(self, queue_name: str) -> Counts:
+        """Count what waits; the client knows no other state."""
+        return Counts(waiting=self.client.len(queue_name))
+
+    def queues(self) -> list[str]:
+        """Return the queues that this process has pushed to: the client cannot list them."""
+        return sorted(self._used)
+
+    def dead(
+        self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
+    ) -> list[DeadLetter]:
+        """None are kept."""
+        return []
+
+    def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+        """None are kept."""
+        return []
+
+    def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+        """None are kept."""
+        return []
+
+    def interrupt(self) -> None:
+        """Wake up a reserve that waits."""
+        self._interrupts.put(None)
+
+    def close(self) -> None:
+        """Close the client, if it can be."""
+        close = getattr(self.client, "close", None)
+        if close is not None:
+            close()
+
+    def _interrupted(self, timeout: float) -> bool:
+        try:
+            self._interrupts.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        return True
+
+
+def _reservation(queue_name: str, task_id: str, data: Any) -> Reservation:
+    return Reservation(queue_name, task_id, _as_body(data), token="")
+
+
+def _as_body(data: Any) -> bytes:
+    return data.encode() if isinstance(data, str) else bytes(data)
+
+
+def _as_pushed(body: bytes) -> str | bytes:
+    """Return a body as ``serialize`` made it: text where it is text."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body

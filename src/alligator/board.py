@@ -1,0 +1,222 @@
+"""A worker's board: what it holds, written where its keeper can read it at any moment.
+
+A worker may be deep in a task that lets no other thread run, or dead. So its keeper, in the parent process,
+never asks it, but reads this piece of shared memory. Each field has one writer. The list of what is held is
+written to one of two slots in turn, and a counter then says which is current, so that neither a reader nor a
+death half-way meets half a list; all that changes from task to task is one byte a task::
+
+    header   number of the current list | outcomes so far | when leases were last extended
+    slot     how many, how long | since when | what the worker does with each | the keeper's marks | names
+
+A mark that meets a list just replaced may land on another task. Both marks bear that: the one means that a
+task is given back without need, the other that a late settlement goes unreported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Reservation
+
+CAPACITY = 512
+"""Tasks that one process may hold."""
+
+_HEADER = 64
+_COUNTS = 16
+_MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
+_GENERATION, _DONE, _FAILED, _RETRIED = range(4)
+_EXTENDED_AT = 4
+
+
+class Buffer(Protocol):
+    """Memory: a bytearray, or a mmap that two processes share."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+
+class State(IntEnum):
+    """What the worker does with a task."""
+
+    HELD = 0
+    STARTED = 1
+    DONE = 2
+    """Succeeded, and waits to be acknowledged with the tasks after it."""
+    SENT = 3
+    """Its settlement is on the way."""
+
+
+class Mark(IntEnum):
+    """What the keeper does with a task."""
+
+    NONE = 0
+    GIVE_BACK = 1
+    """To be released at the keeper's next look, unless started by then; not to be started."""
+    GIVEN_BACK = 2
+    """Released."""
+    SETTLED = 3
+    """Acknowledged in the worker's place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A task on the board."""
+
+    place: int
+    reservation: Reservation
+    since: float
+    state: State
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many attempts came to what."""
+
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.done + other.done, self.failed + other.failed, self.retried + other.retried
+        )
+
+
+class Board:
+    """What one worker process holds.
+
+    Args:
+        memory: Where to write it: ``Board.size(capacity)`` bytes, all zero at first.
+        capacity: The most tasks.
+    """
+
+    def __init__(self, memory: Buffer | None = None, capacity: int = CAPACITY) -> None:
+        view = memoryview(bytearray(self.size(capacity)) if memory is None else memory)
+        self._numbers = view[:_HEADER].cast("Q")
+        self._moments = view[:_HEADER].cast("d")
+        middle = _HEADER + _slot_size(capacity)
+        self._slots = (
+            _Slot(view[_HEADER:middle], capacity),
+            _Slot(view[middle : middle + _slot_size(capacity)], capacity),
+        )
+        self._slot = self._current()
+
+    @staticmethod
+    def size(capacity: int = CAPACITY) -> int:
+        """Return the bytes that a board takes."""
+        return _HEADER + 2 * _slot_size(capacity)
+
+    # The worker writes:
+
+    def post(
+        self, tasks: Sequence[tuple[Reservation, float, State]], marks: Sequence[int] = ()
+    ) -> None:
+        """Replace the list.
+
+        Args:
+            tasks: Each with the moment it was reserved, and what is done with it.
+            marks: The keeper's, for the first of them, which were on the list before.
+        """
+        slot = self._slots[(self._numbers[_GENERATION] + 1) & 1]
+        slot.write(tasks, marks)
+        self._slot = slot
+        self._numbers[_GENERATION] += 1
+
+    def set_state(self, place: int, state: State) -> None:
+        """Say what is done with the task at a place of the list."""
+        self._slot.states[place] = state
+
+    def mark_of(self, place: int) -> int:
+        """Return the keeper's mark at a place of the list."""
+        return self._slot.marks[place]
+
+    def count(self, *, done: int = 0, failed: int = 0, retried: int = 0) -> None:
+        """Count outcomes."""
+        self._numbers[_DONE] += done
+        self._numbers[_FAILED] += failed
+        self._numbers[_RETRIED] += retried
+
+    # The keeper writes:
+
+    def mark(self, place: int, mark: Mark) -> None:
+        """Mark the task at a place of the list."""
+        self._current().marks[place] = mark
+
+    @property
+    def extended_at(self) -> float:
+        """When all leases on the board were last extended, by the monotonic clock that both share."""
+        return self._moments[_EXTENDED_AT]
+
+    @extended_at.setter
+    def extended_at(self, moment: float) -> None:
+        self._moments[_EXTENDED_AT] = moment
+
+    # Both read:
+
+    def read(self) -> list[Posted]:
+        """Return the current list."""
+        while True:
+            generation = self._numbers[_GENERATION]
+            copy = self._slots[generation & 1].copy()
+            if self._numbers[_GENERATION] == generation:
+                return copy.read()
+            # The worker has posted meanwhile. It does so once a batch, so the next look is whole.
+
+    @property
+    def tally(self) -> Tally:
+        """The outcomes counted so far."""
+        return Tally(self._numbers[_DONE], self._numbers[_FAILED], self._numbers[_RETRIED])
+
+    def _current(self) -> "_Slot":
+        return self._slots[self._numbers[_GENERATION] & 1]
+
+
+def _slot_size(capacity: int) -> int:
+    size = _COUNTS + capacity * (8 + 1 + 1 + _MAX_LINE)
+    return size + -size % 8
+
+
+class _Slot:
+    """One list of tasks held."""
+
+    def __init__(self, view: memoryview, capacity: int) -> None:
+        self._view = view
+        self._capacity = capacity
+        states = _COUNTS + 8 * capacity
+        marks = states + capacity
+        self.counts = view[:_COUNTS].cast("Q")
+        self.since = view[_COUNTS:states].cast("d")
+        self.states = view[states:marks]
+        self.marks = view[marks : marks + capacity]
+        self.names = view[marks + capacity :]
+
+    def write(
+        self, tasks: Sequence[tuple[Reservation, float, State]], marks: Sequence[int]
+    ) -> None:
+        # Names have no control characters, so these separators are free.
+        lines = [f"{task.queue_name}\0{task.token}\0{task.task_id}" for task, _, _ in tasks]
+        names = "\n".join(lines).encode()
+        self.names[: len(names)] = names
+        for place, (_, since, state) in enumerate(tasks):
+            self.since[place] = since
+            self.states[place] = state
+        self.marks[: len(tasks)] = bytes(marks).ljust(len(tasks), b"\0")
+        self.counts[0], self.counts[1] = len(tasks), len(names)
+
+    def copy(self) -> "_Slot":
+        # Not the names beyond those in use: the slot is half a megabyte of mostly nothing.
+        used = len(self._view) - len(self.names) + min(self.counts[1], len(self.names))
+        return _Slot(memoryview(bytes(self._view[:used])), self._capacity)
+
+    def read(self) -> list[Posted]:
+        count, length = self.counts
+        if not count:
+            return []
+        posted: list[Posted] = []
+        for place, line in enumerate(bytes(self.names[:length]).decode().split("\n")):
+            queue_name, token, task_id = line.split("\0")
+            task = Reservation(queue_name, task_id, b"", token)
+            state, mark = State(self.states[place]), Mark(self.marks[place])
+            posted.append(Posted(place, task, self.since[place], state, mark))
+        return posted

@@ -1,0 +1,66 @@
+"""Where a store is: a DSN, such as redis://user:secret@host:6379/0, that never shows its secret."""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from alligator.exceptions import InvalidOption
+
+_SECRET_KEYS = re.compile(r"(?i)\b(\w*(?:password|passwd|pwd|secret|token|key)\w*=)[^&\s]*")
+# Up to the last "@" before the query, so that a password holding "/" or "@" goes too. A path
+# straight after "//" (sqlite:///tmp/a@b.db) has no user and password before it.
+_USER_INFO = re.compile(r"(?<=://)(?!/)([^?\s]*)@")
+
+
+def masked(text: str) -> str:
+    """Return a text with the passwords of every DSN in it replaced by "***".
+
+    Example:
+        >>> masked("redis://me:secret@host:6379/0?password=x")
+        'redis://***@host:6379/0?password=***'
+    """
+    return _SECRET_KEYS.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+@dataclass(frozen=True, slots=True)
+class DSN:
+    """A data source name. Only ``url`` holds its password; ``str`` and ``repr`` mask it."""
+
+    url: str = field(repr=False)
+    scheme: str
+
+    @classmethod
+    def parse(cls, text: str) -> "DSN":
+        """Read a DSN.
+
+        Raises:
+            InvalidOption: It is no text of the form ``scheme://...``.
+        """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
+            raise InvalidOption(
+                f"A DSN is a string such as 'redis://localhost:6379/0', not {type(text).__name__}."
+            )
+        scheme, separator, _ = text.partition("://")
+        if not separator or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
+            raise InvalidOption(
+                # Without "://" nothing tells where a password would begin: show only what follows "@".
+                f"{masked(text).rpartition('@')[2]!r} is no DSN. Write one as scheme://..., such as "
+                "'redis://localhost:6379/0', 'sqlite:///tmp/queue.db' or 'locmem://'."
+            )
+        return cls(text, scheme.lower())
+
+    @property
+    def rest(self) -> str:
+        """What follows ``scheme://``, without the query."""
+        return self.url.partition("://")[2].partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The ``?key=value&...`` part."""
+        return dict(parse_qsl(self.url.partition("?")[2], keep_blank_values=True))
+
+    def __str__(self) -> str:
+        return masked(self.url)
+
+    def __repr__(self) -> str:
+        return f"DSN({masked(self.url)!r})"

@@ -1,0 +1,127 @@
+"""What a worker process holds: to be started, running, and finished but not settled yet."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alligator.backends.base import Ack, Release, Reservation, Settlement
+from alligator.board import Board, Mark, State
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A task that this process holds."""
+
+    reservation: Reservation
+    since: float
+    place: int = 0
+    state: State = State.HELD
+    settlement: Settlement | None = None
+
+
+class Holdings:
+    """The tasks of one worker process, kept up on its board; for any number of threads.
+
+    Args:
+        board: Where the keeper reads them.
+        capacity: The most tasks; at most the board's.
+    """
+
+    def __init__(self, board: Board, capacity: int) -> None:
+        self.board = board
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._held: list[Held] = []
+        self._todo: deque[Held] = deque()
+        self._finished: list[Held] = []
+
+    @property
+    def room(self) -> int:
+        """How many more tasks fit."""
+        return self._capacity - len(self._held)
+
+    @property
+    def todo(self) -> int:
+        """How many tasks are not started."""
+        return len(self._todo)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any task is held."""
+        return bool(self._held)
+
+    def add(self, reservations: Sequence[Reservation], since: float) -> None:
+        """Take in what was reserved, asked for at the moment ``since``."""
+        with self._lock:
+            new = [Held(reservation, since) for reservation in reservations]
+            self._post(new)
+            self._todo += new
+
+    def start(self) -> Held | None:
+        """Return the next task to run; None when there is none. Leaves out what the keeper gave back."""
+        with self._lock:
+            while self._todo:
+                held = self._todo.popleft()
+                # First say so, then look at the mark: the keeper marks, and looks again later. So one of
+                # the two always sees the other.
+                self._set(held, State.STARTED)
+                if self.board.mark_of(held.place) not in (Mark.GIVE_BACK, Mark.GIVEN_BACK):
+                    return held
+                self._set(held, State.SENT)
+        return None
+
+    def drop(self, held: Held) -> None:
+        """Forget a task that is ours no more."""
+        with self._lock:
+            self._set(held, State.SENT)
+
+    def finish(self, held: Held, settlement: Settlement) -> None:
+        """Note how a task ended; it is to be settled with the next exchange."""
+        with self._lock:
+            held.settlement = settlement
+            if isinstance(settlement, Ack):  # the rest the keeper cannot settle: it has no body and no note
+                self._set(held, State.DONE)
+            self._finished.append(held)
+
+    def send(self) -> list[Settlement]:
+        """Return what is to be settled now; ``sent`` must follow."""
+        with self._lock:
+            for held in self._finished:
+                self._set(held, State.SENT)
+            return [held.settlement for held in self._finished if held.settlement is not None]
+
+    def sent(self, late: Sequence[Settlement]) -> list[Settlement]:
+        """Forget what was sent. Returns those of the late ones that the keeper did not settle."""
+        with self._lock:
+            gone = [held for held in self._finished if held.state == State.SENT]
+            theirs = {
+                id(held.settlement)
+                for held in gone
+                if self.board.mark_of(held.place) == Mark.SETTLED
+            }
+            self._finished = [held for held in self._finished if held.state != State.SENT]
+        return [settlement for settlement in late if id(settlement) not in theirs]
+
+    def give_back(self, *, started: bool) -> list[Settlement]:
+        """Return the release of every task not started, or else of all not finished; none is counted."""
+        states = (State.HELD, State.STARTED) if started else (State.HELD,)
+        with self._lock:
+            back = [held for held in self._held if held.state in states and not held.settlement]
+            for held in back:
+                self._set(held, State.SENT)
+            self._todo.clear()
+        return [Release(held.reservation) for held in back]
+
+    def _set(self, held: Held, state: State) -> None:
+        held.state = state
+        self.board.set_state(held.place, state)
+
+    def _post(self, new: list[Held]) -> None:
+        kept = [held for held in self._held if held.state != State.SENT]
+        marks = [self.board.mark_of(held.place) for held in kept]
+        self._held = kept + new
+        tasks = [(held.reservation, held.since, held.state) for held in self._held]
+        self.board.post(tasks, marks)
+        for place, held in enumerate(self._held):
+            held.place = place

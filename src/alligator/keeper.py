@@ -1,0 +1,131 @@
+"""The keeper: extends the leases of what workers hold, and frees what is stuck behind a long task.
+
+It reads the workers' boards. Under ``latergator`` it runs in the parent process, so that a task which lets no
+other thread run cannot starve it; a ``Worker`` alone, and ``gator.pop()``, run it in a thread.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from alligator.backends.base import Ack, Backend, Release, Reservation, Settlement
+from alligator.board import Board, Mark, Posted, State
+from alligator.exceptions import AlligatorException
+
+log = logging.getLogger("alligator.keeper")
+
+LEASE = 30.0
+"""Seconds that a hand-out is good for, unless extended."""
+BEATS_PER_LEASE = 3
+"""Leases are extended every third: two beats may fail before one lapses."""
+TICK = 0.25
+"""Seconds between two looks at the boards."""
+STUCK = 0.5
+"""Seconds after which a task that waits in a process behind another is freed. A batch is about 0.05 s of work."""
+
+
+class Keeper:
+    """Looks after the boards of some workers; call ``tick`` every ``TICK`` seconds.
+
+    Args:
+        backend: The store that the tasks are held in.
+        lease: Seconds to extend by.
+        clock: The monotonic clock that the boards' moments are of.
+    """
+
+    def __init__(
+        self, backend: Backend, lease: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._backend = backend
+        self._lease = lease
+        self._clock = clock
+        self._next_beat = clock() + lease / BEATS_PER_LEASE
+        self._is_cut_off = False
+
+    def tick(self, boards: Iterable[Board]) -> None:
+        """Do what is due."""
+        now = self._clock()
+        boards = list(boards)
+        posted = [(board, task) for board in boards for task in board.read()]
+        try:
+            self._free_stuck(posted, now)
+            if now >= self._next_beat:
+                self._beat(boards, posted, now)
+        except AlligatorException as err:
+            if not self._is_cut_off:
+                log.warning("Cannot extend leases, trying on: %s", err)
+            self._is_cut_off = True
+        else:
+            self._is_cut_off = False
+
+    def _beat(self, boards: list[Board], posted: list[tuple[Board, Posted]], now: float) -> None:
+        """Extend all that is held and neither settled nor given back."""
+        held = [task.reservation for _, task in posted if _is_held(task)]
+        if held:
+            self._backend.extend(held, self._lease)
+        for board in boards:
+            board.extended_at = now
+        self._next_beat = now + self._lease / BEATS_PER_LEASE
+
+    def _free_stuck(self, posted: list[tuple[Board, Posted]], now: float) -> None:
+        """Acknowledge what is done, and give back what is not started, where a long task holds them up."""
+        settlements: list[Settlement] = []
+        given_back: list[tuple[Board, Posted]] = []
+        for board, task in posted:
+            if now - task.since < STUCK:
+                continue
+            if task.state == State.DONE and task.mark == Mark.NONE:
+                board.mark(task.place, Mark.SETTLED)
+                settlements.append(Ack(task.reservation))
+            elif task.state == State.HELD and task.mark == Mark.NONE:
+                board.mark(task.place, Mark.GIVE_BACK)
+            elif task.state == State.HELD and task.mark == Mark.GIVE_BACK:
+                # Marked a tick ago and not started since: the worker has seen the mark, or will.
+                settlements.append(Release(task.reservation))
+                given_back.append((board, task))
+        if settlements:
+            self._backend.settle(settlements)
+        for board, task in given_back:
+            board.mark(task.place, Mark.GIVEN_BACK)
+
+
+def _is_held(task: Posted) -> bool:
+    # A task may have been marked in the moment it was started: it runs, whatever the mark.
+    return task.state == State.STARTED or (
+        task.state in (State.HELD, State.DONE) and task.mark == Mark.NONE
+    )
+
+
+@contextmanager
+def keeper_thread(
+    keeper: Keeper, board: Board, also: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Run a keeper in a thread while the block runs, and ``also`` after each of its looks."""
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(TICK):
+            keeper.tick([board])
+            also()
+
+    thread = threading.Thread(target=keep, name="alligator-keeper", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def keeping(backend: Backend, reservation: Reservation) -> Iterator[None]:
+    """Keep up the lease of one task while the block runs it."""
+    if not backend.can_lease:
+        yield
+        return
+    board = Board(capacity=1)
+    board.post([(reservation, time.monotonic(), State.STARTED)])
+    with keeper_thread(Keeper(backend, LEASE), board):
+        yield

@@ -1,0 +1,109 @@
+"""The form of a task in its queue: a JSON object, and what may go into it."""
+
+import json
+import math
+from typing import Any
+
+from alligator.exceptions import InvalidArguments, UnreadableTask
+
+MAX_DEPTH = 100
+"""How deep lists and dicts may nest: far within what the json module can read back (about 1,000)."""
+
+Payload = dict[str, Any]
+
+# ASCII, so that no store or log has to cope with anything else.
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def decode(data: str | bytes) -> Payload:
+    """Read a payload.
+
+    Raises:
+        UnreadableTask: It is no JSON object, or lacks a key that makes it a task.
+
+    Example:
+        >>> decode('{"task_id": "t1", "retries": 0, "async": true, "module": "m", "callable": "f"}')["task_id"]
+        't1'
+    """
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise UnreadableTask(f"The payload is no JSON: {err}") from None
+    if not isinstance(payload, dict):
+        raise UnreadableTask(f"The payload is a JSON {type(payload).__name__}, not an object.")
+    for key, kinds in _REQUIRED.items():
+        if not isinstance(payload.get(key), kinds):
+            raise UnreadableTask(f"The payload's {key!r} is {payload.get(key)!r:.100}.")
+    for key, kind in _OPTIONAL.items():
+        if not isinstance(payload.get(key, kind()), kind):
+            raise UnreadableTask(f"The payload's {key!r} is {payload[key]!r:.100}.")
+    return payload
+
+
+_REQUIRED: dict[str, type] = {"task_id": str, "retries": int, "module": str, "callable": str}
+_OPTIONAL: dict[str, type] = {"args": list, "kwargs": dict, "options": dict}
+
+
+def check_carriable(value: Any, what: str, depth: int = 0) -> None:
+    """Check that JSON carries a value and brings back an equal one (a tuple comes back as a list).
+
+    Raises:
+        InvalidArguments: It does not. The message begins with ``what``.
+    """
+    kind = type(value)
+    if kind is int or kind is bool or value is None:
+        return
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_text(value, what)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidArguments(f"{what} is {value!r}, which JSON has no number for.")
+    elif isinstance(value, (list, tuple, dict)):
+        if depth >= MAX_DEPTH:
+            raise InvalidArguments(f"{what} nests deeper than {MAX_DEPTH} levels, or holds itself.")
+        _check_container(value, what, depth)
+    elif not isinstance(value, int):
+        raise InvalidArguments(
+            f"{what} is of type {kind.__name__}, which JSON cannot carry. {_way_out(kind.__name__)}"
+        )
+
+
+def _check_container(
+    value: list[Any] | tuple[Any, ...] | dict[Any, Any], what: str, depth: int
+) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidArguments(
+                    f"{what} has the key {key!r:.100}. JSON makes every key a string: use strings."
+                )
+            _check_text(key, what)
+            check_carriable(item, f"{what}[{key!r:.50}]", depth + 1)
+    else:
+        for item in value:
+            # Numbering the items would cost more than checking them: the message does without.
+            check_carriable(item, f"an item of {what}" if depth == 0 else what, depth + 1)
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArguments(f"{what} has a lone surrogate, which is no text.") from None
+
+
+def _way_out(type_name: str) -> str:
+    ways = {
+        "bytes": "Pass base64 text, or where the bytes are stored.",
+        "bytearray": "Pass base64 text, or where the bytes are stored.",
+        "set": "Pass a sorted list.",
+        "frozenset": "Pass a sorted list.",
+        "datetime": "Pass its isoformat().",
+        "date": "Pass its isoformat().",
+        "Decimal": "Pass its str().",
+        "UUID": "Pass its str().",
+        "Path": "Pass its str().",
+        "PosixPath": "Pass its str().",
+    }
+    return ways.get(type_name, "Pass an identifier, and look the object up in the task.")

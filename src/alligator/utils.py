@@ -1,0 +1,134 @@
+"""From a callable to its import path and back; a new id; running a coroutine."""
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from types import CoroutineType, ModuleType
+from typing import Any
+
+from alligator.exceptions import UnknownCallableError, UnknownModuleError
+
+
+def determine_module(func: Callable[..., Any]) -> str:
+    """Return the dotted path of the module that a callable comes from.
+
+    Raises:
+        UnknownModuleError: It does not say (a ``functools.partial``, an instance with ``__call__``).
+
+    Example:
+        >>> from random import choice
+        >>> determine_module(choice)
+        'random'
+    """
+    # An instance also answers to __module__, with that of its class, but cannot be imported from it.
+    module = getattr(func, "__module__", None) if hasattr(func, "__name__") else None
+    if not isinstance(module, str):
+        raise UnknownModuleError(
+            f"{func!r} does not say which module it comes from, so no worker could import it. "
+            "Put a plain function around it, and queue that."
+        )
+    return module
+
+
+def determine_name(func: Callable[..., Any]) -> str:
+    """Return the name by which a callable is found in its module, such as "send" or "Mailer.send".
+
+    Where no name leads back to the callable (a lambda, a closure), its own ``__qualname__`` is returned.
+
+    Example:
+        >>> from random import choice
+        >>> determine_name(choice)
+        'choice'
+    """
+    module_name = determine_module(func)
+    qualname: str = getattr(func, "__qualname__", func.__name__)
+    # A bound method that a module offers under a plain name, as random.choice is, has the
+    # qualname of its class's function, which is another callable: try both.
+    for name in (qualname, func.__name__):
+        if _finds(module_name, name, func):
+            return name
+    return qualname
+
+
+def is_importable(func: Callable[..., Any]) -> bool:
+    """Return whether importing a callable's module and name leads to that same callable."""
+    return _finds(determine_module(func), determine_name(func), func)
+
+
+def import_module(module_name: str) -> ModuleType:
+    """Import a module by its dotted path.
+
+    Raises:
+        UnknownModuleError: There is none, or importing it failed.
+
+    Example:
+        >>> import_module("random").__name__
+        'random'
+    """
+    try:
+        return importlib.import_module(module_name)
+    except Exception as err:
+        raise UnknownModuleError(
+            f"Cannot import module {module_name!r}: {type(err).__name__}: {err}"
+        ) from err
+
+
+def import_attr(module_name: str, attr_name: str) -> Any:
+    """Import a module and return one of its attributes, which may be dotted ("Mailer.send").
+
+    Raises:
+        UnknownModuleError: There is no such module, or importing it failed.
+        UnknownCallableError: The module has no such attribute.
+
+    Example:
+        >>> import_attr("random", "choice")([7])
+        7
+    """
+    found: Any = import_module(module_name)
+    for part in attr_name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise UnknownCallableError(
+                f"Module {module_name!r} has no {attr_name!r}. Was it renamed or moved, "
+                "or does this worker run another version of the code?"
+            ) from None
+    return found
+
+
+def new_id() -> str:
+    """Return a new UUID of version 7, as text.
+
+    Its first 48 bits are the time in milliseconds, so that the ids of neighbours lie near each other in
+    a store's index: inserting and deleting then touches few pages (RFC 9562, section 5.7 and 6.11).
+    """
+    number = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
+    number = number & ~(0xF << 76) | 7 << 76  # the version
+    number = number & ~(0x3 << 62) | 2 << 62  # the variant
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def run_coroutine(value: Any) -> Any:
+    """Run what an ``async def`` function returned to its end; return any other value as it is."""
+    if type(value) is not CoroutineType:
+        return value
+    import asyncio  # here, for it takes longer to import than all of Alligator
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(value)
+    # This thread has a loop, which runs the caller: another thread's loop it must be.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, value).result()
+
+
+def _finds(module_name: str, name: str, func: Callable[..., Any]) -> bool:
+    try:
+        return bool(import_attr(module_name, name) == func)
+    except (UnknownModuleError, UnknownCallableError):
+        return False

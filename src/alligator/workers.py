@@ -1,0 +1,5 @@
+"""The loop (being written)."""
+
+
+class Worker:
+    """Being written."""
