@@ -60,14 +60,14 @@ def attempt(
     return Attempt(Ack(reservation), task)
 
 
-def retry_of(task: Task) -> str | bytes | None:
-    """Return the form in which a failed task is queued again, its retries one fewer; None: it is not."""
+def take_retry(task: Task) -> bool:
+    """Take one of a failed task's retries, and return whether there was one left."""
     if task.retries <= 0:
         task.to_failed()
-        return None
+        return False
     task.retries -= 1
     task.to_retrying()
-    return task.serialize()
+    return True
 
 
 def deliveries_of(backend: Backend) -> int:
@@ -82,7 +82,7 @@ def as_bytes(data: str | bytes) -> bytes:
 
 def _failed(reservation: Reservation, task: Task, err: BaseException) -> Attempt:
     try:
-        again = retry_of(task)
+        again = task.serialize() if take_retry(task) else None
     except Exception as unserializable:  # a hook has put something into the task that cannot be queued
         log.error("Task %r cannot be tried again: %s", reservation.task_id, unserializable)
         task.to_failed()

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alligator import signatures
-from alligator.attempts import Attempt, as_bytes, attempt, deliveries_of, retry_of
+from alligator.attempts import Attempt, as_bytes, attempt, deliveries_of, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
     MAX_NAME_BYTES,
@@ -75,7 +75,8 @@ class Gator:
         """
         return loading.build(DSN.parse(conn_string), self.backend_class)
 
-    def task(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+    # The "/" leaves every name to the function's own arguments: one called "task" is none of ours.
+    def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a call of a function, with these arguments. Returns the task.
 
         Raises:
@@ -99,7 +100,7 @@ class Gator:
         """
         return Options(self, **kwargs)
 
-    def push(self, task: Task, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+    def push(self, task: Task, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a task that you made yourself, or, where its ``is_async`` is False, run it now.
 
         Returns:
@@ -210,7 +211,9 @@ class Gator:
 
     def _check_possible(self, task: Task, func: Callable[..., Any]) -> None:
         if not self.backend.in_process:
-            signatures.check_other_process(func)
+            for call in (func, task.on_start, task.on_success, task.on_error):
+                if call is not None:
+                    signatures.check_other_process(call)
         if task.depends_on:
             raise InvalidOption("depends_on is not available yet. Queue the next task from on_success.")
         if (task.delay_by or task.due_at) and not self.backend.can_delay:
@@ -229,11 +232,11 @@ class Gator:
 
     def _try_again(self, task: Task) -> bool:
         """Take one of a failed task's retries, and queue it if it is async; False when none is left."""
-        again = retry_of(task)
-        if again is None:
+        if not take_retry(task):
             return False
         if task.is_async:
-            self.backend.push_many(self.queue_name, [Message(task.task_id, as_bytes(again))])
+            body = as_bytes(task.serialize())
+            self.backend.push_many(self.queue_name, [Message(task.task_id, body)])
         return True
 
     def _run(self, reservation: Reservation) -> Task | None:
@@ -270,7 +273,7 @@ class Options:
     ) -> None:
         pass
 
-    def task(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+    def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a call of a function, as ``Gator.task`` does, with these options."""
         return self.gator.push(self.gator.task_class(**self.task_kwargs), func, *args, **kwargs)
 

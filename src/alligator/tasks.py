@@ -100,7 +100,7 @@ class Task:
         # Never the arguments: they may hold what a log must not.
         return f"<{type(self).__name__} {self.task_id!r} calling {self.func!r}>"
 
-    def to_call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def to_call(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """Set the function to call when the task is processed, and its arguments.
 
         Example:

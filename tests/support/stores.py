@@ -1,0 +1,103 @@
+"""Tasks into a store and out of it, in few words."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from alligator.backends import loading
+from alligator.backends.base import Ack, Backend, Message, Reservation
+from alligator.dsn import DSN
+
+QUEUE = "all"
+WORKER = "11111111-2222-3333-4444-555555555555"
+
+PATIENCE = 10.0
+"""Seconds until a test gives up on what should have happened."""
+SOON = 3.0
+"""Seconds that a wake-up may take on the slowest machine; a wait that nobody ends takes ``LONG``."""
+LONG = 20.0
+FAR_OFF = 3600.0
+"""A delay whose end no test lives to see."""
+TICK = 0.02
+"""What two clocks of one machine may differ by."""
+
+
+@contextmanager
+def opened(dsn: str) -> Iterator[Backend]:
+    """A client of a store, closed in the end."""
+    backend = loading.build(DSN.parse(dsn))
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def push(backend: Backend, *task_ids: str, to: str = QUEUE, delay: float = 0.0) -> list[bool]:
+    """Push tasks, each with its id for a body."""
+    return backend.push_many(to, [Message(name, name.encode(), delay) for name in task_ids])
+
+
+def take(
+    backend: Backend, *, of: str = QUEUE, worker: str = WORKER, lease: float = 60.0
+) -> Reservation:
+    """Reserve the next task, or fail after a few seconds."""
+    batch = backend.reserve([of], worker, lease=lease, wait=PATIENCE)
+    if not batch.reservations:
+        pytest.fail(f"No task was ready in {of!r} within {PATIENCE} s: {backend.count(of)}")
+    [reservation] = batch.reservations
+    return reservation
+
+
+def take_ready(
+    backend: Backend, limit: int = 1000, *, of: str = QUEUE, lease: float = 60.0
+) -> list[Reservation]:
+    """Reserve what is ready now; perhaps nothing."""
+    return backend.reserve([of], WORKER, limit=limit, lease=lease).reservations
+
+
+def lapsed(backend: Backend, task_id: str, lease: float = 0.05) -> tuple[Reservation, Reservation]:
+    """Push a task and hand it out twice: to a worker that was too slow, and so to another."""
+    push(backend, task_id)
+    slow = take(backend, worker="slow", lease=lease)
+    fresh = take(backend, worker="fresh")
+    assert (slow.task_id, fresh.task_id) == (task_id, task_id)
+    return slow, fresh
+
+
+def buried(backend: Backend, *task_ids: str, note: str = "note", of: str = QUEUE) -> list[str]:
+    """Push tasks and bury each; return the ids of their letters."""
+    from alligator.backends.base import Bury
+
+    for task_id in task_ids:
+        push(backend, task_id, to=of)
+        assert backend.settle([Bury(take(backend, of=of), note)]) == []
+    letters = backend.dead(of, limit=len(task_ids))
+    return [letter.letter_id for letter in reversed(letters)]
+
+
+def ids(reservations: list[Reservation]) -> list[str]:
+    """Return the tasks' ids."""
+    return [reservation.task_id for reservation in reservations]
+
+
+def drain(backend: Backend, *, limit: int = 10, of: str = QUEUE) -> list[str]:
+    """Reserve and acknowledge until nothing is ready; return the ids in the order they came."""
+    done: list[str] = []
+    batch = backend.reserve([of], WORKER, limit=limit)
+    while batch.reservations:
+        done += ids(batch.reservations)
+        acks = [Ack(held) for held in batch.reservations]
+        batch = backend.reserve([of], WORKER, limit=limit, settlements=acks)
+        assert batch.late == []
+    return done
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds, or fail after a few seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"Not within {PATIENCE} s: {what}")
+        time.sleep(0.005)

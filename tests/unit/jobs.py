@@ -1,0 +1,193 @@
+"""Functions for tests to queue, and what came of them."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from alligator import Task
+
+seen: list[Any] = []
+"""What the functions below have to tell; emptied before each test."""
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def echo(value: Any) -> Any:
+    seen.append(value)
+    return value
+
+
+def take(*args: Any, **kwargs: Any) -> list[Any]:
+    seen.append((args, kwargs))
+    return [list(args), kwargs]
+
+
+def fail(message: str = "broken") -> None:
+    seen.append(message)
+    raise ValueError(message)
+
+
+def fail_until(times: int) -> str:
+    """Fail as often as ``times`` says, then succeed."""
+    seen.append("try")
+    if seen.count("try") <= times:
+        raise ConnectionError("not yet")
+    return "at last"
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+async def add_soon(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+async def fail_soon() -> None:
+    await asyncio.sleep(0)
+    raise LookupError("soon")
+
+
+def notify(task: str, func: str, self: str) -> list[str]:
+    return [task, func, self]
+
+
+def only_by_name(*, name: str) -> str:
+    return name
+
+
+def only_by_place(name: str, /) -> str:
+    return name
+
+
+def with_retries(retries: int, task_id: str, is_async: bool) -> list[Any]:
+    return [retries, task_id, is_async]
+
+
+# Hooks
+
+
+def note_start(task: Task) -> None:
+    seen.append(("start", task.status))
+
+
+def note_success(task: Task, result: Any) -> None:
+    seen.append(("success", task.status, result))
+
+
+def note_error(task: Task, err: BaseException) -> None:
+    seen.append(("error", task.status, str(err)))
+
+
+def refuse_start(task: Task) -> None:
+    raise PermissionError("not today")
+
+
+def break_on_success(task: Task, result: Any) -> None:
+    seen.append("success hook")
+    raise RuntimeError("the hook broke")
+
+
+def break_on_error(task: Task, err: BaseException) -> None:
+    seen.append("error hook")
+    raise RuntimeError("the hook broke")
+
+
+def grant_one_more(task: Task, err: BaseException) -> None:
+    """Raise ``task.retries``, but only once."""
+    seen.append(("error", task.status, task.retries))
+    if len([entry for entry in seen if entry[0] == "error"]) == 1:
+        task.retries += 1
+
+
+def change_arguments(task: Task, err: BaseException) -> None:
+    task.func_args = ({1, 2, 3},)  # JSON knows no sets
+
+
+# Callables of other kinds
+
+
+def counted(func: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        seen.append(func.__name__)
+        return func(*args, **kwargs)
+
+    return wrapper
+
+
+def careless(func: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args: Any) -> Any:
+        return func(*args)
+
+    return wrapper
+
+
+@counted
+def double(number: int) -> int:
+    return number * 2
+
+
+@careless
+def halve(number: int) -> float:
+    return number / 2
+
+
+@functools.cache
+def cached(key: Hashable) -> str:
+    return f"cached {key}"
+
+
+increment = functools.partial(add, 1)
+
+
+class Mailer:
+    """Sends nothing, in several ways."""
+
+    def __call__(self, to: str) -> str:
+        return f"called for {to}"
+
+    def send(self, to: str) -> str:
+        return f"sent to {to}"
+
+    @staticmethod
+    def send_plain(to: str) -> str:
+        return f"plain to {to}"
+
+    @classmethod
+    def send_as(cls, to: str) -> str:
+        return f"{cls.__name__} to {to}"
+
+    class Templates:
+        @staticmethod
+        def render(name: str) -> str:
+            return f"<{name}>"
+
+
+class Newsletter(Mailer):
+    """Inherits its ways of sending."""
+
+
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]  # as a class with __eq__ alone has it
+
+    def work(self) -> str:
+        return "worked"
+
+
+mailer = Mailer()
+
+
+def make_closure() -> Callable[[], str]:
+    def inner() -> str:
+        return "inner"
+
+    return inner
