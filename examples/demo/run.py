@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -147,7 +148,7 @@ def report(database: sqlite3.Connection, gator: Gator, count: int, seconds: floa
     """Tell what came of the tasks. Returns our exit code."""
     measured = database.execute("SELECT count(*) FROM files").fetchone()[0]
     dead = gator.backend.count(gator.queue_name).dead
-    say(f"\n{tasks(count)} done in {seconds:.1f} s, {count / seconds:,.0f} a second.\n")
+    say(f"\n{tasks(count)} in {seconds:.1f} s, {count / seconds:,.0f} a second, with the start of the workers.\n")
     if measured:
         tell_largest(database, measured)
     if dead:
@@ -181,7 +182,7 @@ def tell_dead(gator: Gator, dead: int) -> None:
         _, name, _ = json.loads(letter.body)["args"]
         error = json.loads(letter.note)["error"].splitlines()[-1].strip()
         say(f"  {shortened(name, width() - 2)}")
-        say(f"    {error[: width() - 4]}")
+        say(f"    {textwrap.shorten(error, width() - 4, placeholder='...')}")
     if dead > len(letters):
         say(f"  and {dead - len(letters):,} more")
     look = [*command("alligator"), "dead", gator.dsn.url]

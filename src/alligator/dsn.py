@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl
 
 from alligator.exceptions import InvalidOption
 
-_SECRET_KEYS = re.compile(r"(?i)\b(\w*(?:password|passwd|pwd|secret|token|key)\w*=)[^&\s]*")
-# Up to the last "@" before the query, so that a password holding "/" or "@" goes too. A path
-# straight after "//" (sqlite:///tmp/a@b.db) has no user and password before it.
-_USER_INFO = re.compile(r"(?<=://)(?!/)([^?\s]*)@")
+_SECRET_KEYS = re.compile(r"(?i)(\w*(?:pass|pwd|secret|token|key)\w*=)([^&]*)")
+# Up to the last "@", so that a password holding "/", "?" or "@" goes too, if need be with the host. A
+# path straight after "//" (sqlite:///tmp/a@b.db) has no user and password before it.
+_USER_INFO = re.compile(r"(?<=://)(?!/[^:]*$).*@", re.DOTALL)
 
 
 def masked(text: str) -> str:
@@ -19,7 +19,9 @@ def masked(text: str) -> str:
         >>> masked("redis://me:secret@host:6379/0?password=x")
         'redis://***@host:6379/0?password=***'
     """
-    return _SECRET_KEYS.sub(r"\1***", _USER_INFO.sub("***@", text))
+    # An "@" within a secret stays: whether it ends a user and password is not known yet.
+    text = _SECRET_KEYS.sub(lambda found: f"{found[1]}***{'@' if '@' in found[2] else ''}", text)
+    return _USER_INFO.sub("***@", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alligator.backends.base import Ack, Release, Reservation, Settlement
+from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
 from alligator.board import Board, Mark, State
 
 
@@ -47,9 +47,19 @@ class Holdings:
         return len(self._todo)
 
     @property
+    def unfinished(self) -> int:
+        """How many tasks are held and have no outcome yet."""
+        return sum(held.state in (State.HELD, State.STARTED) for held in self._held)
+
+    @property
+    def next_is_suspect(self) -> bool:
+        """Whether the next task to start may have killed a worker before."""
+        return bool(self._todo) and self._todo[0].reservation.deliveries > 1
+
+    @property
     def is_busy(self) -> bool:
         """Whether any task is held."""
-        return bool(self._held)
+        return any(held.state != State.SENT for held in self._held)
 
     def add(self, reservations: Sequence[Reservation], since: float) -> None:
         """Take in what was reserved, asked for at the moment ``since``."""
@@ -83,6 +93,11 @@ class Holdings:
             if isinstance(settlement, Ack):  # the rest the keeper cannot settle: it has no body and no note
                 self._set(held, State.DONE)
             self._finished.append(held)
+            self.board.count(
+                done=isinstance(settlement, Ack),
+                failed=isinstance(settlement, Bury),
+                retried=isinstance(settlement, Release),
+            )
 
     def send(self) -> list[Settlement]:
         """Return what is to be settled now; ``sent`` must follow."""

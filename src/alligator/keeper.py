@@ -107,8 +107,11 @@ def keeper_thread(
 
     def keep() -> None:
         while not stop.wait(TICK):
-            keeper.tick([board])
-            also()
+            try:
+                keeper.tick([board])
+                also()
+            except Exception:  # a store of the user's own, perhaps; the next beat must come all the same
+                log.exception("Cannot keep up leases, trying on")
 
     thread = threading.Thread(target=keep, name="alligator-keeper", daemon=True)
     thread.start()

@@ -51,9 +51,12 @@ def check_carriable(value: Any, what: str, depth: int = 0) -> None:
         InvalidArguments: It does not. The message begins with ``what``.
     """
     kind = type(value)
-    if kind is int or kind is bool or value is None:
+    if kind is bool or value is None:
         return
-    if isinstance(value, str):
+    if isinstance(value, int):
+        if not -_WIDE < value < _WIDE:
+            _check_digits(value, what)
+    elif isinstance(value, str):
         if not value.isascii():
             _check_text(value, what)
     elif isinstance(value, float):
@@ -63,7 +66,7 @@ def check_carriable(value: Any, what: str, depth: int = 0) -> None:
         if depth >= MAX_DEPTH:
             raise InvalidArguments(f"{what} nests deeper than {MAX_DEPTH} levels, or holds itself.")
         _check_container(value, what, depth)
-    elif not isinstance(value, int):
+    else:
         raise InvalidArguments(
             f"{what} is of type {kind.__name__}, which JSON cannot carry. {_way_out(kind.__name__)}"
         )
@@ -91,6 +94,17 @@ def _check_text(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidArguments(f"{what} has a lone surrogate, which is no text.") from None
+
+
+_WIDE = 10**600
+"""Whatever Python's limit for turning an integer into text is set to, one below this passes."""
+
+
+def _check_digits(value: int, what: str) -> None:
+    try:
+        str(value)
+    except ValueError as err:
+        raise InvalidArguments(f"{what} is an integer too large for text: {err}.") from None
 
 
 def _way_out(type_name: str) -> str:

@@ -17,7 +17,7 @@ from alligator.constants import (
     SUCCESS,
     WAITING,
 )
-from alligator.exceptions import InvalidArguments, InvalidOption
+from alligator.exceptions import InvalidArguments, InvalidOption, UnreadableTask
 from alligator.signatures import path_of
 from alligator.utils import import_attr, new_id, run_coroutine
 
@@ -82,9 +82,9 @@ class Task:
         self.task_id = new_id() if task_id is None else check_name("task_id", task_id, MAX_ID_BYTES)
         self.retries = _retries(retries)
         self.is_async = _flag(is_async)
-        self.on_start = on_start
-        self.on_success = on_success
-        self.on_error = on_error
+        self.on_start = _hook("on_start", on_start)
+        self.on_success = _hook("on_success", on_success)
+        self.on_error = _hook("on_error", on_error)
         self.depends_on = depends_on
         self.delay_by = _delay(delay_by)
         self.due_at = _moment(delay_until)
@@ -148,7 +148,7 @@ class Task:
             BaseException: Whatever the function or ``on_start`` raised, after ``on_error`` has seen it.
         """
         if self.func is None:
-            raise InvalidArguments(f"Task {self.task_id!r} has nothing to call: use to_call() first.")
+            raise self._nothing_to_call()
         self.to_running()
         try:
             if self.on_start is not None:
@@ -172,7 +172,8 @@ class Task:
             InvalidArguments: JSON cannot carry an argument. The message names it.
             UnknownModuleError, UnknownCallableError: The function or a hook cannot be imported by others.
         """
-        assert self.func is not None
+        if self.func is None:
+            raise self._nothing_to_call()
         module, name = path_of(self.func)
         for place, value in enumerate(self.func_args, 1):
             payloads.check_carriable(value, f"Argument {place} of {module}.{name}")
@@ -189,17 +190,14 @@ class Task:
             "kwargs": self.func_kwargs,
             "options": self._options(),
         }
-        try:
-            return payloads.encode(payload)
-        except ValueError as err:  # an integer of more digits than Python turns into text
-            raise InvalidArguments(f"An argument of {module}.{name}: {err}") from None
+        return payloads.encode(payload)
 
     @classmethod
     def deserialize(cls, data: str | bytes) -> Self:
         """Return the task that ``serialize`` made this of.
 
         Raises:
-            UnreadableTask: It is no such JSON object.
+            UnreadableTask, InvalidOption: It is no such JSON object.
             UnknownModuleError, UnknownCallableError: The function or a hook cannot be imported.
         """
         payload = payloads.decode(data)
@@ -214,7 +212,7 @@ class Task:
         if options:
             for hook in _HOOKS:
                 if reference := options.get(hook):
-                    setattr(task, hook, import_attr(reference["module"], reference["callable"]))
+                    setattr(task, hook, _referred(reference))
         task._payload = payload
         return task
 
@@ -226,6 +224,9 @@ class Task:
                 module, name = path_of(hook)
                 options[key] = {"module": module, "callable": name}
         return options
+
+    def _nothing_to_call(self) -> InvalidArguments:
+        return InvalidArguments(f"Task {self.task_id!r} has nothing to call: use to_call() first.")
 
     def _failed(self, err: BaseException) -> None:
         self.status = RETRYING if self.retries > 0 else FAILED
@@ -240,6 +241,21 @@ class Task:
             raise
         except BaseException:
             log.exception("Task %r: its hook %r raised; the outcome stands", self.task_id, hook)
+
+
+def _referred(reference: Any) -> Any:
+    """Return the hook that a payload refers to."""
+    try:
+        module, name = str(reference["module"]), str(reference["callable"])
+    except (TypeError, KeyError):
+        raise UnreadableTask(f"The payload's hook is {reference!r:.100}.") from None
+    return import_attr(module, name)
+
+
+def _hook(name: str, value: Hook | None) -> Hook | None:
+    if value is not None and not callable(value):
+        raise InvalidOption(f"{name} is a function to call, or None; not {value!r:.100}.")
+    return value
 
 
 def _flag(value: bool | int | str) -> bool:

@@ -22,7 +22,9 @@ def determine_module(func: Callable[..., Any]) -> str:
         'random'
     """
     # An instance also answers to __module__, with that of its class, but cannot be imported from it.
-    module = getattr(func, "__module__", None) if hasattr(func, "__name__") else None
+    # A class method is where the class is that it is called on, which may have inherited it.
+    source = _class_of(func) or func
+    module = getattr(source, "__module__", None) if hasattr(func, "__name__") else None
     if not isinstance(module, str):
         raise UnknownModuleError(
             f"{func!r} does not say which module it comes from, so no worker could import it. "
@@ -45,7 +47,10 @@ def determine_name(func: Callable[..., Any]) -> str:
     qualname: str = getattr(func, "__qualname__", func.__name__)
     # A bound method that a module offers under a plain name, as random.choice is, has the
     # qualname of its class's function, which is another callable: try both.
-    for name in (qualname, func.__name__):
+    names = [qualname, func.__name__]
+    if owner := _class_of(func):
+        names.append(f"{owner.__qualname__}.{func.__name__}")
+    for name in names:
         if _finds(module_name, name, func):
             return name
     return qualname
@@ -125,6 +130,12 @@ def run_coroutine(value: Any) -> Any:
 
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(asyncio.run, value).result()
+
+
+def _class_of(func: Callable[..., Any]) -> type | None:
+    """Return the class that a class method is bound to."""
+    owner = getattr(func, "__self__", None)
+    return owner if isinstance(owner, type) else None
 
 
 def _finds(module_name: str, name: str, func: Callable[..., Any]) -> bool:

@@ -1,5 +1,419 @@
-"""The loop (being written)."""
+"""The loop: reserve, run, settle; signals; leaving."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from alligator import registry, retries
+from alligator.attempts import attempt, deliveries_of
+from alligator.backends.base import (
+    MAX_NAME_BYTES,
+    Ack,
+    Batch,
+    Release,
+    Reservation,
+    Settlement,
+    check_name,
+)
+from alligator.bell import Bell
+from alligator.board import CAPACITY, Board
+from alligator.constants import ALL
+from alligator.crew import Crew
+from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
+from alligator.gator import Gator
+from alligator.holdings import Held, Holdings
+from alligator.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
+from alligator.pacing import Pace
+from alligator.tasks import Abandoned
+from alligator.utils import new_id
+
+log = logging.getLogger("alligator.worker")
+
+GRACE = 30.0
+"""Seconds that a running task has to finish when the worker is told to leave."""
+IDLE_WAIT = 5.0
+"""Seconds to block in the store at a time: every so often an idle worker looks around."""
+FLUSH = 0.1
+"""Seconds after which what is finished is settled, though the batch is not."""
+
+T = TypeVar("T")
 
 
 class Worker:
-    """Being written."""
+    """Takes tasks off a queue and runs them.
+
+    It can be stopped by SIGINT and SIGTERM, when it runs in the main thread: it takes no more, finishes what
+    runs, and gives back the rest; what runs longer than ``grace``, or at a second signal, is given back
+    too. Its leases are extended by a thread, which a task that holds Python's global lock (one long call into C)
+    for a whole lease would starve: ``latergator`` extends them from a process of its own, and does not have
+    that weakness.
+
+    Args:
+        gator: Where to take tasks from, and what reads them.
+        max_tasks: Leave after so many; 0: never.
+        to_consume: The name of a queue, or a list of names in strict order; ALL is the gator's own queue.
+        nap_time: The longest time between two looks, in seconds, where a store cannot wake a worker.
+        lease: Seconds after which the tasks of a dead worker go to others.
+        grace: Seconds for running tasks to finish when the worker is told to leave.
+        burst: Leave when nothing is ready.
+        threads: Tasks to run at the same time.
+        code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
+        board: Where a supervising process reads what this one holds, and does what is said above
+            of threads and signals. For ``latergator``.
+        worker_id: Who it is to the store; a new UUID by default. For ``latergator``.
+
+    Raises:
+        InvalidOption: A value makes no sense.
+
+    Example:
+        >>> from operator import add
+        >>> gator = Gator("locmem://")
+        >>> task = gator.task(add, 1, 2)
+        >>> Worker(gator, max_tasks=1).run_forever()  # doctest: +ELLIPSIS
+        Alligator worker #... starting, consuming 'all'.
+        It leaves after 1 task.
+        3
+        Alligator worker #... leaving. It consumed 1 task.
+    """
+
+    def __init__(
+        self,
+        gator: Gator,
+        max_tasks: int = 0,
+        to_consume: str | Sequence[str] = ALL,
+        nap_time: float = 0.1,
+        *,
+        lease: float = LEASE,
+        grace: float = GRACE,
+        burst: bool = False,
+        threads: int = 1,
+        code_wait: float = 10.0,
+        board: Board | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        self.gator = gator
+        self.max_tasks = _at_least(0, "max_tasks", max_tasks)
+        self.to_consume = gator.queue_name if to_consume == ALL else to_consume
+        self.nap_time = _above(0, "nap_time", nap_time)
+        self.lease = _above(0, "lease", lease)
+        self.grace = _at_least(0, "grace", grace)
+        self.burst = burst
+        self.threads = _at_least(1, "threads", threads)
+        self.code_wait = code_wait
+        self.worker_id = worker_id or new_id()
+        self.queue_names = _queue_names(self.to_consume)
+        self.tasks_complete = 0
+        self.is_supervised = board is not None
+        self._backend = gator.backend
+        self._holdings = Holdings(board or Board(), CAPACITY)
+        self._pace = Pace()
+        self._bell = Bell()
+        self._leave_by: float | None = None
+        self._grace_timer: threading.Timer | None = None
+        self._runs_here = False
+        self._flushed_at = 0.0
+
+    # What a subclass overrides to speak otherwise than on standard output:
+
+    def ident(self) -> str:
+        """Return a name for the worker, with its process id; the messages use it."""
+        return f"Alligator worker #{os.getpid()}"
+
+    def starting(self) -> None:
+        """Print that the worker starts."""
+        names = ", ".join(repr(name) for name in self.queue_names)
+        _say(f"{self.ident()} starting, consuming {names}.")
+        if self.max_tasks:
+            _say(f"It leaves after {_tasks(self.max_tasks)}.")
+
+    def interrupt(self) -> None:
+        """Print that a signal told the worker to leave."""
+        _say(f"{self.ident()} was told to leave. It finishes what runs, for {self.grace:g} s at most.")
+
+    def stopping(self) -> None:
+        """Print that the worker leaves."""
+        _say(f"{self.ident()} leaving. It consumed {_tasks(self.tasks_complete)}.")
+
+    def result(self, result: object) -> None:
+        """Print what a task returned."""
+        _say(str(result))
+
+    def run_forever(self) -> None:
+        """Run tasks until told to leave, or until ``max_tasks`` are done, or in a ``burst`` none is ready.
+
+        Example:
+            >>> Worker(Gator("locmem://"), burst=True).run_forever()  # doctest: +ELLIPSIS
+            Alligator worker #... starting, consuming 'all'.
+            Alligator worker #... leaving. It consumed 0 tasks.
+        """
+        self.starting()
+        with ExitStack() as stack:
+            if not self.is_supervised:
+                stack.enter_context(self._kept())
+                stack.enter_context(self._signals())
+            try:
+                self._work()
+            except Abandoned:
+                self._runs_here = False
+            self._leave()
+        self.stopping()
+        self._leave_by = None
+
+    def stop(self) -> None:
+        """Tell the worker to leave. May be called from another thread, and from a signal handler."""
+        if self._leave_by is None:
+            self._leave_by = time.monotonic() + self.grace
+        self._backend.interrupt()
+        self._bell.interrupt()
+
+    def give_back(self, *, started: bool) -> None:
+        """Give back, uncounted, what is not started, or whatever is not finished; from any thread."""
+        self._backend.settle(self._holdings.give_back(started=started))
+
+    @property
+    def _has_waited_enough(self) -> bool:
+        return self._leave_by is not None and time.monotonic() > self._leave_by
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._leave_by is not None or (
+            self.max_tasks > 0 and self.tasks_complete >= self.max_tasks
+        )
+
+    def _work(self) -> None:
+        if self.threads == 1:
+            while self._cycle():
+                self._run_held()
+            return
+        with Crew(self.threads, self._holdings, self._run, self._pace.ran) as crew:
+            while self._cycle():
+                crew.work()
+            self.give_back(started=False)
+            while crew.is_running and not self._has_waited_enough:
+                crew.work()
+                self._flush()
+
+    def _cycle(self) -> bool:
+        """Settle what is finished, and take what there is room for. Returns False when it is time to leave."""
+        if self._is_leaving:
+            return False
+        limit = self._limit()
+        finished = self._holdings.send()
+        if limit:
+            busy = self._holdings.is_busy
+            wait = 0.0 if self.burst else FLUSH if busy else IDLE_WAIT
+            batch = self._patiently(lambda: self._reserve(limit, wait, finished))
+            self._sent(batch.late)
+            self._holdings.add(self._without_suspects(batch.reservations), time.monotonic())
+        elif finished:
+            self._sent(self._patiently(lambda: self._backend.settle(finished)))
+        return self._holdings.is_busy or not self.burst or not limit
+
+    def _limit(self) -> int:
+        """How many tasks to take now."""
+        if self._holdings.todo >= self.threads:
+            return 0
+        limit = min(self._pace.limit * self.threads, self._holdings.room)
+        if self.max_tasks:
+            limit = min(limit, self.max_tasks - self.tasks_complete - self._holdings.unfinished)
+        return limit
+
+    def _reserve(self, limit: int, wait: float, settlements: Sequence[Settlement]) -> Batch:
+        return self._backend.reserve(
+            self.queue_names,
+            self.worker_id,
+            limit=limit,
+            lease=self.lease,
+            wait=wait,
+            nap=self.nap_time,
+            settlements=settlements,
+        )
+
+    def _without_suspects(self, reservations: list[Reservation]) -> list[Reservation]:
+        """Leave out tasks that may have killed a worker: such a one is to be held alone.
+
+        Whatever dies with it counts a delivery too, and would in the end be buried in its company.
+        """
+        suspects = [held for held in reservations if held.deliveries > 1]
+        if not suspects or len(reservations) == 1:
+            return reservations
+        innocent = [held for held in reservations if held.deliveries == 1]
+        kept = innocent or suspects[:1]
+        back = [Release(held) for held in suspects if held not in kept]
+        self._patiently(lambda: self._backend.settle(back))
+        self._pace.one_by_one()
+        return kept
+
+    def _run_held(self) -> None:
+        """Run what is held, one after the other, in this thread."""
+        began, ran = time.monotonic(), 0
+        self._flushed_at = began
+        while not self._is_leaving and (held := self._holdings.start()) is not None:
+            self._runs_here = True
+            self._run(held)
+            self._runs_here = False
+            ran += 1
+            # A success may wait for its settlement: the keeper can make it. Anything else cannot.
+            settled = isinstance(held.settlement, Ack)
+            if not settled or time.monotonic() - self._flushed_at > FLUSH:
+                self._flush()
+        if ran:
+            self._pace.ran(ran, time.monotonic() - began)
+
+    def _run(self, held: Held) -> None:
+        """Run one task; its settlement goes out with the next exchange."""
+        reservation = held.reservation
+        if not self._is_still_ours(held):
+            return
+        outcome = attempt(
+            reservation,
+            self.gator.task_class,
+            max_deliveries=deliveries_of(self._backend),
+            code_wait=self.code_wait,
+        )
+        self._holdings.finish(held, outcome.settlement)
+        self.tasks_complete += 1
+        if outcome.error is None and outcome.task is not None:
+            try:
+                self.result(outcome.task.result)
+            except Exception:
+                log.exception("Task %r is done, but result() raised", reservation.task_id)
+
+    def _is_still_ours(self, held: Held) -> bool:
+        """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
+        extended_at = max(held.since, self._holdings.board.extended_at)
+        if time.monotonic() - extended_at < self.lease / 2:
+            return True
+        if not self._patiently(lambda: self._backend.extend([held.reservation], self.lease)):
+            return True
+        log.warning("Task %r went to another worker before it could start", held.reservation.task_id)
+        self._holdings.drop(held)
+        return False
+
+    def _flush(self) -> None:
+        finished = self._holdings.send()
+        self._sent(self._patiently(lambda: self._backend.settle(finished)))
+        self._flushed_at = time.monotonic()
+
+    def _sent(self, late: Sequence[Settlement]) -> None:
+        for settlement in self._holdings.sent(late):
+            log.warning(
+                "Task %r went to another worker while it ran here: what came of it here is void",
+                settlement.reservation.task_id,
+            )
+
+    def _leave(self) -> None:
+        """Settle what is finished, and give back the rest."""
+        back = self._holdings.give_back(started=True)
+        finished = self._holdings.send()
+        try:
+            self._sent(self._patiently(lambda: self._backend.settle([*finished, *back])))
+            registry.withdraw(self._backend, self.worker_id)
+        except (BackendUnavailable, BackendRefused) as err:
+            log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call the store until it answers; say once that it does not, and once that it does again."""
+        failures = 0
+        while True:
+            try:
+                answer = call()
+            except (BackendUnavailable, BackendRefused) as err:
+                failures += 1
+                if failures == 1:
+                    log.warning("%s Trying on.", err)
+                if self._has_waited_enough:
+                    raise
+                # Not through a stop: leaving, too, needs the store.
+                self._bell.wait(retries.backoff(failures, base=0.1, cap=2.0))
+            else:
+                if failures:
+                    log.warning("The store is back, after %s tries.", failures)
+                return answer
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keep up leases, and the entry in the register, from a thread."""
+        presence = registry.Presence.of_this_process(self.worker_id, self.queue_names)
+        announced_at = 0.0
+
+        def announce() -> None:
+            nonlocal announced_at
+            if time.monotonic() - announced_at > self.lease / BEATS_PER_LEASE:
+                announced_at = time.monotonic()
+                registry.announce(self._backend, presence, self.lease)
+
+        with keeper_thread(
+            Keeper(self._backend, self.lease), self._holdings.board, announce
+        ):
+            yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Leave at SIGINT and SIGTERM; only a main thread gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in _LEAVE}
+        try:
+            yield
+        finally:
+            if self._grace_timer is not None:
+                self._grace_timer.cancel()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._leave_by is None:
+            self.stop()
+            self.interrupt()
+            # The end of the grace comes as a second signal, to be met in the same way.
+            arguments = threading.get_ident(), number
+            self._grace_timer = threading.Timer(self.grace, signal.pthread_kill, arguments)
+            self._grace_timer.daemon = True
+            self._grace_timer.start()
+        else:
+            self._leave_by = 0.0
+            if self._runs_here:
+                raise Abandoned
+
+
+_LEAVE = (signal.SIGINT, signal.SIGTERM)
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except UnicodeEncodeError:
+        print(ascii(text), flush=True)
+    except OSError:  # whoever read it has gone; the work goes on
+        pass
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
+
+
+def _queue_names(to_consume: str | Sequence[str]) -> list[str]:
+    names = [to_consume] if isinstance(to_consume, str) else list(to_consume)
+    if not names:
+        raise InvalidOption("to_consume names no queue.")
+    return [check_name("to_consume", name, MAX_NAME_BYTES) for name in names]
+
+
+def _at_least(least: int, what: str, value: T) -> T:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+        raise InvalidOption(f"{what} is a number from {least}; not {value!r}.")
+    return value
+
+
+def _above(bound: int, what: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > bound:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
+        raise InvalidOption(f"{what} is a number of seconds above {bound}; not {value!r}.")
+    return value

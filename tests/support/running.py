@@ -138,7 +138,8 @@ def _be_the_child(function: Callable[[], Any], after: float, writing: int) -> No
     code = 1
     try:
         time.sleep(after)
-        os.write(writing, json.dumps(function()).encode())
+        with os.fdopen(writing, "wb") as answer:
+            answer.write(json.dumps(function()).encode())
         code = 0
     except BaseException:
         os.write(2, traceback.format_exc().encode(errors="backslashreplace"))

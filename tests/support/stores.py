@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from alligator.backends import loading
-from alligator.backends.base import Ack, Backend, Message, Reservation
+from alligator.backends.base import Ack, Backend, Bury, Message, Reservation
 from alligator.dsn import DSN
 
 QUEUE = "all"
@@ -68,8 +68,6 @@ def lapsed(backend: Backend, task_id: str, lease: float = 0.05) -> tuple[Reserva
 
 def buried(backend: Backend, *task_ids: str, note: str = "note", of: str = QUEUE) -> list[str]:
     """Push tasks and bury each; return the ids of their letters."""
-    from alligator.backends.base import Bury
-
     for task_id in task_ids:
         push(backend, task_id, to=of)
         assert backend.settle([Bury(take(backend, of=of), note)]) == []
@@ -101,3 +99,9 @@ def until(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"Not within {PATIENCE} s: {what}")
         time.sleep(0.005)
+
+
+def skip_unless_it_delays(backend: Backend) -> None:
+    """Skip the test where a store cannot delay, and so refuses to."""
+    if not backend.can_delay:
+        pytest.skip("this store cannot delay")

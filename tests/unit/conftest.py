@@ -23,6 +23,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def nothing_seen() -> None:
     jobs.seen.clear()
+    jobs.watched.clear()
 
 
 @pytest.fixture

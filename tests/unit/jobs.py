@@ -10,6 +10,9 @@ from alligator import Task
 seen: list[Any] = []
 """What the functions below have to tell; emptied before each test."""
 
+watched: list[Callable[[], Any]] = []
+"""What ``look`` looks at; emptied before each test."""
+
 
 def add(a: int, b: int) -> int:
     return a + b
@@ -46,6 +49,10 @@ def leave() -> None:
     raise SystemExit(3)
 
 
+def look() -> None:
+    seen.extend(watch() for watch in watched)
+
+
 async def add_soon(a: int, b: int) -> int:
     await asyncio.sleep(0)
     return a + b
@@ -70,6 +77,38 @@ def only_by_place(name: str, /) -> str:
 
 def with_retries(retries: int, task_id: str, is_async: bool) -> list[Any]:
     return [retries, task_id, is_async]
+
+
+# Failures that are hard to tell of
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def fail_beyond_words() -> None:
+    raise Unprintable
+
+
+def fail_with_secrets(password: str) -> None:
+    kept_in_a_variable = password * 2
+    raise LookupError(len(kept_in_a_variable))
+
+
+def fail_in_a_chain() -> None:
+    try:
+        fail("the cause")
+    except ValueError as err:
+        raise KeyError("the effect") from err
+
+
+def fail_in_a_group() -> None:
+    raise ExceptionGroup("several", [ValueError("one"), KeyError("two")])
+
+
+def recurse() -> None:
+    recurse()
 
 
 # Hooks

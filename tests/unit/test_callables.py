@@ -12,7 +12,6 @@ import pytest
 
 from alligator import Gator, Task
 from alligator.exceptions import (
-    AlligatorException,
     InvalidArguments,
     UnknownCallableError,
     UnknownModuleError,
@@ -20,6 +19,7 @@ from alligator.exceptions import (
 from alligator.utils import determine_module, determine_name, import_attr, is_importable
 from tests.unit import jobs
 from tests.unit.five_methods import FiveMethods
+from tests.unit.steps import popped
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], Any]
 
@@ -42,35 +42,37 @@ IMPORTABLE: list[Call] = [
     (sys.intern, ("text",), "text"),
 ]
 
-UNIMPORTABLE: list[Callable[..., Any]] = [
-    lambda: "anonymous",
-    jobs.make_closure(),
-    jobs.mailer.send,
-    functools.partial(jobs.mailer.send, "you"),
-    functools.partial(jobs.add, 1, 2),
-    jobs.increment,
-    jobs.mailer,
-    jobs.halve,
-    jobs.Unhashable().work,
-    [].append,
-    {}.get,
+UNIMPORTABLE: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+    (lambda: "anonymous", ()),
+    (jobs.make_closure(), ()),
+    (jobs.mailer.send, ("you",)),
+    (functools.partial(jobs.mailer.send, "you"), ()),
+    (jobs.increment, (2,)),
+    (jobs.mailer, ("you",)),
+    (jobs.halve, (2,)),
+    (jobs.Unhashable().work, ()),
+    (" ".join, (["a"],)),
 ]
 
 
-@pytest.mark.parametrize(("func", "args", "result"), IMPORTABLE, ids=str)
+def name_of(part: Any) -> str:
+    """What to call a parameter of a test: no address, which is another in every process."""
+    return getattr(part, "__qualname__", type(part).__name__)
+
+
+@pytest.mark.parametrize(("func", "args", "result"), IMPORTABLE, ids=name_of)
 def test_whatever_can_be_imported_is_a_task(
     gator: Gator, func: Callable[..., Any], args: tuple[Any, ...], result: Any
 ) -> None:
     gator.task(func, *args)
 
-    task = gator.pop()
+    task = popped(gator)
 
-    assert task is not None
     assert task.func == func
     assert task.result == result
 
 
-@pytest.mark.parametrize(("func", "args", "result"), IMPORTABLE, ids=str)
+@pytest.mark.parametrize(("func", "args", "result"), IMPORTABLE, ids=name_of)
 def test_the_module_and_name_of_a_callable_lead_back_to_it(
     func: Callable[..., Any], args: tuple[Any, ...], result: Any
 ) -> None:
@@ -78,10 +80,12 @@ def test_the_module_and_name_of_a_callable_lead_back_to_it(
     assert import_attr(determine_module(func), determine_name(func)) == func
 
 
-@pytest.mark.parametrize("func", UNIMPORTABLE, ids=str)
-def test_what_no_worker_could_import_is_refused(gator: Gator, func: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("func", "args"), UNIMPORTABLE, ids=name_of)
+def test_what_no_worker_could_import_is_refused(
+    gator: Gator, func: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     with pytest.raises((UnknownCallableError, UnknownModuleError), match=r"Queue|Put a plain"):
-        gator.push(Task(), func)
+        gator.task(func, *args)
 
     assert gator.len() == 0
 
@@ -119,7 +123,7 @@ def test_a_hook_that_no_worker_could_import_is_refused(gator: Gator, hook: str) 
         (jobs.mailer, ("you",), "called for you"),
         (jobs.Unhashable().work, (), "worked"),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_what_cannot_be_imported_can_still_run_at_once(
     gator: Gator, func: Callable[..., Any], args: tuple[Any, ...], result: Any
@@ -135,7 +139,7 @@ def test_what_cannot_be_imported_can_be_retried_at_once(gator: Gator) -> None:
     assert task.result == "at last"
 
 
-@pytest.mark.parametrize("thing", [None, 3, "jobs.add", jobs], ids=str)
+@pytest.mark.parametrize("thing", [None, 3, "jobs.add", jobs], ids=name_of)
 @pytest.mark.parametrize("is_async", [True, False])
 def test_what_cannot_be_called_is_no_task(gator: Gator, thing: Any, is_async: bool) -> None:
     with pytest.raises(InvalidArguments, match="cannot be called"):
@@ -187,10 +191,7 @@ def test_a_function_of_the_running_script_is_fine_in_memory(
 ) -> None:
     gator.task(in_main)
 
-    task = gator.pop()
-
-    assert task is not None
-    assert task.result == "done"
+    assert popped(gator).result == "done"
 
 
 def test_a_function_of_the_running_script_runs_at_once_anywhere(
@@ -198,13 +199,3 @@ def test_a_function_of_the_running_script_runs_at_once_anywhere(
 ) -> None:
     with Gator("five://", backend_class=FiveMethods).options(is_async=False) as opts:
         assert opts.task(in_main).result == "done"
-
-
-@pytest.mark.parametrize("func", UNIMPORTABLE, ids=str)
-def test_a_callable_without_a_way_back_has_a_name_or_an_error_of_ours(
-    func: Callable[..., Any],
-) -> None:
-    try:
-        assert isinstance(determine_name(func), str)
-    except AlligatorException as err:
-        assert "Put a plain function around it" in str(err)

@@ -28,7 +28,8 @@ def build(dsn: DSN, backend_class: Callable[[str], Any] | None = None) -> Backen
     try:
         client = (backend_class or _find(dsn.scheme))(dsn.url)
     except ModuleNotFoundError as err:
-        if backend_class is not None or err.name is None or err.name.startswith("alligator"):
+        ours = backend_class is None and dsn.scheme in BUILT_IN
+        if not ours or err.name is None or err.name.startswith("alligator"):
             raise
         raise BackendMissing(
             f"A {dsn.scheme}:// store needs the package {err.name!r}, which is not installed: "

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
+from alligator import payloads
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -23,6 +24,8 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
+from alligator.exceptions import UnreadableTask
+from alligator.utils import new_id
 
 log = logging.getLogger("alligator.backend")
 
@@ -72,7 +75,7 @@ class SimpleBackend(Backend):
         while True:
             for queue_name in queue_names:
                 if data := self.client.pop(queue_name):
-                    return Batch([_reservation(queue_name, "", data)], late)
+                    return Batch([_reservation(queue_name, _id_in(data), data)], late)
             left = until - time.monotonic()
             if left <= 0 or self._interrupted(min(nap, left)):
                 return Batch([], late)
@@ -163,6 +166,15 @@ class SimpleBackend(Backend):
 
 def _reservation(queue_name: str, task_id: str, data: Any) -> Reservation:
     return Reservation(queue_name, task_id, _as_body(data), token="")
+
+
+def _id_in(data: Any) -> str:
+    """Return the id of a popped task, for pushing it again; a new one if only its class can read it."""
+    try:
+        task_id: str = payloads.decode(_as_body(data))["task_id"]
+    except UnreadableTask:
+        return new_id()
+    return task_id
 
 
 def _as_body(data: Any) -> bytes:

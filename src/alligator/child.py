@@ -1,0 +1,151 @@
+"""One worker process of a supervisor: ``python -m alligator.child CONTROL BOARD``.
+
+CONTROL is the descriptor of a pipe from the parent: first a line of JSON, the settings; later "s" to leave. Its
+end means that the parent has died. BOARD is shared memory, where the parent reads what is held.
+"""
+
+import json
+import logging
+import mmap
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+from alligator.board import Board
+from alligator.keeper import TICK, Keeper
+from alligator.targets import found_here, gator_at
+from alligator.workers import Worker
+
+STOP = b"s"
+FINISHED = 0
+"""Exit status: told to leave, or in a burst nothing was left."""
+USED_UP = 3
+"""Exit status: ``max_tasks`` are done; another process shall go on."""
+
+log = logging.getLogger("alligator.child")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a worker process is told."""
+
+    target: str
+    worker_id: str
+    queues: list[str]
+    max_tasks: int
+    threads: int
+    burst: bool
+    lease: float
+    grace: float
+    nap: float
+    level: int
+    """Of logging: DEBUG also prints results, WARNING and above print no more than problems."""
+
+    def line(self) -> bytes:
+        """Return them as a line for the pipe."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class _Supervised(Worker):
+    """Says as much as the settings want."""
+
+    level = logging.INFO
+
+    def starting(self) -> None:
+        if self.level <= logging.INFO:
+            super().starting()
+
+    def stopping(self) -> None:
+        if self.level <= logging.INFO:
+            super().stopping()
+
+    def result(self, result: object) -> None:
+        if self.level <= logging.DEBUG:
+            super().result(result)
+
+
+def main(control: int, board_file: int) -> int:
+    """Work until told to leave. Returns the exit status."""
+    settings = Settings(**json.loads(_read_line(control)))
+    set_up_output(settings.level)
+    found_here()
+    board = Board(mmap.mmap(board_file, Board.size()))
+    for inherited in (control, board_file):
+        os.set_inheritable(inherited, False)  # nothing that a task starts shall have them
+    gator = gator_at(settings.target, settings.queues[0])
+    worker = _Supervised(
+        gator,
+        max_tasks=settings.max_tasks,
+        to_consume=settings.queues,
+        nap_time=settings.nap,
+        lease=settings.lease,
+        grace=settings.grace,
+        burst=settings.burst,
+        threads=settings.threads,
+        board=board,
+        worker_id=settings.worker_id,
+    )
+    worker.level = settings.level
+    threading.Thread(target=_obey, args=(control, worker, board), daemon=True).start()
+    _leave_at_signal(worker)
+    worker.run_forever()
+    used_up = worker.max_tasks and worker.tasks_complete >= worker.max_tasks
+    return USED_UP if used_up else FINISHED
+
+
+def set_up_output(level: int) -> None:
+    """Log to standard error; and print and log whatever a task comes up with, if need be escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+
+
+def _obey(control: int, worker: Worker, board: Board) -> None:
+    """Do what the parent says, until it has died: then give back what can be, and end before the leases do."""
+    while os.read(control, 1) == STOP:
+        worker.stop()
+    log.warning("The parent process has died: leaving")
+    worker.stop()
+    worker.give_back(started=False)
+    keeper = Keeper(worker.gator.backend, worker.lease)
+    leave_at = time.monotonic() + min(worker.grace, worker.lease)
+    while time.monotonic() < leave_at:
+        keeper.tick([board])
+        time.sleep(TICK)
+    worker.give_back(started=True)
+    os._exit(1)
+
+
+def _leave_at_signal(worker: Worker) -> None:
+    """Leave at a signal, and never in haste: a service manager may signal parent and child alike.
+
+    A handler that does nothing would do for what the parent sends; to ignore the signals would not: what a task
+    starts would inherit that.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+
+
+def _read_line(file: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(file, 1)
+        if not part:
+            sys.exit("alligator.child is started by latergator, not by hand.")
+        line += part
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,98 @@
+"""Threads that run what a worker holds."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from alligator.bell import Bell
+from alligator.holdings import Held, Holdings
+
+LOOK = 0.05
+"""Seconds after which the worker's thread looks up, to settle what is finished, though nobody is idle."""
+
+
+class Crew:
+    """Some threads; a context manager, whose end does not wait for what they still run.
+
+    Args:
+        size: How many.
+        holdings: What they take tasks from.
+        run: What runs a task.
+        ran: Told how many tasks took how many seconds.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        holdings: Holdings,
+        run: Callable[[Held], None],
+        ran: Callable[[int, float], None],
+    ) -> None:
+        self._size = size
+        self._holdings = holdings
+        self._run = run
+        self._ran = ran
+        self._bell = Bell()
+        self._changed = threading.Condition()
+        self._running = 0
+        self._runs_suspect = False
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        for number in range(self._size):
+            # A daemon: a task that runs longer than the worker may wait must not keep the process.
+            threading.Thread(target=self._serve, name=f"alligator-{number}", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any thread runs a task."""
+        return self._running > 0
+
+    def work(self) -> None:
+        """Let the threads run what is held, until one may be idle soon or there is something to settle."""
+        with self._changed:
+            self._changed.notify_all()
+        if self._holdings.todo >= self._size or self._running:
+            self._bell.wait(LOOK)
+
+    def _serve(self) -> None:
+        while (held := self._next()) is not None:
+            began = time.monotonic()
+            try:
+                self._run(held)
+            finally:
+                with self._changed:
+                    self._running -= 1
+                    self._runs_suspect = False
+                    self._ran(1, (time.monotonic() - began) / self._size)
+                    self._changed.notify_all()
+                self._bell.ring()
+
+    def _next(self) -> Held | None:
+        """Wait for a task; None when it is time to end."""
+        with self._changed:
+            while not self._is_closed:
+                held = None if self._must_wait() else self._holdings.start()
+                if held is not None:
+                    self._running += 1
+                    self._runs_suspect = held.reservation.deliveries > 1
+                    return held
+                self._changed.wait()
+        return None
+
+    def _must_wait(self) -> bool:
+        # One that may have killed a worker runs alone: nobody is to die with it.
+        return self._runs_suspect or (self._running > 0 and self._holdings.next_is_suspect)

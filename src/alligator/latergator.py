@@ -1,0 +1,135 @@
+"""The command ``latergator``: run workers."""
+
+import argparse
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+from alligator.backends.base import MAX_NAME_BYTES, Backend, check_name
+from alligator.board import Tally
+from alligator.child import Settings, set_up_output
+from alligator.constants import ALL
+from alligator.exceptions import AlligatorException, InvalidOption
+from alligator.keeper import LEASE
+from alligator.progress import progress_on
+from alligator.supervisor import Supervisor
+from alligator.targets import checked, found_here, gator_at
+from alligator.workers import GRACE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        Its exit status: 0 after a graceful end, 1 if it could not work, 2 for wrong use.
+    """
+    options = _parser().parse_args(argv)
+    level = _level(options)
+    set_up_output(level)
+    found_here()
+    try:
+        _run(options, level)
+    except AlligatorException as err:
+        print(f"latergator: {err}", file=sys.stderr)
+        return 2 if isinstance(err, InvalidOption) else 1
+    return 0
+
+
+def _run(options: argparse.Namespace, level: int) -> None:
+    target: str = options.target or os.environ.get("ALLIGATOR_CONN", "")
+    gator = checked(gator_at(target, options.queue[0] if options.queue else ALL))
+    queues: list[str] = options.queue or [gator.queue_name]
+    quiet = options.progress and level > logging.DEBUG  # the line says it all
+    settings = Settings(
+        target=target,
+        worker_id="",
+        queues=queues,
+        max_tasks=options.max_tasks,
+        threads=options.threads,
+        burst=options.burst,
+        lease=options.lease,
+        grace=options.grace,
+        nap=options.nap,
+        level=logging.CRITICAL if quiet else level,
+    )
+    progress = progress_on(sys.stdout) if options.progress else None
+
+    def show(tally: Tally) -> None:
+        if progress is not None:
+            progress.show(tally, lambda: _waiting(gator.backend, queues))
+
+    with progress or nullcontext():
+        Supervisor(gator.backend, settings, options.workers, show).run()
+
+
+def _waiting(backend: Backend, queues: Sequence[str]) -> int:
+    try:
+        return sum(backend.count(name).waiting for name in queues)
+    except AlligatorException:  # the workers say that the store is gone, and wait for it
+        return 0
+
+
+def _level(options: argparse.Namespace) -> int:
+    if options.verbose:
+        return logging.DEBUG
+    return logging.WARNING if options.quiet else logging.INFO
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="latergator",
+        description="Run workers that take tasks off a queue.",
+        epilog="SIGINT or SIGTERM: take no more, finish what runs, give back the rest. A second one: at once.",
+    )
+    add = parser.add_argument
+    add(
+        "target",
+        nargs="?",
+        help="a DSN such as redis://localhost:6379/0 or sqlite:///tmp/queue.db, or module:gator; "
+        "ALLIGATOR_CONN by default",
+    )
+    add("--queue", action="append", type=_name, metavar="NAME", help="take from this queue; repeated, in this order")
+    add("--workers", type=_whole(1), default=1, metavar="N", help="processes (1)")
+    add("--threads", type=_whole(1), default=1, metavar="N", help="tasks at a time in each process (1)")
+    add("--max-tasks", type=_whole(0), default=0, metavar="N", help="replace a process after so many (never)")
+    add("--burst", action="store_true", help="leave when nothing is ready")
+    add("--lease", type=_seconds, default=LEASE, metavar="SECONDS", help="after which a lost worker's tasks go to others (30)")
+    add("--grace", type=_seconds, default=GRACE, metavar="SECONDS", help="for running tasks to finish when leaving (30)")
+    add("--nap", type=_seconds, default=0.1, metavar="SECONDS", help="between two looks, where a store cannot wake a worker (0.1)")
+    add("--progress", action="store_true", help="show a line that tells how far it is")
+    add("--quiet", action="store_true", help="print problems only")
+    add("--verbose", action="store_true", help="print results, too")
+    return parser
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name("queue", text, MAX_NAME_BYTES)
+    except InvalidOption as err:
+        raise argparse.ArgumentTypeError(str(err)) from None
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least}")
+        return int(text)
+
+    return convert
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

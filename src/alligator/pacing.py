@@ -1,0 +1,26 @@
+"""How many tasks to take at once: many short ones, a long one alone."""
+
+BATCH_SECONDS = 0.05
+"""Work to take at once. Much longer, and tasks wait behind others in one process while the next is idle; much
+shorter, and the round trips show."""
+LARGEST_BATCH = 256
+"""From here on a larger batch gains nothing: the round trip is under 1 % of what its tasks cost."""
+
+
+class Pace:
+    """Sizes batches by how long tasks took; grows at most twofold at a time, for the first may deceive."""
+
+    def __init__(self) -> None:
+        self.limit = 1
+        self._seconds = 0.0
+
+    def ran(self, tasks: int, seconds: float) -> None:
+        """Learn that so many tasks took so long together."""
+        each = seconds / tasks
+        self._seconds = max(each, (self._seconds + each) / 2)
+        wanted = int(BATCH_SECONDS / max(self._seconds, 1e-9))
+        self.limit = max(1, min(wanted, 2 * self.limit, LARGEST_BATCH))
+
+    def one_by_one(self) -> None:
+        """Start over: the next task is to be taken alone."""
+        self.limit = 1

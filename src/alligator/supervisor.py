@@ -1,0 +1,240 @@
+"""The parent of some worker processes: starts them, keeps their leases, and picks up after one that dies."""
+
+import logging
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from alligator import registry, retries
+from alligator.backends.base import Ack, Backend
+from alligator.bell import Bell
+from alligator.board import Board, Mark, Posted, State, Tally
+from alligator.child import FINISHED, STOP, USED_UP, Settings
+from alligator.exceptions import AlligatorException
+from alligator.keeper import BEATS_PER_LEASE, TICK, Keeper
+from alligator.utils import new_id
+
+log = logging.getLogger("alligator.supervisor")
+
+SETTLED_LIFE = 1.0
+"""Seconds a process has to live for its death not to count as a failed start."""
+LATE_RESERVE = 1.0
+"""Seconds after a process died in which the store may still carry out what it asked last."""
+
+_LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class _Child:
+    """A worker process."""
+
+    process: subprocess.Popen[bytes]
+    control: int
+    board: Board
+    presence: registry.Presence
+    began_at: float
+
+
+@dataclass(slots=True)
+class _Dead:
+    """A worker process that has ended, and what of it may still lie in the store."""
+
+    worker: str
+    done: list[Ack]
+    started: list[str]
+    until: float
+    is_recovered: bool = False
+
+
+class Supervisor:
+    """Runs ``count`` worker processes until told to leave.
+
+    Args:
+        backend: The store.
+        settings: For each process; ``worker_id`` is its own.
+        count: How many.
+        on_look: Called every ``TICK`` seconds with what came of all attempts so far.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        count: int,
+        on_look: Callable[[Tally], None] = lambda tally: None,
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._count = count
+        self._on_look = on_look
+        self._keeper = Keeper(backend, settings.lease)
+        self._bell = Bell()
+        self._children: list[_Child] = []
+        self._dead: list[_Dead] = []
+        self._tally = Tally()
+        self._signals = 0
+        self._failed_starts = 0
+        self._start_at = 0.0
+        self._announce_at = 0.0
+
+    @property
+    def tally(self) -> Tally:
+        """What came of all attempts so far."""
+        return sum((child.board.tally for child in self._children), self._tally)
+
+    def run(self) -> None:
+        """Work until told to leave, or in a burst until nothing is left."""
+        with self._heeding_signals():
+            wanted = self._count
+            kill_at = float("inf")
+            while wanted or self._children:
+                if self._signals and kill_at == float("inf"):
+                    wanted, kill_at = 0, time.monotonic() + self._settings.grace
+                    self._tell_to_leave()
+                if self._signals > 1 or time.monotonic() > kill_at:
+                    self._kill()
+                wanted -= self._bury_the_dead()
+                self._start(wanted)
+                self._keeper.tick([child.board for child in self._children])
+                self._recover()
+                self._announce()
+                self._on_look(self.tally)
+                self._bell.wait(TICK)
+            self._recover()
+            self._on_look(self.tally)
+
+    def _start(self, wanted: int) -> None:
+        """Start the processes that are missing, slower if they die as soon as they are started."""
+        while len(self._children) < min(wanted, self._count) and time.monotonic() >= self._start_at:
+            self._children.append(_start_child(self._settings))
+            if self._failed_starts:
+                wait = retries.backoff(self._failed_starts, base=0.5, cap=30.0)
+                self._start_at = time.monotonic() + wait
+
+    def _bury_the_dead(self) -> int:
+        """Take note of processes that ended. Returns how many of them are not to be replaced."""
+        finished = 0
+        for child in [child for child in self._children if child.process.poll() is not None]:
+            self._children.remove(child)
+            self._tally += child.board.tally
+            self._note_dead(child)
+            status = child.process.returncode
+            if status == FINISHED and self._settings.burst:
+                finished += 1
+            elif status not in (FINISHED, USED_UP) and not self._signals:
+                self._judge(child, status)
+        return finished
+
+    def _judge(self, child: _Child, status: int) -> None:
+        """Say that a process died, and whether that was a failed start."""
+        lived = time.monotonic() - child.began_at
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        log.error("Worker process %s died (%s): replacing it", child.process.pid, how)
+        has_worked = child.board.tally != Tally() or bool(child.board.read())
+        self._failed_starts = 0 if has_worked or lived > SETTLED_LIFE else self._failed_starts + 1
+        if not self._failed_starts:
+            self._start_at = 0.0
+
+    def _note_dead(self, child: _Child) -> None:
+        os.close(child.control)
+        posted = child.board.read()
+        self._dead.append(
+            _Dead(
+                child.presence.worker,
+                [Ack(task.reservation) for task in posted if task.state == State.DONE],
+                [task.reservation.task_id for task in posted if self._counts(task)],
+                time.monotonic() + LATE_RESERVE,
+            )
+        )
+
+    def _counts(self, task: Posted) -> bool:
+        """Whether a task may be what its process died of; not when it was we who killed it."""
+        return task.state == State.STARTED and task.mark != Mark.GIVEN_BACK and not self._signals
+
+    def _recover(self) -> None:
+        """Give back what dead processes held; again a moment later, for what they asked last."""
+        for dead in list(self._dead):
+            if dead.is_recovered and time.monotonic() < dead.until:
+                continue
+            try:
+                self._backend.settle(dead.done)
+                self._backend.recover(self._settings.queues, dead.worker, dead.started)
+                registry.withdraw(self._backend, dead.worker)
+            except AlligatorException as err:
+                if not dead.is_recovered:
+                    log.warning("Cannot give back what a dead process held, trying on: %s", err)
+                dead.until = time.monotonic() + LATE_RESERVE
+            else:
+                if time.monotonic() >= dead.until:
+                    self._dead.remove(dead)
+            dead.is_recovered = True
+
+    def _announce(self) -> None:
+        now = time.monotonic()
+        if now < self._announce_at:
+            return
+        self._announce_at = now + self._settings.lease / BEATS_PER_LEASE
+        try:
+            for child in self._children:
+                registry.announce(self._backend, child.presence, self._settings.lease)
+        except AlligatorException as err:
+            log.debug("Cannot announce workers: %s", err)
+
+    def _tell_to_leave(self) -> None:
+        for child in self._children:
+            try:
+                os.write(child.control, STOP)
+            except BrokenPipeError:  # it has just ended
+                pass
+
+    def _kill(self) -> None:
+        """End what was told to leave and has not: then its tasks are ours to give back."""
+        for child in self._children:
+            child.process.kill()
+            child.process.wait()
+
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        def leave(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+            self._bell.ring()
+
+        def look(number: int, frame: FrameType | None) -> None:
+            self._bell.ring()
+
+        before = {number: signal.signal(number, leave) for number in _LEAVE}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, look)
+        try:
+            yield
+        finally:
+            self._kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _start_child(settings: Settings) -> _Child:
+    """Start a process. It is new, not forked: nothing that this one has loaded or opened can disturb it."""
+    settings = replace(settings, worker_id=new_id())
+    memory = tempfile.TemporaryFile()
+    memory.truncate(Board.size())
+    board = Board(mmap.mmap(memory.fileno(), Board.size()))
+    theirs, ours = os.pipe()
+    with memory:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "alligator.child", str(theirs), str(memory.fileno())],
+            pass_fds=(theirs, memory.fileno()),
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # ^C in a terminal is for the parent, which tells its children
+        )
+    os.close(theirs)
+    os.write(ours, settings.line())
+    presence = registry.Presence.of(settings.worker_id, process.pid, settings.queues)
+    return _Child(process, ours, board, presence, time.monotonic())

@@ -1,0 +1,63 @@
+"""What a command is pointed at: a DSN, or a configured Gator."""
+
+import os
+import sys
+
+from alligator.constants import ALL
+from alligator.exceptions import InvalidOption
+from alligator.gator import Gator
+from alligator.utils import import_attr
+
+
+def gator_at(target: str | None, queue_name: str | None = None) -> Gator:
+    """Return the Gator that a command is to work on.
+
+    Args:
+        target: A DSN, "module:gator", or None for what ALLIGATOR_CONN holds, which may be either.
+        queue_name: The queue to use with a DSN.
+
+    Raises:
+        InvalidOption: There is no target, or it leads to no Gator.
+        AlligatorException: As ``Gator`` and ``import_attr`` raise.
+    """
+    target = target or os.environ.get("ALLIGATOR_CONN")
+    if not target:
+        raise InvalidOption(
+            "No target. Name a DSN such as sqlite:///tmp/queue.db, or module:gator, or set ALLIGATOR_CONN."
+        )
+    if "://" in target:
+        return Gator(target, queue_name or ALL)
+    module_name, separator, attr_name = target.partition(":")
+    if not separator:
+        raise InvalidOption(
+            f"{target!r} is neither a DSN such as redis://localhost:6379/0 nor module:gator."
+        )
+    found_here()
+    gator = import_attr(module_name, attr_name)
+    if not isinstance(gator, Gator):
+        raise InvalidOption(f"{target} is a {type(gator).__name__}, not a Gator.")
+    return gator
+
+
+def found_here() -> None:
+    """Let modules of the current folder be imported, as with ``python -m``; a script's own folder is not it."""
+    here = str(os.getcwd())  # noqa: PTH109 -- as sys.path wants it
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+
+
+def checked(gator: Gator) -> Gator:
+    """Return a Gator whose store answers.
+
+    Raises:
+        AlligatorException: It does not.
+    """
+    if gator.backend.in_process:
+        raise InvalidOption(
+            f"{gator.dsn} is memory of another process. Run a Worker in the process that queues, or use a "
+            "store that both can reach, such as sqlite:///tmp/queue.db."
+        )
+    gator.backend.count(gator.queue_name)
+    return gator
+
+

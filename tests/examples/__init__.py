@@ -1,0 +1,1 @@
+"""Tests of examples/: each is run as a person would run it."""

@@ -1,0 +1,390 @@
+"""Bad days: what cannot be read, imported or told, and what kills its worker. Nothing gets lost."""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alligator import ALL, Gator, Task
+from alligator.attempts import MAX_TRACEBACK, attempt, deliveries_of, take_retry
+from alligator.backends.base import Ack, Bury, Counts, Release, Reservation
+from alligator.backends.locmem_backend import Client
+from alligator.backends.simple import SimpleBackend
+from alligator.constants import FAILED, RETRYING, SUCCESS
+from alligator.exceptions import (
+    AlligatorException,
+    TaskFailed,
+    UnknownCallableError,
+    UnknownModuleError,
+    UnreadableTask,
+)
+from alligator.retries import MAX_DELIVERIES
+from alligator.tasks import Abandoned
+from tests.unit import jobs
+from tests.unit.conftest import Clock
+from tests.unit.five_methods import FiveMethods
+from tests.unit.steps import dead_letter, note_of, popped
+
+PAYLOAD: dict[str, Any] = {
+    "task_id": "t1",
+    "retries": 0,
+    "async": True,
+    "module": "tests.unit.jobs",
+    "callable": "add",
+    "args": [1],
+    "kwargs": {"b": 2},
+    "options": {"on_error": {"module": "tests.unit.jobs", "callable": "note_error"}},
+}
+
+
+def body_of(**changes: Any) -> bytes:
+    return json.dumps(PAYLOAD | changes).encode()
+
+
+def reserved(body: bytes, deliveries: int = 1) -> Reservation:
+    return Reservation(ALL, "t1", body, "token", deliveries)
+
+
+# Poison
+
+
+def kill_a_worker(gator: Gator, clock: Clock) -> None:
+    """Take the first task, and never be heard of again."""
+    [_] = gator.backend.reserve([ALL], "killed", lease=30).reservations
+    clock.turn(31)
+
+
+def test_a_task_that_kills_its_workers_is_buried_as_poison(gator: Gator, clock: Clock) -> None:
+    gator.task(jobs.echo, "never")
+    for _ in range(MAX_DELIVERIES):
+        kill_a_worker(gator, clock)
+
+    with pytest.raises(TaskFailed, match="Handed out 3 times, and no worker lived to tell"):
+        gator.pop()
+
+    assert jobs.seen == []
+    assert gator.backend.count(ALL) == Counts(dead=1)
+    assert note_of(gator)["reason"] == "poison"
+    assert Task.deserialize(dead_letter(gator).body).func == jobs.echo
+
+
+def test_a_task_is_given_another_chance_after_a_worker_died(gator: Gator, clock: Clock) -> None:
+    gator.task(jobs.echo, "at last")
+    for _ in range(MAX_DELIVERIES - 1):
+        kill_a_worker(gator, clock)
+
+    assert popped(gator).result == "at last"
+
+
+def test_giving_a_task_back_counts_no_delivery(gator: Gator) -> None:
+    gator.task(jobs.echo, "at last")
+    for _ in range(10):
+        [held] = gator.backend.reserve([ALL], "worker").reservations
+        gator.backend.settle([Release(held)])
+
+    assert popped(gator).result == "at last"
+
+
+def test_an_attempt_that_failed_starts_the_count_of_deliveries_anew(
+    gator: Gator, clock: Clock
+) -> None:
+    with gator.options(retries=1) as opts:
+        opts.task(jobs.fail_until, 1)
+    for _ in range(MAX_DELIVERIES - 1):
+        kill_a_worker(gator, clock)
+    assert popped(gator).status == RETRYING
+    for _ in range(MAX_DELIVERIES - 1):
+        kill_a_worker(gator, clock)
+
+    assert popped(gator).result == "at last"
+
+
+# What cannot be read or imported
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"no task", UnreadableTask),
+        (body_of(module="no.such.module"), UnknownModuleError),
+        (body_of(callable="no_such_function"), UnknownCallableError),
+        (
+            body_of(options={"on_start": {"module": "no.such.module", "callable": "x"}}),
+            UnknownModuleError,
+        ),
+    ],
+    ids=["no task", "no module", "no function", "no hook"],
+)
+def test_what_cannot_be_read_waits_for_a_deploy_and_is_buried_whole_in_the_end(
+    gator: Gator, clock: Clock, body: bytes, error: type[Exception]
+) -> None:
+    gator.backend.push(ALL, "t1", body)
+
+    for wait in (10, 20):
+        with pytest.raises(error):
+            gator.pop()
+        assert gator.backend.count(ALL) == Counts(delayed=1)
+        clock.turn(wait - 0.1)
+        assert gator.pop() is None
+        clock.turn(0.2)
+    with pytest.raises(error):
+        gator.pop()
+
+    assert gator.backend.count(ALL) == Counts(dead=1)
+    letter = dead_letter(gator)
+    assert (letter.task_id, letter.body) == ("t1", body)
+    assert note_of(gator)["reason"] == "unreadable"
+    assert error.__name__ in note_of(gator)["traceback"]
+
+
+def test_code_that_arrives_in_time_runs_the_task(
+    gator: Gator,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("deployed")
+    monkeypatch.syspath_prepend(folder)
+    gator.backend.push(ALL, "t1", body_of(module="deployed_later"))
+    with pytest.raises(UnknownModuleError):
+        gator.pop()
+
+    (folder / "deployed_later.py").write_text("def add(a, b): return a + b")
+    monkeypatch.syspath_prepend(folder)  # again, so that Python looks again
+    clock.turn(10)
+
+    assert popped(gator).result == 3
+    monkeypatch.delitem(sys.modules, "deployed_later")
+
+
+def test_a_module_that_leaves_the_program_on_import_kills_nothing(
+    gator: Gator,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("leaving")
+    (folder / "leaves_on_import.py").write_text("raise SystemExit('no use')")
+    monkeypatch.syspath_prepend(folder)
+
+    came = attempt(reserved(body_of(module="leaves_on_import")), Task)
+
+    assert isinstance(came.settlement, Release)
+    assert isinstance(came.error, SystemExit)
+
+
+def test_what_is_no_function_after_all_is_a_failure(gator: Gator) -> None:
+    gator.backend.push(ALL, "t1", body_of(callable="seen"))
+
+    with pytest.raises(TypeError, match="not callable"):
+        gator.pop()
+
+    assert note_of(gator)["reason"] == "failed"
+
+
+scraps = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+# No names made up at random: some module of that name might do anything when imported.
+names = st.sampled_from(["", ".", "math", "no.such", "tests.unit.jobs", "add", "fail", "seen"])
+
+
+@st.composite
+def changed_payloads(draw: st.DrawFn) -> bytes:
+    """Payloads with wrong values in some of their keys, as JSON of Python's kind (NaN included)."""
+    payload = dict(PAYLOAD)
+    for key in draw(st.lists(st.sampled_from(sorted(payload)), min_size=1, max_size=3)):
+        payload[key] = draw(names if key in ("module", "callable") else scraps)
+    if draw(st.booleans()):
+        del payload[draw(st.sampled_from(sorted(payload)))]
+    return json.dumps(payload).encode()
+
+
+@st.composite
+def damaged_payloads(draw: st.DrawFn) -> bytes:
+    """Payloads with some bytes cut out, replaced or put in; of the names, too few to make others."""
+    body = body_of()
+    at = draw(st.integers(0, len(body)))
+    cut = draw(st.sampled_from([0, 1, 2, 10, len(body)]))
+    return body[:at] + draw(st.binary(max_size=3)) + body[at + cut :]
+
+
+@given(body=st.binary(max_size=60) | changed_payloads() | damaged_payloads())
+def test_no_payload_is_lost_and_none_kills(body: bytes) -> None:
+    jobs.seen.clear()
+    clock = Clock()
+    gator = Gator("locmem://", backend_class=lambda conn_string: Client(conn_string, clock))
+    gator.backend.push(ALL, "t1", body)
+
+    runs = 0
+    while gator.len() and runs < 10:
+        runs += 1
+        clock.turn(100)
+        try:
+            task = popped(gator)
+        except Exception as err:  # noqa: BLE001 -- whatever the task raised
+            last: Exception | Task = err
+        else:
+            last = task
+
+    counts = gator.backend.count(ALL)
+    assert counts.running == 0
+    if isinstance(last, Task) and last.status == SUCCESS:
+        assert counts == Counts()
+    elif counts == Counts(dead=1):
+        letter = dead_letter(gator)
+        assert letter.task_id == "t1"
+        if note_of(gator)["reason"] == "unreadable":
+            assert letter.body == body
+            assert isinstance(last, AlligatorException)
+            assert runs == MAX_DELIVERIES
+    else:  # so many retries that it still waits
+        assert counts == Counts(waiting=1)
+
+
+@given(good=st.integers(1, 3), body=damaged_payloads())
+def test_a_bad_payload_keeps_no_good_task_from_running(good: int, body: bytes) -> None:
+    gator = Gator("locmem://")
+    gator.backend.push(ALL, "bad", body)
+    for number in range(good):
+        gator.task(jobs.echo, number)
+
+    results: list[Any] = []
+    while gator.backend.count(ALL).waiting:
+        try:
+            results.append(popped(gator).result)
+        except Exception:  # noqa: BLE001, S110, PERF203 -- the bad one
+            pass
+
+    assert [result for result in results if result in range(good)][-good:] == list(range(good))
+
+
+# What a dead letter tells
+
+
+def note_after(gator: Gator, func: Any, *args: Any) -> dict[str, Any]:
+    gator.task(func, *args)
+    with pytest.raises(BaseException):  # noqa: B017, PT011 -- whatever it raises
+        gator.pop()
+    return note_of(gator)
+
+
+def test_a_dead_letter_tells_the_error_and_the_way_to_it(gator: Gator) -> None:
+    note = note_after(gator, jobs.fail_in_a_chain)
+
+    assert note["error"] == "KeyError: 'the effect'"
+    assert "ValueError: the cause" in note["traceback"]
+    assert "in fail_in_a_chain" in note["traceback"]
+    assert "jobs.py" in note["traceback"]
+
+
+def test_a_traceback_begins_with_the_task_and_holds_no_variables(gator: Gator) -> None:
+    note = note_after(gator, jobs.fail_with_secrets, "hunter2")
+
+    assert "attempts.py" not in note["traceback"]
+    assert "tasks.py" not in note["traceback"]
+    assert "hunter2" not in json.dumps(note)
+
+
+@pytest.mark.parametrize(
+    ("func", "args", "error"),
+    [
+        (jobs.fail_beyond_words, (), "tests.unit.jobs.Unprintable: <exception str() failed>"),
+        (jobs.fail, ("a\x00b\n\x1b[31m",), "ValueError: a\x00b\n\x1b[31m"),
+        (jobs.recurse, (), "RecursionError: maximum recursion depth exceeded"),
+        (jobs.fail_in_a_group, (), "ExceptionGroup: several (2 sub-exceptions)"),
+        (jobs.fail, ("x" * 100_000,), "x" * MAX_TRACEBACK),
+    ],
+    ids=["no words", "control characters", "recursion", "group", "long"],
+)
+def test_any_error_can_be_told(gator: Gator, func: Any, args: tuple[Any, ...], error: str) -> None:
+    note = note_after(gator, func, *args)
+
+    assert note["error"].startswith(error)
+    assert len(note["traceback"]) <= MAX_TRACEBACK
+
+
+def test_an_error_with_a_lone_surrogate_can_be_told() -> None:
+    def fail() -> None:
+        raise ValueError("\ud800")
+
+    class Direct(Task):
+        @classmethod
+        def deserialize(cls, data: str | bytes) -> "Direct":
+            task = cls()
+            task.to_call(fail)
+            return task
+
+    came = attempt(reserved(b""), Direct)
+
+    assert isinstance(came.settlement, Bury)
+    assert came.settlement.note.isascii()
+    assert json.loads(came.settlement.note)["error"] == "ValueError: \ud800"
+
+
+# What becomes of an attempt
+
+
+def test_an_attempt_that_succeeds_is_acknowledged() -> None:
+    held = reserved(body_of())
+
+    came = attempt(held, Task)
+
+    assert came.settlement == Ack(held)
+    assert came.error is None
+    assert came.task is not None
+    assert came.task.result == 3
+
+
+def test_an_attempt_that_fails_with_retries_left_is_released_as_a_new_one() -> None:
+    held = reserved(body_of(retries=2, callable="fail", args=[], kwargs={}), deliveries=3)
+
+    came = attempt(held, Task)
+
+    assert isinstance(came.settlement, Release)
+    assert came.settlement.reservation == held
+    assert (came.settlement.delay, came.settlement.lapsed) == (0, False)
+    assert came.settlement.body is not None
+    assert json.loads(came.settlement.body)["retries"] == 1
+    assert isinstance(came.error, ValueError)
+
+
+def test_a_worker_that_may_wait_no_longer_ends_the_attempt_without_an_outcome() -> None:
+    class Stopped(Task):
+        def run(self) -> Any:
+            raise Abandoned
+
+    with pytest.raises(Abandoned):
+        attempt(reserved(body_of()), Stopped)
+
+
+@pytest.mark.parametrize("hook", ["on_start", "on_success", "on_error"])
+def test_a_hook_does_not_hold_up_a_worker_that_may_wait_no_longer(hook: str) -> None:
+    def give_up(*_: Any) -> None:
+        raise Abandoned
+
+    task = Task(**{hook: give_up})
+    task.to_call(jobs.fail if hook == "on_error" else jobs.look)
+
+    with pytest.raises(Abandoned):
+        task.run()
+
+
+def test_a_retry_is_taken_until_none_is_left() -> None:
+    task = Task(retries=1)
+
+    assert take_retry(task)
+    assert (task.retries, task.status) == (0, RETRYING)
+    assert not take_retry(task)
+    assert (task.retries, task.status) == (0, FAILED)
+
+
+def test_a_store_that_cannot_count_deliveries_gives_no_second_one() -> None:
+    assert deliveries_of(Client("locmem://")) == MAX_DELIVERIES
+    assert deliveries_of(SimpleBackend(FiveMethods("five://"))) == 1
