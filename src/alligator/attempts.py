@@ -42,7 +42,9 @@ def attempt(
     """
     task_id, deliveries = reservation.task_id, reservation.deliveries
     if retries.is_poison(deliveries, max_deliveries):
-        error = TaskFailed(f"Handed out {deliveries - 1} times, and no worker lived to tell the outcome")
+        error = TaskFailed(
+            f"Handed out {deliveries - 1} times, and no worker lived to tell the outcome"
+        )
         log.error("Task %r is buried as poison: %s", task_id, error)
         return Attempt(Bury(reservation, _note("poison", error)), error=error)
     try:
@@ -83,7 +85,9 @@ def as_bytes(data: str | bytes) -> bytes:
 def _failed(reservation: Reservation, task: Task, err: BaseException) -> Attempt:
     try:
         again = task.serialize() if take_retry(task) else None
-    except Exception as unserializable:  # a hook has put something into the task that cannot be queued
+    except (
+        Exception
+    ) as unserializable:  # a hook has put something into the task that cannot be queued
         log.error("Task %r cannot be tried again: %s", reservation.task_id, unserializable)
         task.to_failed()
         again = None
@@ -123,6 +127,8 @@ def _note(reason: str, err: BaseException) -> str:
 def _below_us(trace: TracebackType | None) -> TracebackType | None:
     """Leave out the frames of Alligator at the top: they say nothing about the task."""
     last = trace
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("alligator."):
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
+        "alligator."
+    ):
         last, trace = trace, trace.tb_next
     return trace or last

@@ -7,7 +7,7 @@ _RING, _INTERRUPT = b"r", b"i"
 
 
 class Bell:
-    """A pipe to wait on. Unlike a Condition, it may be rung while its own waiting is interrupted by a signal."""
+    """A pipe to wait on. Unlike a Condition, it may be rung from a signal handler that interrupts its wait."""
 
     def __init__(self) -> None:
         self._pid = 0

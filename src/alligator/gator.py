@@ -215,7 +215,9 @@ class Gator:
                 if call is not None:
                     signatures.check_other_process(call)
         if task.depends_on:
-            raise InvalidOption("depends_on is not available yet. Queue the next task from on_success.")
+            raise InvalidOption(
+                "depends_on is not available yet. Queue the next task from on_success."
+            )
         if (task.delay_by or task.due_at) and not self.backend.can_delay:
             raise InvalidOption(
                 f"The store {self.dsn} cannot delay a task: leave out delay_by and delay_until, or use "
@@ -241,8 +243,12 @@ class Gator:
 
     def _run(self, reservation: Reservation) -> Task | None:
         with keeping(self.backend, reservation):
-            outcome = attempt(reservation, self.task_class, max_deliveries=deliveries_of(self.backend))
-        if isinstance(outcome.error, KeyboardInterrupt):  # the person waiting stops waiting: no failure
+            outcome = attempt(
+                reservation, self.task_class, max_deliveries=deliveries_of(self.backend)
+            )
+        if isinstance(
+            outcome.error, KeyboardInterrupt
+        ):  # the person waiting stops waiting: no failure
             outcome = Attempt(Release(reservation), error=outcome.error)
         self.backend.settle([outcome.settlement])
         if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):

@@ -90,7 +90,9 @@ class Holdings:
         """Note how a task ended; it is to be settled with the next exchange."""
         with self._lock:
             held.settlement = settlement
-            if isinstance(settlement, Ack):  # the rest the keeper cannot settle: it has no body and no note
+            if isinstance(
+                settlement, Ack
+            ):  # the rest the keeper cannot settle: it has no body and no note
                 self._set(held, State.DONE)
             self._finished.append(held)
             self.board.count(

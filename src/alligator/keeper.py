@@ -7,7 +7,7 @@ other thread run cannot starve it; a ``Worker`` alone, and ``gator.pop()``, run 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from alligator.backends.base import Ack, Backend, Release, Reservation, Settlement
@@ -23,7 +23,7 @@ BEATS_PER_LEASE = 3
 TICK = 0.25
 """Seconds between two looks at the boards."""
 STUCK = 0.5
-"""Seconds after which a task that waits in a process behind another is freed. A batch is about 0.05 s of work."""
+"""Seconds after which a task that waits in a process behind another is freed; a batch is about 0.05 s."""
 
 
 class Keeper:
@@ -101,7 +101,7 @@ def _is_held(task: Posted) -> bool:
 @contextmanager
 def keeper_thread(
     keeper: Keeper, board: Board, also: Callable[[], None] = lambda: None
-) -> Iterator[None]:
+) -> Generator[None]:
     """Run a keeper in a thread while the block runs, and ``also`` after each of its looks."""
     stop = threading.Event()
 
@@ -110,7 +110,9 @@ def keeper_thread(
             try:
                 keeper.tick([board])
                 also()
-            except Exception:  # a store of the user's own, perhaps; the next beat must come all the same
+            except (
+                Exception
+            ):  # a store of the user's own, perhaps; the next beat must come all the same
                 log.exception("Cannot keep up leases, trying on")
 
     thread = threading.Thread(target=keep, name="alligator-keeper", daemon=True)
@@ -123,7 +125,7 @@ def keeper_thread(
 
 
 @contextmanager
-def keeping(backend: Backend, reservation: Reservation) -> Iterator[None]:
+def keeping(backend: Backend, reservation: Reservation) -> Generator[None]:
     """Keep up the lease of one task while the block runs it."""
     if not backend.can_lease:
         yield

@@ -91,14 +91,50 @@ def _parser() -> argparse.ArgumentParser:
         help="a DSN such as redis://localhost:6379/0 or sqlite:///tmp/queue.db, or module:gator; "
         "ALLIGATOR_CONN by default",
     )
-    add("--queue", action="append", type=_name, metavar="NAME", help="take from this queue; repeated, in this order")
+    add(
+        "--queue",
+        action="append",
+        type=_name,
+        metavar="NAME",
+        help="take from this queue; repeated, in this order",
+    )
     add("--workers", type=_whole(1), default=1, metavar="N", help="processes (1)")
-    add("--threads", type=_whole(1), default=1, metavar="N", help="tasks at a time in each process (1)")
-    add("--max-tasks", type=_whole(0), default=0, metavar="N", help="replace a process after so many (never)")
+    add(
+        "--threads",
+        type=_whole(1),
+        default=1,
+        metavar="N",
+        help="tasks at a time in each process (1)",
+    )
+    add(
+        "--max-tasks",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="replace a process after so many (never)",
+    )
     add("--burst", action="store_true", help="leave when nothing is ready")
-    add("--lease", type=_seconds, default=LEASE, metavar="SECONDS", help="after which a lost worker's tasks go to others (30)")
-    add("--grace", type=_seconds, default=GRACE, metavar="SECONDS", help="for running tasks to finish when leaving (30)")
-    add("--nap", type=_seconds, default=0.1, metavar="SECONDS", help="between two looks, where a store cannot wake a worker (0.1)")
+    add(
+        "--lease",
+        type=_seconds,
+        default=LEASE,
+        metavar="SECONDS",
+        help="after which a lost worker's tasks go to others (30)",
+    )
+    add(
+        "--grace",
+        type=_seconds,
+        default=GRACE,
+        metavar="SECONDS",
+        help="for running tasks to finish when leaving (30)",
+    )
+    add(
+        "--nap",
+        type=_seconds,
+        default=0.1,
+        metavar="SECONDS",
+        help="between two looks, where a store cannot wake a worker (0.1)",
+    )
     add("--progress", action="store_true", help="show a line that tells how far it is")
     add("--quiet", action="store_true", help="print problems only")
     add("--verbose", action="store_true", help="print results, too")

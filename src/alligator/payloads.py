@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 from alligator.exceptions import InvalidArguments, UnreadableTask
 
@@ -10,6 +10,7 @@ MAX_DEPTH = 100
 """How deep lists and dicts may nest: far within what the json module can read back (about 1,000)."""
 
 Payload = dict[str, Any]
+_Container = list[Any] | tuple[Any, ...] | dict[Any, Any]
 
 # ASCII, so that no store or log has to cope with anything else.
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -25,23 +26,29 @@ def decode(data: str | bytes) -> Payload:
         >>> decode('{"task_id": "t1", "retries": 0, "async": true, "module": "m", "callable": "f"}')["task_id"]
         't1'
     """
+    found: Any
     try:
-        payload = json.loads(data)
+        found = json.loads(data)
     except (ValueError, RecursionError) as err:
         raise UnreadableTask(f"The payload is no JSON: {err}") from None
-    if not isinstance(payload, dict):
-        raise UnreadableTask(f"The payload is a JSON {type(payload).__name__}, not an object.")
-    for key, kinds in _REQUIRED.items():
-        if not isinstance(payload.get(key), kinds):
+    if not isinstance(found, dict):
+        raise UnreadableTask(f"The payload is a JSON {type(found).__name__}, not an object.")
+    payload = cast(Payload, found)
+    for key, (kind, is_required) in _KEYS.items():
+        if (is_required or key in payload) and not isinstance(payload.get(key), kind):
             raise UnreadableTask(f"The payload's {key!r} is {payload.get(key)!r:.100}.")
-    for key, kind in _OPTIONAL.items():
-        if not isinstance(payload.get(key, kind()), kind):
-            raise UnreadableTask(f"The payload's {key!r} is {payload[key]!r:.100}.")
     return payload
 
 
-_REQUIRED: dict[str, type] = {"task_id": str, "retries": int, "module": str, "callable": str}
-_OPTIONAL: dict[str, type] = {"args": list, "kwargs": dict, "options": dict}
+_KEYS: dict[str, tuple[type[Any], bool]] = {
+    "task_id": (str, True),
+    "retries": (int, True),
+    "module": (str, True),
+    "callable": (str, True),
+    "args": (list, False),
+    "kwargs": (dict, False),
+    "options": (dict, False),
+}
 
 
 def check_carriable(value: Any, what: str, depth: int = 0) -> None:
@@ -50,8 +57,7 @@ def check_carriable(value: Any, what: str, depth: int = 0) -> None:
     Raises:
         InvalidArguments: It does not. The message begins with ``what``.
     """
-    kind = type(value)
-    if kind is bool or value is None:
+    if value is None or isinstance(value, bool):
         return
     if isinstance(value, int):
         if not -_WIDE < value < _WIDE:
@@ -65,16 +71,16 @@ def check_carriable(value: Any, what: str, depth: int = 0) -> None:
     elif isinstance(value, (list, tuple, dict)):
         if depth >= MAX_DEPTH:
             raise InvalidArguments(f"{what} nests deeper than {MAX_DEPTH} levels, or holds itself.")
-        _check_container(value, what, depth)
+        container: _Container = value
+        _check_container(container, what, depth)
     else:
         raise InvalidArguments(
-            f"{what} is of type {kind.__name__}, which JSON cannot carry. {_way_out(kind.__name__)}"
+            f"{what} is of type {type(value).__name__}, which JSON cannot carry. "
+            + _way_out(type(value).__name__)
         )
 
 
-def _check_container(
-    value: list[Any] | tuple[Any, ...] | dict[Any, Any], what: str, depth: int
-) -> None:
+def _check_container(value: _Container, what: str, depth: int) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from alligator.exceptions import InvalidArguments, UnknownCallableError
 from alligator.utils import determine_module, determine_name, is_importable
@@ -50,9 +51,7 @@ def check_other_process(func: Callable[..., Any]) -> None:
         )
 
 
-def check_arguments(
-    func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
-) -> None:
+def check_arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     """Check that a callable can be called with these arguments.
 
     Raises:
@@ -71,10 +70,19 @@ def check_arguments(
         raise InvalidArguments(f"{name}{signature} cannot be called like this: {err}.") from None
 
 
-@lru_cache(maxsize=1024)
 def _signature(func: Callable[..., Any]) -> inspect.Signature:
     # Of what is called, not of what it wraps: a decorator may fill in arguments.
-    return inspect.signature(func, follow_wrapped=False)
+    try:
+        signature = _signatures.get(func)
+    except TypeError:  # it cannot be a key
+        return inspect.signature(func, follow_wrapped=False)
+    if signature is None:
+        signature = _signatures[func] = inspect.signature(func, follow_wrapped=False)
+    return signature
+
+
+# Weak: a closure or a method, run at once, must not live on here with all that it refers to.
+_signatures: WeakKeyDictionary[Callable[..., Any], inspect.Signature] = WeakKeyDictionary()
 
 
 def _takes(func: Callable[..., Any], count: int) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -202,7 +202,7 @@ class Supervisor:
             child.process.wait()
 
     @contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
+    def _heeding_signals(self) -> Generator[None]:
         def leave(number: int, frame: FrameType | None) -> None:
             self._signals += 1
             self._bell.ring()
@@ -223,11 +223,10 @@ class Supervisor:
 def _start_child(settings: Settings) -> _Child:
     """Start a process. It is new, not forked: nothing that this one has loaded or opened can disturb it."""
     settings = replace(settings, worker_id=new_id())
-    memory = tempfile.TemporaryFile()
-    memory.truncate(Board.size())
-    board = Board(mmap.mmap(memory.fileno(), Board.size()))
     theirs, ours = os.pipe()
-    with memory:
+    with tempfile.TemporaryFile() as memory:
+        memory.truncate(Board.size())
+        board = Board(mmap.mmap(memory.fileno(), Board.size()))
         process = subprocess.Popen(
             [sys.executable, "-m", "alligator.child", str(theirs), str(memory.fileno())],
             pass_fds=(theirs, memory.fileno()),

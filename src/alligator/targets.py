@@ -59,5 +59,3 @@ def checked(gator: Gator) -> Gator:
         )
     gator.backend.count(gator.queue_name)
     return gator
-
-

@@ -40,7 +40,7 @@ class Task:
             is queued or runs, pushing it again changes nothing.
         retries: How many more times to try after a failure.
         is_async: False runs the task at once, in this process, as if the function had been called.
-            ``"False"``, ``"0"``, ``"no"`` and ``"off"`` mean False too, so that it may come from the environment.
+            ``"False"``, ``"0"``, ``"no"`` and ``"off"`` mean False too: it may come from the environment.
         on_start: Called with the task, before the function. If it raises, the task has failed.
         on_success: Called with the task and the result.
         on_error: Called with the task and the exception, at each failure. It may raise ``task.retries``.
@@ -201,11 +201,8 @@ class Task:
             UnknownModuleError, UnknownCallableError: The function or a hook cannot be imported.
         """
         payload = payloads.decode(data)
-        task = cls(
-            task_id=payload["task_id"],
-            retries=payload["retries"],
-            is_async=payload.get("async", payload.get("is_async", True)),
-        )
+        is_async: Any = payload.get("async", payload.get("is_async", True))
+        task = cls(task_id=payload["task_id"], retries=payload["retries"], is_async=is_async)
         func = import_attr(payload["module"], payload["callable"])
         task.to_call(func, *payload.get("args", ()), **payload.get("kwargs", {}))
         options = payload.get("options")

@@ -117,19 +117,20 @@ def new_id() -> str:
 
 def run_coroutine(value: Any) -> Any:
     """Run what an ``async def`` function returned to its end; return any other value as it is."""
-    if type(value) is not CoroutineType:
+    if not isinstance(value, CoroutineType):
         return value
+    coroutine: CoroutineType[Any, Any, Any] = value
     import asyncio  # here, for it takes longer to import than all of Alligator
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(value)
+        return asyncio.run(coroutine)
     # This thread has a loop, which runs the caller: another thread's loop it must be.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as threads:
-        return threads.submit(asyncio.run, value).result()
+        return threads.submit(asyncio.run, coroutine).result()
 
 
 def _class_of(func: Callable[..., Any]) -> type | None:

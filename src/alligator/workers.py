@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -50,9 +50,9 @@ class Worker:
 
     It can be stopped by SIGINT and SIGTERM, when it runs in the main thread: it takes no more, finishes what
     runs, and gives back the rest; what runs longer than ``grace``, or at a second signal, is given back
-    too. Its leases are extended by a thread, which a task that holds Python's global lock (one long call into C)
-    for a whole lease would starve: ``latergator`` extends them from a process of its own, and does not have
-    that weakness.
+    too. Its leases are extended by a thread, which a task that holds Python's global lock for a whole lease
+    (one long call into C) would starve: ``latergator`` extends them from a process of its own, and does not
+    have that weakness.
 
     Args:
         gator: Where to take tasks from, and what reads them.
@@ -134,7 +134,9 @@ class Worker:
 
     def interrupt(self) -> None:
         """Print that a signal told the worker to leave."""
-        _say(f"{self.ident()} was told to leave. It finishes what runs, for {self.grace:g} s at most.")
+        _say(
+            f"{self.ident()} was told to leave. It finishes what runs, for {self.grace:g} s at most."
+        )
 
     def stopping(self) -> None:
         """Print that the worker leaves."""
@@ -292,7 +294,9 @@ class Worker:
             return True
         if not self._patiently(lambda: self._backend.extend([held.reservation], self.lease)):
             return True
-        log.warning("Task %r went to another worker before it could start", held.reservation.task_id)
+        log.warning(
+            "Task %r went to another worker before it could start", held.reservation.task_id
+        )
         self._holdings.drop(held)
         return False
 
@@ -338,7 +342,7 @@ class Worker:
                 return answer
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _kept(self) -> Generator[None]:
         """Keep up leases, and the entry in the register, from a thread."""
         presence = registry.Presence.of_this_process(self.worker_id, self.queue_names)
         announced_at = 0.0
@@ -349,13 +353,11 @@ class Worker:
                 announced_at = time.monotonic()
                 registry.announce(self._backend, presence, self.lease)
 
-        with keeper_thread(
-            Keeper(self._backend, self.lease), self._holdings.board, announce
-        ):
+        with keeper_thread(Keeper(self._backend, self.lease), self._holdings.board, announce):
             yield
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self) -> Generator[None]:
         """Leave at SIGINT and SIGTERM; only a main thread gets signals."""
         if threading.current_thread() is not threading.main_thread():
             yield

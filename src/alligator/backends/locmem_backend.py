@@ -24,8 +24,6 @@ from alligator.backends.base import (
     Settlement,
 )
 
-_INTERRUPTED = True
-
 
 @dataclass(slots=True, eq=False)
 class _Entry:
@@ -54,7 +52,9 @@ class _Queue:
     # Heaps over these two, by order and by time. What leaves a dict early stays on its heap until it is
     # popped, and is passed over then. The second of the three keeps entries from being compared.
     in_order: list[tuple[int, int, _Entry]] = field(default_factory=list[tuple[int, int, _Entry]])
-    by_time: list[tuple[float, int, _Entry]] = field(default_factory=list[tuple[float, int, _Entry]])
+    by_time: list[tuple[float, int, _Entry]] = field(
+        default_factory=list[tuple[float, int, _Entry]]
+    )
     leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
     dead: dict[str, DeadLetter] = field(default_factory=dict[str, DeadLetter])
 
@@ -74,8 +74,9 @@ class Client(Backend):
         self._lock = threading.RLock()
         self._queues: dict[str, _Queue] = {}
         self._numbers = itertools.count(1)
-        # A token each for who waits. SimpleQueue.put is the one wake-up that a signal handler may call.
-        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # One for each who waits. SimpleQueue.put is the one wake-up that a signal handler may call.
+        self._bells: set[queue.SimpleQueue[None]] = set()
+        self._interrupts: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.records = _Records(clock)
 
     def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
@@ -100,15 +101,21 @@ class Client(Backend):
         """Hand out tasks; a push in this process wakes who waits."""
         late = self.settle(settlements)
         until = time.monotonic() + wait
-        while True:
-            with self._lock:
-                reservations = list(self._reserve(queue_names, worker, limit, lease))
-                next_at = min((self._next_at(self._queue(name)) for name in queue_names), default=0)
-            left = min(until - time.monotonic(), next_at - self._clock())
-            if reservations or until <= time.monotonic():
-                return Batch(reservations, late)
-            if self._interrupted(max(left, 0.001)):
-                return Batch([], late)
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._bells.add(bell)  # before the look: what comes after it rings
+        try:
+            while True:
+                with self._lock:
+                    reservations = list(self._reserve(queue_names, worker, limit, lease))
+                    next_at = min(
+                        (self._next_at(self._queue(name)) for name in queue_names), default=0
+                    )
+                left = min(until - time.monotonic(), next_at - self._clock())
+                if reservations or until <= time.monotonic() or self._interrupted():
+                    return Batch(reservations, late)
+                _wait(bell, max(left, 0.001))
+        finally:
+            self._bells.discard(bell)
 
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
@@ -179,7 +186,9 @@ class Client(Backend):
     def queues(self) -> list[str]:
         """Return the names of the queues."""
         with self._lock:
-            return sorted(name for name, found in self._queues.items() if found.entries or found.dead)
+            return sorted(
+                name for name, found in self._queues.items() if found.entries or found.dead
+            )
 
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
@@ -212,7 +221,8 @@ class Client(Backend):
 
     def interrupt(self) -> None:
         """Wake up a reserve that waits."""
-        self._wakes.put(_INTERRUPTED)
+        self._interrupts.put(None)
+        self._wake()
 
     def close(self) -> None:
         """Nothing to close."""
@@ -253,8 +263,6 @@ class Client(Backend):
             if entries:
                 yield from self._lease(name, entries, worker, lease)
                 limit -= len(entries)
-            if found.waiting:
-                self._wake()  # there is more than this worker could take
 
     def _bring_up_to_date(self, found: _Queue) -> None:
         """Make ready what is due, and take back what lapsed."""
@@ -282,6 +290,7 @@ class Client(Backend):
         )
         for entry in entries:
             entry.token = token
+        self._wake()  # who waits must know when this lapses
         return [
             Reservation(queue_name, entry.task_id, entry.body, token, entry.lapses + 1)
             for entry in entries
@@ -331,15 +340,23 @@ class Client(Backend):
         return len(entries)
 
     def _wake(self) -> None:
-        if self._wakes.empty():
-            self._wakes.put(not _INTERRUPTED)
+        for bell in list(self._bells):
+            if bell.empty():
+                bell.put(None)
 
-    def _interrupted(self, timeout: float) -> bool:
-        """Wait for a wake-up. Returns whether it was an interruption."""
+    def _interrupted(self) -> bool:
         try:
-            return self._wakes.get(timeout=timeout) is _INTERRUPTED
+            self._interrupts.get_nowait()
         except queue.Empty:
             return False
+        return True
+
+
+def _wait(bell: "queue.SimpleQueue[None]", timeout: float) -> None:
+    try:
+        bell.get(timeout=timeout)
+    except queue.Empty:
+        pass
 
 
 class _Records:

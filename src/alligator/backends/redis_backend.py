@@ -4,19 +4,11 @@ What the keys are and mean stands in redis_scripts.py. Costs, with n tasks waiti
 settle and cancel O(log n) a task; extend and recover go by what is held, not by what waits.
 """
 
-import hashlib
 import itertools
 import math
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from alligator.backends import redis_scripts as scripts
 from alligator.backends.base import (
@@ -31,18 +23,11 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
+from alligator.backends.redis_connection import Command, Server, script_call
 from alligator.bell import Bell
-from alligator.dsn import DSN, masked
-from alligator.exceptions import (
-    AlligatorException,
-    BackendRefused,
-    BackendUnavailable,
-    InvalidOption,
-    QueueFull,
-)
+from alligator.dsn import DSN
+from alligator.exceptions import BackendUnavailable
 
-SOCKET_TIMEOUT = 10.0
-"""Seconds for the server to answer. A server that runs a slow command of others' makes us wait as long."""
 MAX_BLOCK = 5.0
 """Seconds to block at the most. A wake-up sent to a worker just killed is lost: others look by themselves."""
 PUSH_AT_ONCE = 1000
@@ -64,27 +49,14 @@ class Client(Backend):
     """
 
     def __init__(self, conn_string: str) -> None:
-        self._dsn = DSN.parse(conn_string)
-        try:
-            self._redis = redis.Redis.from_url(
-                conn_string,
-                # Never resend by itself: a reserve sent twice would hand out two batches.
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=SOCKET_TIMEOUT,
-                socket_connect_timeout=SOCKET_TIMEOUT,
-                socket_keepalive=True,
-            )
-        except (ValueError, TypeError) as err:
-            raise InvalidOption(f"{self._dsn} is no Redis DSN: {_safe(err, self._dsn)}") from None
+        self._server = Server(DSN.parse(conn_string))
         self._bell = Bell()
         self._tokens = itertools.count(1)
         self._registered: dict[str, float] = {}
-        self.records = _Records(self)
+        self.records = _Records(self._server)
 
     def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
-        chunks = [
-            messages[at : at + PUSH_AT_ONCE] for at in range(0, len(messages), PUSH_AT_ONCE)
-        ]
+        chunks = [messages[at : at + PUSH_AT_ONCE] for at in range(0, len(messages), PUSH_AT_ONCE)]
         calls = [
             self._call(scripts.PUSH, queue_name, *itertools.chain(*map(_pushed, chunk)))
             for chunk in chunks
@@ -92,9 +64,11 @@ class Client(Backend):
         if time.monotonic() - self._registered.get(queue_name, -math.inf) > REGISTER_EVERY:
             calls.append(("SADD", _QUEUES, queue_name))
         try:
-            replies = self._run(calls)
+            replies = self._server.run(calls)
         except BackendUnavailable:
-            replies = self._run(calls)  # safe: what the first one queued, this one leaves as it is
+            replies = self._server.run(
+                calls
+            )  # safe: what the first one queued, this one leaves as it is
         if len(calls) > len(chunks):
             self._registered[queue_name] = time.monotonic()
         return [bool(new) for reply in replies[: len(chunks)] for new in reply]
@@ -122,9 +96,10 @@ class Client(Backend):
                     )
                     settlements = ()
             left = min(until - time.monotonic(), soon, MAX_BLOCK)
-            if batch.reservations or left <= 0 and until <= time.monotonic():
+            if batch.reservations or (left <= 0 and until <= time.monotonic()):
                 return batch
-            if self._block(queue_names, max(left, 0.001)):
+            wakes = [_prefix(name) + "wake" for name in queue_names]
+            if self._server.block(wakes, max(left, 0.001), self._bell):
                 return batch
 
     def reserve_task(
@@ -132,7 +107,7 @@ class Client(Backend):
     ) -> Reservation | None:
         token = f"{worker}.{next(self._tokens)}"
         call = self._call(scripts.RESERVE_TASK, queue_name, token, _micros(lease), task_id)
-        reply = self._run([call])[0]
+        reply = self._server.run([call])[0]
         if not reply:
             return None
         return Reservation(queue_name, task_id, reply[0], token, int(reply[1]) + 1)
@@ -141,43 +116,44 @@ class Client(Backend):
         if not settlements:
             return []
         calls = self._settling(settlements)
-        return _named(settlements, self._run(calls))
+        return _named(settlements, self._server.run(calls))
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
-        calls: list[tuple[Any, ...]] = []
+        calls: list[Command] = []
         for queue_name, held in _grouped(reservations).items():
             arguments: list[Any] = [_micros(lease)]
             for token, ids in held.items():
                 arguments += [token, len(ids), *ids]
             calls.append(self._call(scripts.EXTEND, queue_name, *arguments))
-        lost = {pair for reply in self._run(calls) for pair in _pairs(reply)} if calls else set()
+        replies = self._server.run(calls) if calls else []
+        lost = {pair for reply in replies for pair in _pairs(reply)}
         return [held for held in reservations if (held.token, held.task_id) in lost]
 
     def recover(
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
         calls = [self._call(scripts.RECOVER, name, worker, *started) for name in queue_names]
-        return sum(self._run(calls))
+        return sum(self._server.run(calls))
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        body: bytes | None = self._run([self._call(scripts.CANCEL, queue_name, task_id)])[0]
+        body: bytes | None = self._server.run([self._call(scripts.CANCEL, queue_name, task_id)])[0]
         return body
 
     def drop_all(self, queue_name: str) -> None:
-        while self._run([self._call(scripts.DROP, queue_name)])[0]:
+        while self._server.run([self._call(scripts.DROP, queue_name)])[0]:
             pass
 
     def count(self, queue_name: str) -> Counts:
-        return Counts(*self._run([self._call(scripts.COUNT, queue_name)])[0])
+        return Counts(*self._server.run([self._call(scripts.COUNT, queue_name)])[0])
 
     def queues(self) -> list[str]:
-        return sorted(name.decode() for name in self._run([("SMEMBERS", _QUEUES)])[0])
+        return sorted(name.decode() for name in self._server.run([("SMEMBERS", _QUEUES)])[0])
 
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
     ) -> list[DeadLetter]:
         which = () if task_id is None else (task_id,)
-        reply = self._run([self._call(scripts.DEAD, queue_name, skip, limit, *which)])[0]
+        reply = self._server.run([self._call(scripts.DEAD, queue_name, skip, limit, *which)])[0]
         return [
             DeadLetter(
                 queue_name, letter.decode(), id.decode(), body, note.decode(), int(at) / 1_000_000
@@ -195,7 +171,7 @@ class Client(Backend):
         self._bell.interrupt()
 
     def close(self) -> None:
-        self._redis.close()
+        self._server.close()
         self._bell.close()
 
     def _reserve(
@@ -211,7 +187,7 @@ class Client(Backend):
         token = f"{worker}.{next(self._tokens)}"
         calls = self._settling(settlements)
         calls.append(self._call(scripts.RESERVE, queue_name, token, _micros(lease), limit))
-        *settled, (ids, bodies, lapses, soon) = self._run(calls)
+        *settled, (ids, bodies, lapses, soon) = self._server.run(calls)
         batch.late.extend(_named(settlements, settled))
         for id, body, lapsed in itertools.zip_longest(ids, bodies, lapses):
             task_id = id.decode()
@@ -220,7 +196,7 @@ class Client(Backend):
             )
         return soon / 1_000_000 if soon >= 0 else math.inf
 
-    def _settling(self, settlements: Sequence[Settlement]) -> list[tuple[Any, ...]]:
+    def _settling(self, settlements: Sequence[Settlement]) -> list[Command]:
         """Return the calls that carry out settlements, one a queue."""
         arguments: dict[str, list[Any]] = {}
         acks = [settlement.reservation for settlement in settlements if isinstance(settlement, Ack)]
@@ -238,50 +214,10 @@ class Client(Backend):
             self._call(scripts.EMPTY_DEAD, queue_name, retry, *letter_ids[at : at + PUSH_AT_ONCE])
             for at in range(0, len(letter_ids), PUSH_AT_ONCE)
         ]
-        return [letter.decode() for reply in self._run(calls) for letter in reply]
+        return [letter.decode() for reply in self._server.run(calls) for letter in reply]
 
-    def _block(self, queue_names: Sequence[str], timeout: float) -> bool:
-        """Wait until one of the queues may have something ready. Returns whether it was interrupted."""
-        keys = [_prefix(name) + "wake" for name in queue_names]
-        with _translated(self._dsn):
-            connection = self._redis.connection_pool.get_connection()
-            done = interrupted = False
-            try:
-                # A little longer than we wait: it is we who end it, for then no wake-up can be
-                # on its way unseen.
-                connection.send_command("BLPOP", *keys, timeout)
-                interrupted = self._bell.wait(timeout + 1.0, _file_of(connection))
-                if not interrupted:
-                    connection.read_response()
-                    done = True
-            finally:
-                if not done:
-                    connection.disconnect()
-                self._redis.connection_pool.release(connection)
-        return interrupted
-
-    def _call(self, script: str, queue_name: str, *arguments: Any) -> tuple[Any, ...]:
-        return ("EVALSHA", _sha(script), 1, _prefix(queue_name), *arguments)
-
-    def _run(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Carry out calls in one round trip, each by itself."""
-        with _translated(self._dsn):
-            try:
-                return self._send(calls)
-            except redis.exceptions.NoScriptError:
-                # Started anew, or another server took over: none of the scripts ran, for they
-                # are loaded all together. The other commands bear being repeated.
-                for script in _SCRIPTS:
-                    self._redis.script_load(script)
-                return self._send(calls)
-
-    def _send(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        if len(calls) == 1:
-            return [self._redis.execute_command(*calls[0])]
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call)
-        return pipeline.execute()
+    def _call(self, script: str, queue_name: str, *arguments: Any) -> Command:
+        return script_call(script, [_prefix(queue_name)], *arguments)
 
 
 class _Records:
@@ -291,32 +227,11 @@ class _Records:
     that it cannot grow beyond what lives.
     """
 
-    _SWAP = """#!lua
-local old, new, ttl, has_old = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-if has_old ~= 'any' and redis.call('GET', KEYS[1]) ~= (has_old == 'yes' and old) then
-  return 0
-end
-if ttl > 0 then
-  redis.call('SET', KEYS[1], new, 'PX', math.ceil(ttl / 1000))
-else
-  redis.call('SET', KEYS[1], new)
-end
-redis.call('ZADD', KEYS[2], ttl > 0 and now + ttl or '+inf', KEYS[1])
-for _, key in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 2)) do
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('ZREM', KEYS[2], key)
-  end
-end
-return 1
-"""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, server: Server) -> None:
+        self._server = server
 
     def get(self, key: str) -> bytes | None:
-        value: bytes | None = self._client._run([("GET", self._key(key))])[0]
+        value: bytes | None = self._server.run([("GET", self._key(key))])[0]
         return value
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
@@ -326,14 +241,14 @@ return 1
         return self._swap(key, old or b"", new, ttl, "no" if old is None else "yes")
 
     def delete(self, key: str) -> None:
-        self._client._run([("DEL", self._key(key)), ("ZREM", self._index(key), self._key(key))])
+        self._server.run([("DEL", self._key(key)), ("ZREM", self._index(key), self._key(key))])
 
     def list(self, family: str) -> dict[str, bytes]:
         index = self._index(family)
-        keys = sorted(self._client._run([("ZRANGE", index, 0, -1)])[0])
+        keys = sorted(self._server.run([("ZRANGE", index, 0, -1)])[0])
         if not keys:
             return {}
-        values = self._client._run([("MGET", *keys)])[0]
+        values = self._server.run([("MGET", *keys)])[0]
         start = len(self._key(family)) - len(family)
         return {
             key[start:].decode(): value
@@ -344,7 +259,7 @@ return 1
     def _swap(self, key: str, old: bytes, new: bytes, ttl: float | None, has_old: str) -> bool:
         keys = self._key(key), self._index(key)
         values = old, new, _micros(ttl or 0), has_old
-        return bool(self._client._run([("EVALSHA", _sha(self._SWAP), 2, *keys, *values)])[0])
+        return bool(self._server.run([script_call(scripts.SWAP, keys, *values)])[0])
 
     @staticmethod
     def _key(key: str) -> str:
@@ -353,27 +268,6 @@ return 1
     @staticmethod
     def _index(key: str) -> str:
         return f"alligator:records:{{{key.partition('/')[0]}}}"
-
-
-_SCRIPTS = (
-    scripts.PUSH,
-    scripts.RESERVE,
-    scripts.RESERVE_TASK,
-    scripts.SETTLE,
-    scripts.EXTEND,
-    scripts.RECOVER,
-    scripts.CANCEL,
-    scripts.DROP,
-    scripts.COUNT,
-    scripts.DEAD,
-    scripts.EMPTY_DEAD,
-    _Records._SWAP,
-)
-_SHAS = {script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in _SCRIPTS}
-
-
-def _sha(script: str) -> str:
-    return _SHAS[script]
 
 
 def _prefix(queue_name: str) -> str:
@@ -423,39 +317,3 @@ def _named(settlements: Sequence[Settlement], replies: Sequence[Any]) -> list[Se
         for settlement in settlements
         if (settlement.reservation.token, settlement.reservation.task_id) in late
     ]
-
-
-def _file_of(connection: Any) -> int:
-    # redis-py has no public way to wait for an answer and for something else at once.
-    file: int = connection._sock.fileno()
-    return file
-
-
-def _safe(err: Exception, dsn: DSN) -> str:
-    """Return an error's text without the DSN or the parts of it that may be its password."""
-    return masked(str(err)) if "@" not in dsn.url else type(err).__name__
-
-
-@contextmanager
-def _translated(dsn: DSN) -> Iterator[None]:
-    """Raise redis-py's errors as ours."""
-    try:
-        yield
-    except RedisError as err:
-        raise _ours(err, dsn) from err
-
-
-def _ours(err: RedisError, dsn: DSN) -> AlligatorException:
-    text = masked(str(err))
-    if isinstance(err, redis.exceptions.AuthenticationError):
-        return BackendRefused(f"{dsn}: {text}")
-    if isinstance(err, redis.exceptions.OutOfMemoryError):
-        return QueueFull(f"{dsn} has no memory left: {text}")
-    passing = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
-    if isinstance(err, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | redis.exceptions.ReadOnlyError):
-        return BackendUnavailable(f"{dsn} does not answer: {text}")
-    if text.startswith(passing):
-        return BackendUnavailable(f"{dsn} cannot answer now: {text}")
-    if "unexpected symbol near '#'" in text:
-        return BackendRefused(f"{dsn} is too old: Alligator needs Redis 7.0 or newer, or Valkey.")
-    return BackendRefused(f"{dsn}: {text}")

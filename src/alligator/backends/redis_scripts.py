@@ -1,4 +1,4 @@
-"""The scripts of the Redis store: one for each change of state, so that each is one atomic step.
+r"""The scripts of the Redis store: one for each change of state, so that each is one atomic step.
 
 All keys of a queue begin with ``KEYS[1]``, "alligator:{<queue>}:", and so lie in one slot of a cluster::
 
@@ -11,7 +11,7 @@ All keys of a queue begin with ``KEYS[1]``, "alligator:{<queue>}:", and so lie i
     seq           string  the last number given
     wake          list    at most one element, for those who wait: pushed when something is ready
     dead          zset    letter id by itself
-    dead:ids      zset    "<task id>\\n<letter id>", to find by task id
+    dead:ids      zset    "<task id>\n<letter id>", to find by task id
     dead:<letter> hash    task_id, body, note, buried_at
 
 A task's id is in exactly one of waiting, delayed and a held:<token>. Moments are microseconds by the server's
@@ -57,7 +57,10 @@ end
 
 # ARGV: id, body, delay, due_at of each task; the times in microseconds.
 # Returns for each 1 if it was queued, 0 if its id is queued or held already.
-PUSH = "#!lua\n" + _START + """
+PUSH = (
+    "#!lua\n"
+    + _START
+    + """
 local queued, ready = {}, false
 for i = 1, #ARGV, 4 do
   local id, new = ARGV[i], redis.call('HSETNX', q .. 'tasks', ARGV[i], ARGV[i + 1])
@@ -83,11 +86,16 @@ if ready then
 end
 return queued
 """
+)
 
 # ARGV: token, lease in microseconds, limit.
 # Returns ids, bodies, lapses (empty where none has any), and the microseconds until something
 # becomes ready by itself (-1: nothing will).
-RESERVE = "#!lua flags=allow-oom\n" + _START + _GIVE_BACK + """
+RESERVE = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + _GIVE_BACK
+    + """
 local token, lease, limit, moment = ARGV[1], ARGV[2], ARGV[3], now()
 
 local due = redis.call('ZRANGE', q .. 'delayed', '-inf', moment, 'BYSCORE', 'LIMIT', 0, 1000)
@@ -132,9 +140,13 @@ if redis.call('EXISTS', q .. 'lapses') == 1 then
 end
 return {ids, redis.call('HMGET', q .. 'tasks', unpack(ids)), lapses, -1}
 """
+)
 
 # ARGV: token, lease in microseconds, id. Returns body and lapses, or nothing.
-RESERVE_TASK = "#!lua flags=allow-oom\n" + _START + """
+RESERVE_TASK = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + """
 local token, lease, id = ARGV[1], ARGV[2], ARGV[3]
 local order = redis.call('ZSCORE', q .. 'waiting', id)
 if order then
@@ -148,13 +160,17 @@ redis.call('HSET', q .. 'held:' .. token, id, order)
 redis.call('ZADD', q .. 'leases', now() + lease, token)
 return {redis.call('HGET', q .. 'tasks', id), redis.call('HGET', q .. 'lapses', id) or 0}
 """
+)
 
 # ARGV: one after the other
 #   'ack', token, how many, ids
 #   'release', token, id, delay in microseconds, 1 if it lapsed, 1 if a body follows, body
 #   'bury', token, id, note
 # Returns token and id of each that came too late.
-SETTLE = "#!lua flags=allow-oom\n" + _START + """
+SETTLE = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + """
 local at, late, ready = 1, {}, false
 
 -- Let go of a task; return its order, or nothing if the token does not hold it.
@@ -246,10 +262,14 @@ if ready or redis.call('EXISTS', q .. 'waiting') == 1 then
 end
 return late
 """
+)
 
 # ARGV: lease in microseconds; then token, how many, ids, and so on.
 # Returns token and id of each that is held no more.
-EXTEND = "#!lua flags=allow-oom\n" + _START + """
+EXTEND = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + """
 local at, lost, lapses_at = 2, {}, now() + ARGV[1]
 while at <= #ARGV do
   local token, ids = ARGV[at], {}
@@ -271,9 +291,14 @@ while at <= #ARGV do
 end
 return lost
 """
+)
 
 # ARGV: worker, then ids of tasks that it had started. Returns how many tasks were given back.
-RECOVER = "#!lua flags=allow-oom\n" + _START + _GIVE_BACK + """
+RECOVER = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + _GIVE_BACK
+    + """
 local mine, started, count = ARGV[1] .. '.', {}, 0
 for i = 2, #ARGV do
   started[ARGV[i]] = true
@@ -288,9 +313,13 @@ if count > 0 then
 end
 return count
 """
+)
 
 # ARGV: id. Returns the body, or nothing.
-CANCEL = "#!lua flags=allow-oom\n" + _START + """
+CANCEL = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + """
 local id = ARGV[1]
 if redis.call('ZREM', q .. 'waiting', id) + redis.call('ZREM', q .. 'delayed', id) == 0 then
   return false
@@ -300,9 +329,13 @@ redis.call('HDEL', q .. 'tasks', id)
 redis.call('HDEL', q .. 'lapses', id)
 return body
 """
+)
 
 # Drops some; returns how many. To be called until that is 0.
-DROP = "#!lua flags=allow-oom\n" + _START + """
+DROP = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + """
 local count = 0
 for _, name in ipairs({'waiting', 'delayed'}) do
   local ids = redis.call('ZRANGE', q .. name, 0, 999)
@@ -315,16 +348,24 @@ for _, name in ipairs({'waiting', 'delayed'}) do
 end
 return count
 """
+)
 
 # Returns waiting, delayed, running, dead.
-COUNT = "#!lua flags=no-writes\n" + _START + """
+COUNT = (
+    "#!lua flags=no-writes\n"
+    + _START
+    + """
 local waiting, delayed = redis.call('ZCARD', q .. 'waiting'), redis.call('ZCARD', q .. 'delayed')
 return {waiting, delayed, redis.call('HLEN', q .. 'tasks') - waiting - delayed,
   redis.call('ZCARD', q .. 'dead')}
 """
+)
 
 # ARGV: skip, limit, and perhaps a task id. Returns for each its letter id and its fields.
-DEAD = "#!lua flags=no-writes\n" + _START + """
+DEAD = (
+    "#!lua flags=no-writes\n"
+    + _START
+    + """
 local skip, limit, id = ARGV[1], ARGV[2], ARGV[3]
 local letters = {}
 if id then
@@ -345,9 +386,13 @@ for i, letter in ipairs(letters) do
 end
 return found
 """
+)
 
 # ARGV: 1 to queue them again or 0 to remove them; then letter ids. Returns the letter ids so treated.
-EMPTY_DEAD = "#!lua flags=allow-oom\n" + _START + """
+EMPTY_DEAD = (
+    "#!lua flags=allow-oom\n"
+    + _START
+    + """
 local retry, treated = ARGV[1] == '1', {}
 for i = 2, #ARGV do
   local letter = ARGV[i]
@@ -368,3 +413,41 @@ if retry and #treated > 0 then
 end
 return treated
 """
+)
+
+# KEYS: record, index of its family. ARGV: old value, new value, ttl in microseconds (0: none), and
+# "any", "no" or "yes": whether there must be an old value. Returns 1 if it was written.
+SWAP = """#!lua
+local old, new, ttl, has_old = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if has_old ~= 'any' and redis.call('GET', KEYS[1]) ~= (has_old == 'yes' and old) then
+  return 0
+end
+if ttl > 0 then
+  redis.call('SET', KEYS[1], new, 'PX', math.ceil(ttl / 1000))
+else
+  redis.call('SET', KEYS[1], new)
+end
+redis.call('ZADD', KEYS[2], ttl > 0 and now + ttl or '+inf', KEYS[1])
+for _, key in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 2)) do
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', KEYS[2], key)
+  end
+end
+return 1
+"""
+ALL = (
+    PUSH,
+    RESERVE,
+    RESERVE_TASK,
+    SETTLE,
+    EXTEND,
+    RECOVER,
+    CANCEL,
+    DROP,
+    COUNT,
+    DEAD,
+    EMPTY_DEAD,
+    SWAP,
+)

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from alligator import payloads
 from alligator.backends.base import (
-    Ack,
     Backend,
     Batch,
     Bury,
@@ -33,11 +32,25 @@ log = logging.getLogger("alligator.backend")
 class SimpleClient(Protocol):
     """The five documented methods. ``data`` is what a task's ``serialize`` returned."""
 
-    def len(self, queue_name: str) -> int: ...
-    def drop_all(self, queue_name: str) -> Any: ...
-    def push(self, queue_name: str, task_id: str, data: Any) -> Any: ...
-    def pop(self, queue_name: str) -> Any: ...
-    def get(self, queue_name: str, task_id: str) -> Any: ...
+    def len(self, queue_name: str) -> int:
+        """Count the tasks of a queue."""
+        ...
+
+    def drop_all(self, queue_name: str) -> Any:
+        """Remove every task of a queue."""
+        ...
+
+    def push(self, queue_name: str, task_id: str, data: Any) -> Any:
+        """Put a task in."""
+        ...
+
+    def pop(self, queue_name: str) -> Any:
+        """Take the first task out and return its data; something false when there is none."""
+        ...
+
+    def get(self, queue_name: str, task_id: str) -> Any:
+        """Take one task out by its id and return its data; something false when there is none."""
+        ...
 
 
 class SimpleBackend(Backend):
@@ -101,8 +114,6 @@ class SimpleBackend(Backend):
                     held.body,
                     settlement.note,
                 )
-            else:
-                assert isinstance(settlement, Ack)
         return []
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:

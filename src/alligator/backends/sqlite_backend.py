@@ -3,18 +3,11 @@
 The file is in WAL mode, and a push has reached the disk when it returns (``?sync=normal`` gives that up, for
 speed: a power cut may then take back the last moments, but never break the file). Costs, with n tasks waiting:
 push, reserve and settle O(log n) a task, counting O(n).
-
-SQLite allows one writer at a time, and lets the others sleep and try again, up to 0.1 s at a time: under load some
-then wait for many seconds, among them whoever wants to extend a lease. So writers first queue for a lock
-of the operating system on the file ``<name>-lock``, which is passed on at once.
 """
 
-import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -29,70 +22,16 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
+from alligator.backends.sqlite_file import Database, version_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
-from alligator.exceptions import (
-    AlligatorException,
-    BackendRefused,
-    BackendUnavailable,
-    InvalidOption,
-    QueueFull,
-)
+from alligator.exceptions import InvalidOption
 
-try:
-    from fcntl import LOCK_EX, LOCK_UN, flock
-except ImportError:  # Windows: SQLite's own waiting must do
-    LOCK_EX = LOCK_UN = 0
-
-    def flock(fd: int, operation: int, /) -> None:
-        """Do nothing."""
-
-
-BUSY_TIMEOUT = 30.0
-"""Seconds to wait for a writer outside Alligator, such as a person's sqlite3."""
-SHORTEST_LOOK, LONGEST_LOOK = 0.001, 0.02
-"""Seconds between two looks for what other processes pushed. A look is a read of shared memory: 50 a second
-cost well under 1 % of a processor."""
+SHORTEST_LOOK, LONGEST_LOOK = 0.001, 0.03
+"""Seconds between two looks for what other processes pushed. A look is a read of shared memory: 33 a second
+cost under 1 % of a processor."""
 MOVE_AT_ONCE = 1000
 """Delayed tasks that one reserve makes ready: others write meanwhile."""
-
-_SCHEMA = """
--- A task waits if it has neither a token nor a time, is delayed if it has a time, held if it has a token.
-CREATE TABLE IF NOT EXISTS tasks (
-    seq INTEGER PRIMARY KEY,      -- the order in its queue
-    queue TEXT NOT NULL,
-    task_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    due_at REAL,
-    token TEXT,
-    lapses INTEGER NOT NULL DEFAULT 0
-);
-CREATE UNIQUE INDEX IF NOT EXISTS tasks_by_id ON tasks (queue, task_id);
-CREATE INDEX IF NOT EXISTS tasks_waiting ON tasks (queue) WHERE token IS NULL AND due_at IS NULL;
-CREATE INDEX IF NOT EXISTS tasks_delayed ON tasks (queue, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_held ON tasks (token) WHERE token IS NOT NULL;
--- One row a hand-out, not a task: to extend it is one update, however many tasks it holds.
-CREATE TABLE IF NOT EXISTS leases (
-    token TEXT PRIMARY KEY,
-    worker TEXT NOT NULL,
-    lapses_at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead (
-    letter_id INTEGER PRIMARY KEY AUTOINCREMENT,
-    queue TEXT NOT NULL,
-    task_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    note TEXT NOT NULL,
-    buried_at REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS dead_by_id ON dead (queue, task_id);
-CREATE TABLE IF NOT EXISTS records (
-    key TEXT PRIMARY KEY,
-    value BLOB NOT NULL,
-    expires_at REAL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_expiring ON records (expires_at) WHERE expires_at IS NOT NULL;
-"""
 
 _RESERVE = """
 UPDATE tasks SET token = ? WHERE seq IN (
@@ -101,7 +40,11 @@ UPDATE tasks SET token = ? WHERE seq IN (
 ) RETURNING seq, task_id, body, lapses
 """
 
-_NEXT_SEQ = "(SELECT ifnull(max(seq), 0) + 1 FROM tasks)"
+_NEW_ATTEMPT = """
+UPDATE tasks SET token = NULL, due_at = ?, lapses = ?, body = ?,
+    seq = (SELECT max(seq) + 1 FROM tasks)
+WHERE queue = ? AND task_id = ? AND token = ?
+"""
 
 # Steps from name to name along the index, instead of reading every row.
 _QUEUES = """
@@ -131,18 +74,15 @@ class Client(Backend):
         if dsn.rest in ("", ":memory:"):
             raise InvalidOption(f"{dsn} names no file. For tasks in memory, use locmem://.")
         options = dsn.query
-        self._sync = options.pop("sync", "full").upper()
-        if self._sync not in ("FULL", "NORMAL") or options:
+        sync = options.pop("sync", "full").upper()
+        if sync not in ("FULL", "NORMAL") or options:
             raise InvalidOption(f"{dsn}: the only option is sync=full or sync=normal.")
-        if sqlite3.sqlite_version_info < (3, 35):
-            raise BackendRefused(f"SQLite 3.35 or newer is needed; this is {sqlite3.sqlite_version}.")
-        self._path = Path(dsn.rest).absolute()
-        _refuse_network(self._path)
+        self._database = Database(Path(dsn.rest).absolute(), sync)
         self._clock = clock
         self._bell = Bell()
         self._tokens = count(1)
-        self._local = threading.local()
-        self.records = _Records(self)
+        self._busy_at = 0.0
+        self.records = _Records(self._database, clock)
 
     def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
         now = self._clock()
@@ -155,7 +95,7 @@ class Client(Backend):
             "INSERT INTO tasks (queue, task_id, body, due_at) VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING"
         )
-        with self._write() as db:
+        with self._database.write() as db:
             queued = [db.execute(insert, row).rowcount == 1 for row in rows]
         self._bell.ring()
         return queued
@@ -176,21 +116,21 @@ class Client(Backend):
         while True:
             version, ready_at = self._look(queue_names)
             if settlements or ready_at <= self._clock():
-                with self._write() as db:
+                with self._database.write() as db:
                     batch.late.extend(self._settle(db, settlements))
-                    batch.reservations.extend(
-                        self._reserve(db, queue_names, worker, limit, lease)
-                    )
+                    batch.reservations.extend(self._reserve(db, queue_names, worker, limit, lease))
                 settlements = ()
+            if batch.reservations:
+                self._busy_at = time.monotonic()
             if batch.reservations or time.monotonic() - began >= wait:
                 return batch
-            if self._interrupted(version, ready_at, began, wait, nap):
+            if self._interrupted(version, ready_at, began + wait, nap):
                 return batch
 
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
     ) -> Reservation | None:
-        with self._write() as db:
+        with self._database.write() as db:
             token = self._new_lease(db, worker, lease)
             row = db.execute(
                 "UPDATE tasks SET token = ?, due_at = NULL "
@@ -203,11 +143,11 @@ class Client(Backend):
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         if not settlements:
             return []
-        with self._write() as db:
+        with self._database.write() as db:
             return self._settle(db, settlements)
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
-        with self._write() as db:
+        with self._database.write() as db:
             lapses_at = self._clock() + lease
             for token in {held.token for held in reservations}:
                 db.execute("UPDATE leases SET lapses_at = ? WHERE token = ?", (lapses_at, token))
@@ -224,7 +164,7 @@ class Client(Backend):
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
         given_back = 0
-        with self._write() as db:
+        with self._database.write() as db:
             tokens = db.execute("SELECT token FROM leases WHERE worker = ?", (worker,)).fetchall()
             for (token,) in tokens:
                 for name in queue_names:
@@ -243,7 +183,7 @@ class Client(Backend):
         return given_back
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        with self._write() as db:
+        with self._database.write() as db:
             row = db.execute(
                 "DELETE FROM tasks WHERE queue = ? AND task_id = ? AND token IS NULL RETURNING body",
                 (queue_name, task_id),
@@ -251,11 +191,11 @@ class Client(Backend):
         return row[0] if row else None
 
     def drop_all(self, queue_name: str) -> None:
-        with self._write() as db:
+        with self._database.write() as db:
             db.execute("DELETE FROM tasks WHERE queue = ? AND token IS NULL", (queue_name,))
 
     def count(self, queue_name: str) -> Counts:
-        with self._read() as db:
+        with self._database.read() as db:
             row = db.execute(
                 "SELECT"
                 " (SELECT count(*) FROM tasks"
@@ -268,15 +208,19 @@ class Client(Backend):
         return Counts(*row)
 
     def queues(self) -> list[str]:
-        with self._read() as db:
+        with self._database.read() as db:
             return sorted(
-                {row[0] for table in ("tasks", "dead") for row in db.execute(_QUEUES.format(table=table))}
+                {
+                    row[0]
+                    for table in ("tasks", "dead")
+                    for row in db.execute(_QUEUES.format(table=table))
+                }
             )
 
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
     ) -> list[DeadLetter]:
-        with self._read() as db:
+        with self._database.read() as db:
             rows = db.execute(
                 "SELECT queue, letter_id, task_id, body, note, buried_at FROM dead "
                 "WHERE queue = ? AND task_id = ifnull(?, task_id) "
@@ -287,7 +231,7 @@ class Client(Backend):
 
     def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         moved: list[str] = []
-        with self._write() as db:
+        with self._database.write() as db:
             for letter_id in letter_ids:
                 done = db.execute(
                     "INSERT INTO tasks (queue, task_id, body) SELECT queue, task_id, body FROM dead "
@@ -301,14 +245,14 @@ class Client(Backend):
         return moved
 
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
-        with self._write() as db:
+        with self._database.write() as db:
             return self._purge_dead(db, queue_name, letter_ids)
 
     def interrupt(self) -> None:
         self._bell.interrupt()
 
     def close(self) -> None:
-        self._local = threading.local()
+        self._database.close()
         self._bell.close()
 
     def _reserve(
@@ -341,7 +285,9 @@ class Client(Backend):
                 "WHERE queue = ? AND due_at <= ? ORDER BY due_at LIMIT ?)",
                 (name, now, MOVE_AT_ONCE),
             )
-        for (token,) in db.execute("SELECT token FROM leases WHERE lapses_at <= ?", (now,)).fetchall():
+        for (token,) in db.execute(
+            "SELECT token FROM leases WHERE lapses_at <= ?", (now,)
+        ).fetchall():
             db.execute(
                 "UPDATE tasks SET token = NULL, lapses = lapses + 1 WHERE token = ?", (token,)
             )
@@ -349,9 +295,9 @@ class Client(Backend):
 
     def _look(self, queue_names: Sequence[str]) -> tuple[int, float]:
         """Return the file's version, and when it has, or may have, something to hand out. Hinders no writer."""
-        with self._read() as db:
+        with self._database.read() as db:
             # The version first: what is pushed after it, it will tell.
-            version = _version(db)
+            version = version_of(db)
             moments = db.execute("SELECT min(lapses_at) FROM leases").fetchall()
             for name in queue_names:
                 if db.execute(
@@ -365,21 +311,19 @@ class Client(Backend):
         known = (moment for (moment,) in moments if moment is not None)
         return version, min(known, default=float("inf"))
 
-    def _interrupted(
-        self, version: int, ready_at: float, began: float, wait: float, nap: float
-    ) -> bool:
+    def _interrupted(self, version: int, ready_at: float, until: float, nap: float) -> bool:
         """Wait for a change by anyone, or a moment to come. Returns whether it was interrupted."""
-        while True:
-            idle = time.monotonic() - began
-            # Look often at first, for work comes in bursts; then less, up to the limits.
-            look = max(SHORTEST_LOOK, min(idle / 10, LONGEST_LOOK, nap))
-            timeout = min(look, wait - idle, ready_at - self._clock())
-            if timeout <= 0:
-                return False
-            if self._bell.wait(timeout):
-                return True
-            with self._read() as db:
-                if _version(db) != version:
+        with self._database.read() as db:
+            while True:
+                now = time.monotonic()
+                # Look often at first, for work comes in bursts; then less, up to the limits.
+                look = max(SHORTEST_LOOK, min((now - self._busy_at) / 10, LONGEST_LOOK, nap))
+                timeout = min(look, until - now, ready_at - self._clock())
+                if timeout <= 0:
+                    return False
+                if self._bell.wait(timeout):
+                    return True
+                if version_of(db) != version:
                     return False
 
     def _new_lease(self, db: sqlite3.Connection, worker: str, lease: float) -> str:
@@ -429,8 +373,7 @@ class Client(Backend):
             )
         else:
             done = db.execute(
-                f"UPDATE tasks SET token = NULL, due_at = ?, lapses = ?, body = ?, seq = {_NEXT_SEQ} "
-                "WHERE queue = ? AND task_id = ? AND token = ?",
+                _NEW_ATTEMPT,
                 (due_at, release.lapsed, release.body, *which),
             )
         return done.rowcount == 1
@@ -446,128 +389,51 @@ class Client(Backend):
             ).rowcount
         ]
 
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._translated():
-            yield self._file().db
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it happens, on disk when the block is left, or nothing."""
-        with self._translated():
-            file = self._file()
-            flock(file.lock, LOCK_EX)
-            try:
-                file.db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield file.db
-                    file.db.execute("COMMIT")
-                except BaseException:
-                    if file.db.in_transaction:
-                        file.db.execute("ROLLBACK")
-                    raise
-            finally:
-                flock(file.lock, LOCK_UN)
-
-    def _file(self) -> "_File":
-        """Return this thread's own way to the file."""
-        file: _File | None = getattr(self._local, "file", None)
-        if file is None or not file.is_current():
-            file = self._local.file = _File(self._path, self._sync)
-        return file
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Raise SQLite's errors as ours."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as err:
-            raise _ours(err, self._path) from err
-
-
-class _File:
-    """An open file: SQLite's connection, and the lock that writers queue for."""
-
-    def __init__(self, path: Path, sync: str) -> None:
-        self.pid = os.getpid()
-        self.path = path
-        self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
-        self.db = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
-        flock(self.lock, LOCK_EX)  # two that make the tables at once would meet a locked file
-        try:
-            self.db.execute("PRAGMA journal_mode = WAL")
-            self.db.execute(f"PRAGMA synchronous = {sync}")
-            self.db.executescript(_SCHEMA)
-        finally:
-            flock(self.lock, LOCK_UN)
-        self.identity = _identity(path)
-
-    def is_current(self) -> bool:
-        """Whether it is this process's, and the path still leads to it.
-
-        A file that was deleted or replaced lives on for those who have it open, and their tasks would go
-        with it. SQLite forbids the use of a connection after a fork.
-        """
-        return self.pid == os.getpid() and self.identity == _identity(self.path)
-
-    def __del__(self) -> None:
-        if not hasattr(self, "db"):
-            return
-        if self.pid == os.getpid():
-            self.db.close()
-            os.close(self.lock)
-        else:
-            _inherited.append(self.db)  # to close it here would disturb the process it belongs to
-
-
-_inherited: list[sqlite3.Connection] = []
-
 
 class _Records:
     """Small values, a row each."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
 
     def get(self, key: str) -> bytes | None:
-        with self._client._read() as db:
+        with self._database.read() as db:
             return self._get(db, key)
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        with self._client._write() as db:
+        with self._database.write() as db:
             self._set(db, key, value, ttl)
 
     def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
-        with self._client._write() as db:
+        with self._database.write() as db:
             if self._get(db, key) != old:
                 return False
             self._set(db, key, new, ttl)
             return True
 
     def delete(self, key: str) -> None:
-        with self._client._write() as db:
+        with self._database.write() as db:
             db.execute("DELETE FROM records WHERE key = ?", (key,))
 
     def list(self, family: str) -> dict[str, bytes]:
-        with self._client._read() as db:
+        with self._database.read() as db:
             rows = db.execute(
                 "SELECT key, value FROM records WHERE key >= ? AND key < ? "
                 "AND ifnull(expires_at > ?, 1) ORDER BY key",
-                (f"{family}/", f"{family}0", self._client._clock()),  # "0" comes after "/"
+                (f"{family}/", f"{family}0", self._clock()),  # "0" comes after "/"
             ).fetchall()
         return dict(rows)
 
     def _get(self, db: sqlite3.Connection, key: str) -> bytes | None:
         row = db.execute(
             "SELECT value FROM records WHERE key = ? AND ifnull(expires_at > ?, 1)",
-            (key, self._client._clock()),
+            (key, self._clock()),
         ).fetchone()
         return row[0] if row else None
 
     def _set(self, db: sqlite3.Connection, key: str, value: bytes, ttl: float | None) -> None:
-        now = self._client._clock()
+        now = self._clock()
         expires_at = None if ttl is None else now + ttl
         db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (key, value, expires_at))
         # Two for one: what has expired cannot pile up.
@@ -576,70 +442,3 @@ class _Records:
             "(SELECT key FROM records WHERE expires_at <= ? LIMIT 2)",
             (now,),
         )
-
-
-_NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "afs", "fuse.sshfs", "fuse.s3")
-
-
-def network_filesystem(path: str, mountinfo: str) -> str | None:
-    """Return the type of the network filesystem that a path lies on; None if it lies on a disk.
-
-    Args:
-        path: An absolute path.
-        mountinfo: What /proc/self/mountinfo says (proc(5): the 5th field is the mount point; the type
-            follows a "-").
-
-    Example:
-        >>> network_filesystem("/mnt/q.db", "36 35 0:45 / /mnt rw shared:1 - nfs4 server:/ rw")
-        'nfs4'
-    """
-    found = "", ""
-    for line in mountinfo.splitlines():
-        fields = line.split()
-        if "-" not in fields[5:]:
-            continue
-        point = fields[4].replace("\\040", " ")
-        kind = fields[fields.index("-", 5) + 1]
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(found[0]):
-            found = point, kind
-    return found[1] if found[1].startswith(_NETWORK) else None
-
-
-def _refuse_network(path: Path) -> None:
-    try:
-        mountinfo = Path("/proc/self/mountinfo").read_text(errors="replace")
-    except OSError:  # not Linux: there is no telling
-        return
-    kind = network_filesystem(os.path.realpath(path), mountinfo)
-    if kind:
-        raise BackendRefused(
-            f"{path} lies on a network filesystem ({kind}), where SQLite's locks and shared memory do not "
-            "work and files break. Use a local disk, or a server such as redis://."
-        )
-
-
-def _version(db: sqlite3.Connection) -> int:
-    """Return a number that changes when another connection, of any process, has written."""
-    version: int = db.execute("PRAGMA data_version").fetchone()[0]
-    return version
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _ours(err: Exception, path: Path) -> AlligatorException:
-    code = getattr(err, "sqlite_errorname", "")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
-        return BackendUnavailable(f"{path} is busy: another program has it locked.")
-    if code.startswith("SQLITE_FULL"):
-        return QueueFull(f"No room for {path}: the disk is full.")
-    if code.startswith("SQLITE_NOTADB") or code.startswith("SQLITE_CORRUPT"):
-        return BackendRefused(f"{path} is no SQLite file, or a broken one: {err}.")
-    return BackendRefused(f"Cannot use {path}: {err}. Do its folder and the file allow writing?")
-

@@ -1,0 +1,149 @@
+"""A Redis server: carrying out scripts in one round trip, blocking, and redis-py's errors as ours."""
+
+import hashlib
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from alligator.backends import redis_scripts as scripts
+from alligator.bell import Bell
+from alligator.dsn import DSN, masked
+from alligator.exceptions import (
+    AlligatorException,
+    BackendRefused,
+    BackendUnavailable,
+    InvalidOption,
+    QueueFull,
+)
+
+SOCKET_TIMEOUT = 10.0
+"""Seconds for the server to answer. A server that runs a slow command of others' makes us wait as long."""
+
+Command = tuple[Any, ...]
+
+_SHAS = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in scripts.ALL
+}
+
+
+def script_call(script: str, keys: Sequence[str], *arguments: Any) -> Command:
+    """Return the command that runs one of our scripts."""
+    return ("EVALSHA", _SHAS[script], len(keys), *keys, *arguments)
+
+
+class Server:
+    """A Redis server, or one that speaks its protocol.
+
+    Args:
+        dsn: ``redis://[[user]:password@]host[:port][/database]``.
+
+    Raises:
+        InvalidOption: The DSN cannot be understood.
+    """
+
+    def __init__(self, dsn: DSN) -> None:
+        self._dsn = dsn
+        # Any: half of redis-py's methods have types, and those depend on its version.
+        client: Any = redis.Redis
+        try:
+            self._redis = client.from_url(
+                dsn.url,
+                # Never resend by itself: a reserve sent twice would hand out two batches.
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=SOCKET_TIMEOUT,
+                socket_connect_timeout=SOCKET_TIMEOUT,
+                socket_keepalive=True,
+            )
+        except (ValueError, TypeError) as err:
+            # The text may quote a part of the DSN that is a part of the password.
+            why = type(err).__name__ if "@" in dsn.url else err
+            raise InvalidOption(
+                f"{dsn} is no Redis DSN ({why}). Write redis://user:password@host:port/database, "
+                "special characters in the password percent-encoded."
+            ) from None
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Carry out commands in one round trip, each by itself, and return their answers.
+
+        Raises:
+            BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
+        """
+        with self._translated():
+            try:
+                return self._send(commands)
+            except exceptions.NoScriptError:
+                # Started anew, or another server took over: none of the scripts ran, for they
+                # are loaded all together. The other commands bear being repeated.
+                for script in scripts.ALL:
+                    self._redis.script_load(script)
+                return self._send(commands)
+
+    def block(self, keys: Sequence[str], timeout: float, bell: Bell) -> bool:
+        """Wait for an element in one of some lists, and take it. Returns whether the bell interrupted it."""
+        with self._translated():
+            pool = self._redis.connection_pool
+            connection = pool.get_connection()
+            is_clean = interrupted = False
+            try:
+                connection.send_command("BLPOP", *keys, timeout)
+                # The server ends the wait: if we did, an element might be on its way to nobody.
+                interrupted = bell.wait(timeout + 1.0, _file_of(connection))
+                if not interrupted:
+                    connection.read_response()
+                    is_clean = True
+            finally:
+                if not is_clean:
+                    connection.disconnect()
+                pool.release(connection)
+        return interrupted
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        if len(commands) == 1:
+            return [self._redis.execute_command(*commands[0])]
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = pipeline.execute()
+        return answers
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """Raise redis-py's errors as ours."""
+        try:
+            yield
+        except exceptions.RedisError as err:
+            raise _ours(err, self._dsn) from err
+
+
+def _file_of(connection: Any) -> int:
+    # redis-py has no public way to wait for an answer and for something else at once.
+    file: int = connection._sock.fileno()
+    return file
+
+
+_PASSING = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+
+
+def _ours(err: exceptions.RedisError, dsn: DSN) -> AlligatorException:
+    text = masked(str(err))
+    if isinstance(err, exceptions.AuthenticationError):
+        return BackendRefused(f"{dsn} does not let us in: {text}.")
+    if isinstance(err, exceptions.OutOfMemoryError):
+        return QueueFull(f"{dsn} has no memory left: {text}")
+    if isinstance(err, exceptions.ConnectionError | exceptions.TimeoutError):
+        return BackendUnavailable(f"{dsn} does not answer: {text}")
+    if isinstance(err, exceptions.ReadOnlyError) or text.startswith(_PASSING):
+        return BackendUnavailable(f"{dsn} cannot answer now: {text}")
+    if "unexpected symbol near '#'" in text:
+        return BackendRefused(f"{dsn} is too old: Alligator needs Redis 7.0 or newer, or Valkey.")
+    return BackendRefused(f"{dsn}: {text}")

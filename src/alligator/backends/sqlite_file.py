@@ -1,0 +1,257 @@
+"""A SQLite file that many processes share: opening it, its tables, transactions, and SQLite's errors as ours.
+
+SQLite allows one writer at a time, and lets the others sleep and try again, up to 0.1 s at a time: under load
+some then wait for many seconds, among them whoever wants to extend a lease. So writers first queue for a lock
+of the operating system on the file ``<name>-lock``, which is passed on at once.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alligator.exceptions import (
+    AlligatorException,
+    BackendRefused,
+    BackendUnavailable,
+    QueueFull,
+)
+
+try:
+    from fcntl import LOCK_EX, LOCK_UN, flock
+except ImportError:  # Windows: SQLite's own waiting must do
+
+    def _lock(file: int, *, release: bool = False) -> None:
+        pass
+else:
+
+    def _lock(file: int, *, release: bool = False) -> None:
+        flock(file, LOCK_UN if release else LOCK_EX)
+
+
+BUSY_TIMEOUT = 30.0
+"""Seconds to wait for a writer outside Alligator, such as a person's sqlite3."""
+
+_SCHEMA = """
+-- A task waits if it has neither a token nor a time, is delayed if it has a time, held if it has a token.
+CREATE TABLE IF NOT EXISTS tasks (
+    seq INTEGER PRIMARY KEY,      -- the order in its queue
+    queue TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    due_at REAL,
+    token TEXT,
+    lapses INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX IF NOT EXISTS tasks_by_id ON tasks (queue, task_id);
+CREATE INDEX IF NOT EXISTS tasks_waiting ON tasks (queue) WHERE token IS NULL AND due_at IS NULL;
+CREATE INDEX IF NOT EXISTS tasks_delayed ON tasks (queue, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_held ON tasks (token) WHERE token IS NOT NULL;
+-- One row a hand-out, not a task: to extend it is one update, however many tasks it holds.
+CREATE TABLE IF NOT EXISTS leases (
+    token TEXT PRIMARY KEY,
+    worker TEXT NOT NULL,
+    lapses_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead (
+    letter_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    queue TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    note TEXT NOT NULL,
+    buried_at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS dead_by_id ON dead (queue, task_id);
+CREATE TABLE IF NOT EXISTS records (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    expires_at REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_expiring ON records (expires_at) WHERE expires_at IS NOT NULL;
+"""
+
+
+class Database:
+    """A SQLite file, opened anew by each thread and after a fork.
+
+    Args:
+        path: Where it is.
+        sync: SQLite's ``synchronous``: "FULL" or "NORMAL".
+
+    Raises:
+        BackendRefused: It lies on a network filesystem, or SQLite is too old.
+    """
+
+    def __init__(self, path: Path, sync: str) -> None:
+        if sqlite3.sqlite_version_info < (3, 35):  # RETURNING
+            raise BackendRefused(
+                f"SQLite 3.35 or newer is needed; this is {sqlite3.sqlite_version}."
+            )
+        _refuse_network(path)
+        self._path = path
+        self._sync = sync
+        self._local = threading.local()
+
+    @contextmanager
+    def read(self) -> Generator[sqlite3.Connection]:
+        """Give a connection to read with; each statement sees the file as it is by then."""
+        with self._translated():
+            yield self._file().db
+
+    @contextmanager
+    def write(self) -> Generator[sqlite3.Connection]:
+        """A transaction: all of it happens, on disk when the block is left, or nothing."""
+        with self._translated():
+            file = self._file()
+            with file.locked():
+                file.db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield file.db
+                    file.db.execute("COMMIT")
+                except BaseException:
+                    if file.db.in_transaction:
+                        file.db.execute("ROLLBACK")
+                    raise
+
+    def close(self) -> None:
+        """Close it, in this thread at once and in others when they are done; the next use opens it again."""
+        self._local = threading.local()
+
+    def _file(self) -> "_File":
+        file: _File | None = getattr(self._local, "file", None)
+        if file is None or not file.is_current():
+            file = self._local.file = _File(self._path, self._sync)
+        return file
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """Raise SQLite's errors as ours."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as err:
+            raise _ours(err, self._path) from err
+
+
+class _File:
+    """An open file: SQLite's connection, and the lock that writers queue for."""
+
+    def __init__(self, path: Path, sync: str) -> None:
+        self.pid = os.getpid()
+        self.path = path
+        self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
+        self.db = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        with self.locked():  # two that make the tables at once would meet a busy file
+            self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute(f"PRAGMA synchronous = {sync}")
+            self.db.executescript(_SCHEMA)
+        self.identity = _identity(path)
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Be the one writer."""
+        _lock(self.lock)
+        try:
+            yield
+        finally:
+            _lock(self.lock, release=True)
+
+    def is_current(self) -> bool:
+        """Whether it is this process's, and the path still leads to it.
+
+        A file that was deleted or replaced lives on for those who have it open, and their tasks would go
+        with it. SQLite forbids the use of a connection after a fork.
+        """
+        return self.pid == os.getpid() and self.identity == _identity(self.path)
+
+    def __del__(self) -> None:
+        if not hasattr(self, "db"):
+            return
+        if self.pid == os.getpid():
+            self.db.close()
+            os.close(self.lock)
+        else:
+            _inherited.append(self.db)  # to close it here would disturb the process it belongs to
+
+
+_inherited: list[sqlite3.Connection] = []
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection, of any process, has written."""
+    version: int = db.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "afs",
+    "fuse.sshfs",
+    "fuse.s3",
+)
+
+
+def network_filesystem(path: str, mountinfo: str) -> str | None:
+    """Return the type of the network filesystem that a path lies on; None if it lies on a disk.
+
+    Args:
+        path: An absolute path.
+        mountinfo: What /proc/self/mountinfo says (proc(5): the 5th field is the mount point; the type
+            follows a "-").
+
+    Example:
+        >>> network_filesystem("/mnt/q.db", "36 35 0:45 / /mnt rw shared:1 - nfs4 server:/ rw")
+        'nfs4'
+    """
+    found = "", ""
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        if "-" not in fields[5:]:
+            continue
+        point = fields[4].replace("\\040", " ")
+        kind = fields[fields.index("-", 5) + 1]
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(found[0]):
+            found = point, kind
+    return found[1] if found[1].startswith(_NETWORK) else None
+
+
+def _refuse_network(path: Path) -> None:
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError:  # not Linux: there is no telling
+        return
+    kind = network_filesystem(os.path.realpath(path), mountinfo)
+    if kind:
+        raise BackendRefused(
+            f"{path} lies on a network filesystem ({kind}), where SQLite's locks and shared memory do not "
+            "work and files break. Use a local disk, or a server such as redis://."
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _ours(err: Exception, path: Path) -> AlligatorException:
+    code = getattr(err, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
+        return BackendUnavailable(f"{path} is busy: another program has it locked.")
+    if code.startswith("SQLITE_FULL"):
+        return QueueFull(f"No room for {path}: the disk is full.")
+    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return BackendRefused(f"{path} is no SQLite file, or a broken one: {err}.")
+    return BackendRefused(f"Cannot use {path}: {err}. Do its folder and the file allow writing?")

@@ -1,0 +1,345 @@
+"""The command ``alligator``: look at a store, and see to what failed."""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from alligator import letters, registry, reports, version
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
+from alligator.child import set_up_output
+from alligator.dsn import masked
+from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
+from alligator.gator import Gator
+from alligator.letters import Ref
+from alligator.reports import quoted
+from alligator.tables import counted, printable
+from alligator.targets import checked, gator_at
+
+LIMIT = 20
+"""Dead letters to show, unless asked for more."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use.
+    """
+    set_up_output(logging.WARNING)
+    try:
+        try:
+            return _run(_parser().parse_args(argv))
+        finally:
+            print(end="", flush=True)  # here, where we can tell if nobody takes it
+    except AlligatorException as err:
+        _complain(str(err))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # `| head` has seen enough
+        _drop_output()
+        return 128 + signal.SIGPIPE
+    except OSError as err:  # the disk that the output goes to is full
+        _drop_output()
+        _complain(f"Cannot write: {err}")
+    return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.target and not os.environ.get("ALLIGATOR_CONN"):
+        options.wrong_use("name a TARGET, or set ALLIGATOR_CONN to one")
+    command: Callable[[Gator, argparse.Namespace], int] = options.command
+    gator = gator_at(options.target)
+    _check_file(gator)
+    return command(checked(gator), options)
+
+
+def _check_file(gator: Gator) -> None:
+    """Refuse a file that is not there: a look would make it, and find nothing dead in it."""
+    if gator.backend_class is None and gator.dsn.scheme == "sqlite":
+        path = Path(gator.dsn.rest)
+        if not path.exists():
+            raise BackendRefused(f"There is no file {path}. The first task to be queued makes it.")
+
+
+def _status(gator: Gator, options: argparse.Namespace) -> int:
+    workers = sorted(registry.present(gator.backend), key=lambda one: (one.host, one.pid))
+    if options.queue:
+        workers = [one for one in workers if options.queue in one.queues]
+        names = {options.queue}
+    else:
+        names = {*_queues(gator, options), *(name for one in workers for name in one.queues)}
+    counts = {name: gator.backend.count(name) for name in sorted(names)}
+    if options.json:
+        _print_json(reports.status_json(counts, workers))
+        return 0
+    print(reports.queues_text(counts, _width()))
+    print()
+    if workers:
+        print(reports.workers_text(workers, time.time(), _width()))
+    else:
+        print(_nobody(gator.backend, options))
+    return 0
+
+
+def _list(gator: Gator, options: argparse.Namespace) -> int:
+    queues = _queues(gator, options)
+    total = sum(gator.backend.count(name).dead for name in queues)
+    found = list(letters.newest(gator.backend, queues, options.limit or LIMIT))
+    if options.json:
+        told = [reports.letter_json(letter) for letter in found]
+        _print_json({"total": total, "dead_letters": told})
+    elif not found:
+        print(f"No dead letters{_in_queue(options)}.")
+    else:
+        print(reports.letters_text(found, time.time(), _width()))
+        if total > len(found):
+            print(f"\nThe newest {len(found):,} of {total:,}; --limit N shows more.")
+    return 0
+
+
+def _show(gator: Gator, options: argparse.Namespace) -> int:
+    found = letters.find(gator.backend, _queues(gator, options), options.id)
+    if not found:
+        _complain(_unknown(options.id))
+        return 1
+    shown, secrets = found[: options.limit or LIMIT], options.payload
+    if options.json:
+        told = [reports.letter_json(one, in_full=True, with_payload=secrets) for one in shown]
+        _print_json({"total": len(found), "dead_letters": told})
+        return 0
+    now = time.time()
+    print("\n\n".join(reports.letter_text(one, now, with_payload=secrets) for one in shown))
+    if len(found) > len(shown):
+        print(f"\nThe newest {len(shown):,} of {len(found):,}; --limit N shows more.")
+    return 0
+
+
+def _retry(gator: Gator, options: argparse.Namespace) -> int:
+    refs, unknown = _chosen(gator, options)
+    outcome = letters.retry(gator.backend, refs)
+    if options.json:
+        _print_json(reports.outcome_json("retried", outcome, unknown))
+    elif refs:
+        print(reports.outcome_text("queued again", outcome))
+    return _told_of_unknown(unknown) or (1 if outcome.stayed else 0)
+
+
+def _purge(gator: Gator, options: argparse.Namespace) -> int:
+    must_ask = options.all and not options.yes
+    if must_ask and not os.isatty(0):
+        options.wrong_use("purge --all asks before it acts, and here nobody can answer: add --yes")
+    refs, unknown = _chosen(gator, options)
+    if refs and must_ask and not _agrees(f"Purge {counted(len(refs), 'dead letter')} for good?"):
+        _complain("Nothing is purged.")
+        return 1
+    outcome = letters.purge(gator.backend, refs)
+    if options.json:
+        _print_json(reports.outcome_json("purged", outcome, unknown))
+    elif refs:
+        print(reports.outcome_text("purged", outcome))
+    return _told_of_unknown(unknown)
+
+
+def _cancel(gator: Gator, options: argparse.Namespace) -> int:
+    queues = _queues(gator, options)
+    bodies = {name: gator.backend.cancel(name, options.id) for name in queues}
+    canceled = [
+        (name, letters.callable_of(body)) for name, body in bodies.items() if body is not None
+    ]
+    if not canceled:
+        is_dead = any(gator.backend.dead(name, task_id=options.id, limit=1) for name in queues)
+        _complain(_not_canceled(options.id, is_dead=is_dead))
+        return 1
+    if options.json:
+        told = [
+            {"task_id": options.id, "queue": queue, "callable": call} for queue, call in canceled
+        ]
+        _print_json({"canceled": told})
+        return 0
+    for queue, call in canceled:
+        print(
+            f"Canceled {options.id} in queue {quoted(queue)}, a call of {printable(call or '?')}."
+        )
+    return 0
+
+
+def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
+    """Return the queues to look at: some stores cannot name theirs, and the Gator's own must do."""
+    return [options.queue] if options.queue else gator.backend.queues() or [gator.queue_name]
+
+
+def _chosen(gator: Gator, options: argparse.Namespace) -> tuple[list[Ref], list[str]]:
+    """Return the dead letters to retry or purge, and the ids that have none."""
+    if options.all == bool(options.ids):
+        options.wrong_use("name the IDs of tasks, or say --all")
+    if options.limit:
+        options.wrong_use("--limit is for what is shown")
+    queues = _queues(gator, options)
+    if options.all:
+        refs = [Ref.to(letter) for letter in letters.newest(gator.backend, queues)]
+        if not refs and not options.json:
+            print(f"No dead letters{_in_queue(options)}.")
+        return refs, []
+    found = {given: letters.find(gator.backend, queues, given) for given in options.ids}
+    # A dict, for two IDs may mean the same.
+    refs = dict.fromkeys(Ref.to(letter) for of_one in found.values() for letter in of_one)
+    return list(refs), [given for given, of_one in found.items() if not of_one]
+
+
+def _agrees(question: str) -> bool:
+    # Not on standard output, which may be going to a program.
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _told_of_unknown(ids: Sequence[str]) -> int:
+    for task_id in ids:
+        _complain(_unknown(task_id))
+    return 1 if ids else 0
+
+
+def _unknown(task_id: str) -> str:
+    return f"No dead letter has the id {quoted(task_id)}."
+
+
+def _not_canceled(task_id: str, *, is_dead: bool) -> str:
+    if is_dead:
+        return f"{quoted(task_id)} is dead; `alligator dead TARGET purge` would remove it."
+    return (
+        f"{quoted(task_id)} neither waits nor is delayed: it runs, is done, or is unknown. "
+        "(Only a whole id will do.)"
+    )
+
+
+def _nobody(backend: Backend, options: argparse.Namespace) -> str:
+    if backend.records is None:
+        return "This store does not know its workers."
+    return f"No workers are alive{_in_queue(options)}."
+
+
+def _in_queue(options: argparse.Namespace) -> str:
+    return f" in queue {quoted(options.queue)}" if options.queue else ""
+
+
+def _width() -> int | None:
+    """Return what the output has to fit: a terminal. What goes to a file or a program is whole."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _complain(text: str) -> None:
+    """Say in one line what went wrong."""
+    print(f"alligator: {printable(masked(text))}", file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """Let what Python writes at its end go nowhere, instead of failing again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows no password of a DSN that stands in the wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(masked(message)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="alligator",
+        description="Look at a store of tasks, and see to what failed.",
+        epilog="TARGET is a DSN, such as redis://localhost:6379/0 or sqlite:///tmp/queue.db, or module:gator.",
+    )
+    parser.add_argument("--version", action="version", version=f"alligator {version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    status = commands.add_parser("status", help="how many tasks are in which state, and who works")
+    status.add_argument("target", nargs="?", metavar="TARGET", help="ALLIGATOR_CONN by default")
+    _add_common(status, _status)
+
+    dead = commands.add_parser("dead", help="tasks that failed for good: list, show, retry, purge")
+    dead.add_argument("target", metavar="TARGET")
+    _add_common(dead, _list)
+    _add_limit(dead)
+    _add_actions(dead)
+
+    cancel = commands.add_parser("cancel", help="take a task out before it runs")
+    cancel.add_argument("target", metavar="TARGET")
+    cancel.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
+    _add_common(cancel, _cancel)
+    return parser
+
+
+def _add_actions(dead: argparse.ArgumentParser) -> None:
+    actions = dead.add_subparsers(metavar="ACTION", help="without one, they are listed")
+    an_id = "the id of a task, or 4 or more characters that only it begins or ends with"
+
+    show = actions.add_parser("show", help="tell all about a task's dead letters")
+    show.add_argument("id", type=_task_id, metavar="ID", help=an_id)
+    show.add_argument("--payload", action="store_true", help="with its arguments, secret or not")
+    _add_common(show, _show, is_action=True)
+    _add_limit(show, is_action=True)
+
+    retry = actions.add_parser("retry", help="queue them again")
+    purge = actions.add_parser("purge", help="remove them for good")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+    for action, command in ((retry, _retry), (purge, _purge)):
+        action.add_argument("ids", type=_task_id, nargs="*", metavar="ID", help=an_id)
+        action.add_argument("--all", action="store_true", help="all there are")
+        _add_common(action, command, is_action=True)
+
+
+def _add_common(
+    parser: argparse.ArgumentParser,
+    command: Callable[[Gator, argparse.Namespace], int],
+    *,
+    is_action: bool = False,
+) -> None:
+    # An action's own defaults would undo what was said before its name.
+    default = argparse.SUPPRESS if is_action else None
+    add = parser.add_argument
+    add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
+    add("--json", action="store_true", default=default, help="for programs to read")
+    parser.set_defaults(command=command, wrong_use=parser.error)
+
+
+def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:
+    default = argparse.SUPPRESS if is_action else None
+    what = f"so many at the most ({LIMIT})"
+    parser.add_argument("--limit", type=_count, metavar="N", default=default, help=what)
+
+
+def _queue(text: str) -> str:
+    return _name("queue", text, MAX_NAME_BYTES)
+
+
+def _task_id(text: str) -> str:
+    return _name("ID", text, MAX_ID_BYTES)
+
+
+def _name(what: str, text: str, max_bytes: int) -> str:
+    try:
+        return check_name(what, text, max_bytes)
+    except InvalidOption as err:
+        raise argparse.ArgumentTypeError(str(err)) from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

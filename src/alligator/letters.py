@@ -1,0 +1,182 @@
+"""Dead letters as a person deals with them: newest first, by id, or all of them."""
+
+import heapq
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from alligator import payloads
+from alligator.backends.base import Backend, DeadLetter
+from alligator.exceptions import InvalidOption, UnreadableTask
+
+PAGE = 500
+"""Dead letters to read, move or remove in one call: the store is free for others in between."""
+SHORTEST_PART = 4
+"""Characters of an id that may stand for it; fewer hit one by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What a dead letter tells."""
+
+    reason: str
+    error: str
+    traceback: str
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> "Story":
+        """Read a dead letter's note; one that is not ours is its error."""
+        note: Any
+        try:
+            note = json.loads(letter.note)
+        except (ValueError, RecursionError):
+            note = None
+        if not isinstance(note, dict):
+            return cls("", letter.note, "")
+        told = cast(dict[str, Any], note)
+        return cls(*(str(told.get(key, "")) for key in ("reason", "error", "traceback")))
+
+    @property
+    def error_line(self) -> str:
+        """The error in one line."""
+        # A SyntaxError begins with where it is, and shows the line: what it is comes after that.
+        lines = itertools.dropwhile(
+            lambda line: line.startswith((" ", 'File "')), self.error.split("\n")
+        )
+        return " ".join(" ".join(lines).split() or self.error.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Which dead letter it is, without what it holds: there may be very many."""
+
+    queue_name: str
+    letter_id: str
+    task_id: str
+
+    @classmethod
+    def to(cls, letter: DeadLetter) -> "Ref":
+        """Return the reference to a dead letter."""
+        return cls(letter.queue_name, letter.letter_id, letter.task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of dead letters that were to be retried or purged."""
+
+    done: list[Ref] = field(default_factory=list[Ref])
+    stayed: list[Ref] = field(default_factory=list[Ref])
+    """Not retried: their task is queued again already."""
+    gone: list[Ref] = field(default_factory=list[Ref])
+    """Someone else has just retried or purged them."""
+
+
+def callable_of(body: bytes) -> str | None:
+    """Return what a queued task calls, such as "myapp.tasks.send"; None if only its own class can tell.
+
+    Nothing is imported.
+    """
+    try:
+        payload = payloads.decode(body)
+    except UnreadableTask:
+        return None
+    return f"{payload['module']}.{payload['callable']}"
+
+
+def newest(
+    backend: Backend, queue_names: Sequence[str], limit: int | None = None
+) -> Iterator[DeadLetter]:
+    """Return the dead letters of some queues, the newest first; ``limit`` of them, or all."""
+    each = [_newest_of(backend, name, at_once=min(limit or PAGE, PAGE)) for name in queue_names]
+    letters = heapq.merge(*each, key=lambda letter: letter.buried_at, reverse=True)
+    return itertools.islice(letters, limit)
+
+
+def find(backend: Backend, queue_names: Sequence[str], task_id: str) -> list[DeadLetter]:
+    """Return a task's dead letters, the newest first.
+
+    Args:
+        backend: The store.
+        queue_names: Where to look.
+        task_id: The whole id, or how it begins or ends, if no other's does. (The ids that Alligator
+            makes begin with the time, and so like their neighbours: their ends tell them apart.)
+
+    Raises:
+        InvalidOption: That part of an id fits several.
+    """
+    found = [letter for name in queue_names for letter in _newest_of(backend, name, task_id)]
+    if found or len(task_id) < SHORTEST_PART:
+        return found
+    for letter in newest(backend, queue_names):
+        if letter.task_id.startswith(task_id) or letter.task_id.endswith(task_id):
+            if found and letter.task_id != found[0].task_id:
+                raise InvalidOption(
+                    f"{task_id!r} is part of several ids, such as {found[0].task_id!r} and "
+                    f"{letter.task_id!r}: give more of it."
+                )
+            found.append(letter)
+    return found
+
+
+def retry(backend: Backend, refs: Iterable[Ref]) -> Outcome:
+    """Queue dead letters again, in the order that they died; of one task's, the newest only.
+
+    Args:
+        backend: The store.
+        refs: The newest first. One that fails again meanwhile is a new dead letter, and not retried here.
+    """
+    newest_first = list(refs)
+    # A dict keeps the place of the first, and the value of the last.
+    latest = {(ref.queue_name, ref.task_id): ref for ref in reversed(newest_first)}
+    return _outcome(backend, newest_first, _in_pages(backend.retry_dead, latest.values()))
+
+
+def purge(backend: Backend, refs: Iterable[Ref]) -> Outcome:
+    """Remove dead letters for good."""
+    newest_first = list(refs)
+    return _outcome(backend, newest_first, _in_pages(backend.purge_dead, newest_first))
+
+
+def _newest_of(
+    backend: Backend, queue_name: str, task_id: str | None = None, at_once: int = PAGE
+) -> Iterator[DeadLetter]:
+    # What is buried meanwhile moves the others on, and so some are met again.
+    met: set[str] = set()
+    for skip in itertools.count(0, at_once):
+        page = backend.dead(queue_name, task_id=task_id, limit=at_once, skip=skip)
+        for letter in page:
+            if letter.letter_id not in met:
+                met.add(letter.letter_id)
+                yield letter
+        if len(page) < at_once:
+            return
+
+
+def _in_pages(treat: Callable[[str, Sequence[str]], list[str]], refs: Iterable[Ref]) -> set[Ref]:
+    """Call a store's method on some dead letters at a time. Returns those that it treated."""
+    queues: dict[str, dict[str, Ref]] = {}
+    for ref in refs:
+        queues.setdefault(ref.queue_name, {})[ref.letter_id] = ref
+    treated: set[Ref] = set()
+    for queue_name, of_queue in queues.items():
+        ids = list(of_queue)
+        for at in range(0, len(ids), PAGE):
+            treated.update(of_queue[id] for id in treat(queue_name, ids[at : at + PAGE]))
+    return treated
+
+
+def _outcome(backend: Backend, refs: list[Ref], done: set[Ref]) -> Outcome:
+    outcome = Outcome()
+    for ref in refs:
+        if ref in done:
+            outcome.done.append(ref)
+        elif any(
+            letter.letter_id == ref.letter_id
+            for letter in _newest_of(backend, ref.queue_name, ref.task_id)
+        ):
+            outcome.stayed.append(ref)
+        else:
+            outcome.gone.append(ref)
+    return outcome

@@ -1,0 +1,176 @@
+"""What the command ``alligator`` says: as text for people, and as JSON for programs."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from alligator.backends.base import Counts, DeadLetter
+from alligator.letters import Outcome, Ref, Story, callable_of
+from alligator.registry import Presence
+from alligator.tables import Column, ago, counted, duration, indented, printable, table
+
+FEW = 10
+"""Dead letters to name one by one; of more, their number."""
+
+_STATES = ("waiting", "delayed", "running", "dead")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
+
+
+def status_json(counts: Mapping[str, Counts], workers: Sequence[Presence]) -> dict[str, Any]:
+    """Return how many tasks of each queue are in which state, and who works."""
+    return {
+        "queues": [{"queue": name, **asdict(count)} for name, count in counts.items()],
+        "workers": [{**asdict(one), "started_at": _moment(one.started_at)} for one in workers],
+    }
+
+
+def queues_text(counts: Mapping[str, Counts], width: int | None) -> str:
+    """Return how many tasks of each queue are in which state, to fit a terminal of that width, if any."""
+    rows = [
+        [name, *(f"{asdict(count)[state]:,}" for state in _STATES)]
+        for name, count in counts.items()
+    ]
+    numbers = [Column(state, "right") for state in _STATES]
+    return table([Column("queue", keep="start"), *numbers], rows, width)
+
+
+def workers_text(workers: Sequence[Presence], now: float, width: int | None) -> str:
+    """Return who works, since when, and on what."""
+    columns = [
+        Column("worker", keep="start"),
+        Column("pid", "right"),
+        Column("up", "right"),
+        Column("queues", keep="start"),
+    ]
+    rows = [
+        [one.host, str(one.pid), duration(now - one.started_at), ", ".join(one.queues)]
+        for one in workers
+    ]
+    return table(columns, rows, width)
+
+
+def letters_text(letters: Sequence[DeadLetter], now: float, width: int | None) -> str:
+    """Return dead letters, a line each. Without a terminal to fit they are told in full."""
+    columns = [
+        Column("id", keep="end"),
+        Column("queue", keep="start"),
+        Column("died"),
+        Column("reason", keep="start"),
+        Column("callable", keep="end"),
+        Column("error", keep="start"),
+    ]
+    rows: list[list[str]] = []
+    for letter in letters:
+        story = Story.of(letter)
+        rows.append(
+            [
+                letter.task_id if width is None else _short(letter.task_id),
+                letter.queue_name,
+                ago(now - letter.buried_at),
+                story.reason,
+                callable_of(letter.body) or "?",
+                story.error_line,
+            ]
+        )
+    return table(columns, rows, width)
+
+
+def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
+    """Return all about a dead letter; its payload, whose arguments may be secret, only if so asked."""
+    story = Story.of(letter)
+    size = counted(len(letter.body), "byte")
+    fields = {
+        "id": letter.task_id,
+        "queue": letter.queue_name,
+        "callable": callable_of(letter.body) or "unknown: the payload is in a form of its own",
+        "died": f"{_moment(letter.buried_at)} ({ago(now - letter.buried_at)})",
+        "reason": story.reason,
+        "error": story.error_line,
+        "payload": size if with_payload else f"{size}; --payload shows it, secrets included",
+    }
+    lines = [f"{name:8}  {printable(value)}" for name, value in fields.items()]
+    if with_payload:
+        lines.append(indented(_laid_out(letter.body)))
+    if story.traceback:
+        lines += ["traceback", indented(story.traceback.rstrip("\n"))]
+    return "\n".join(lines)
+
+
+def letter_json(
+    letter: DeadLetter, *, in_full: bool = False, with_payload: bool = False
+) -> dict[str, Any]:
+    """Return a dead letter; ``in_full`` with its traceback."""
+    story = Story.of(letter)
+    told = {
+        **_ref_json(Ref.to(letter)),
+        "buried_at": _moment(letter.buried_at),
+        "reason": story.reason,
+        "callable": callable_of(letter.body),
+        "error": story.error,
+        "payload_bytes": len(letter.body),
+    }
+    if in_full:
+        told["traceback"] = story.traceback
+    if with_payload:
+        told["payload"] = _text_of(letter.body)
+    return told
+
+
+def outcome_json(done: str, outcome: Outcome, unknown: Sequence[str]) -> dict[str, Any]:
+    """Return what was done, under that name, and what was not."""
+    parts = {done: outcome.done, "stayed": outcome.stayed, "gone": outcome.gone}
+    return {
+        **{name: [_ref_json(ref) for ref in refs] for name, refs in parts.items()},
+        "not_found": list(unknown),
+    }
+
+
+def outcome_text(done: str, outcome: Outcome) -> str:
+    """Return what was done, and what was not and why."""
+    lines = [f"{counted(len(outcome.done), 'dead letter')} {done}."] if outcome.done else []
+    lines += _each(outcome.stayed, "its task is queued again already, so this dead letter stays")
+    lines += _each(outcome.gone, "it is gone, someone else has just retried or purged it")
+    return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """Return a name in quotes, printable."""
+    return f"'{printable(text)}'"
+
+
+def _each(refs: Sequence[Ref], what: str) -> list[str]:
+    lines = [
+        f"{printable(ref.task_id)} in queue {quoted(ref.queue_name)}: {what}." for ref in refs[:FEW]
+    ]
+    if len(refs) > FEW:
+        lines.append(f"So it is with {len(refs) - FEW:,} more.")
+    return lines
+
+
+def _ref_json(ref: Ref) -> dict[str, str]:
+    return {"task_id": ref.task_id, "queue": ref.queue_name, "letter_id": ref.letter_id}
+
+
+def _short(task_id: str) -> str:
+    """Return the end of a UUID, which is enough to find it by; and any other id as it is."""
+    uuid = _UUID.fullmatch(task_id)
+    return uuid[1] if uuid else task_id
+
+
+def _text_of(body: bytes) -> str:
+    return body.decode(errors="backslashreplace")
+
+
+def _laid_out(body: bytes) -> str:
+    """Return a payload over several lines, if it is JSON."""
+    try:
+        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return _text_of(body)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,139 @@
+"""Text for a terminal: tables that fit it, and nothing in them that it could take for a command."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+GAP = "  "
+NARROWEST = 8
+"""Columns of text that a cell keeps, however narrow the terminal."""
+CUT = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        title: Its heading.
+        align: Numbers stand right.
+        keep: What to keep of a text that is too long for the terminal; None: all of it.
+    """
+
+    title: str
+    align: Literal["left", "right"] = "left"
+    keep: Literal["start", "end"] | None = None
+
+
+def table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None = None
+) -> str:
+    """Return rows under their headings, in aligned columns.
+
+    Args:
+        columns: The columns, from left to right.
+        rows: For each row its cells. Control characters in them are escaped.
+        width: Columns of the terminal, which texts are cut to fit; None: nothing is cut.
+
+    Example:
+        >>> print(table([Column("queue"), Column("dead", "right")], [["all", "7"], ["mail", "1,024"]]))
+        queue   dead
+        all        7
+        mail   1,024
+    """
+    cells = [
+        [column.title for column in columns],
+        *([printable(cell) for cell in row] for row in rows),
+    ]
+    widths = [max(map(width_of, texts)) for texts in zip(*cells, strict=True)]
+    if width is not None:
+        _shrink(widths, columns, width)
+    return "\n".join(GAP.join(map(_fitted, row, columns, widths)).rstrip() for row in cells)
+
+
+def printable(text: str) -> str:
+    r"""Return a text in one line, what would move a terminal's cursor or change its colours escaped.
+
+    Example:
+        >>> printable("evil\r\x1b[31m name")
+        'evil\\r\\x1b[31m name'
+    """
+    if text.isprintable():
+        return text
+    # Also what runs text from right to left, has no width, or is half of a character.
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def indented(text: str) -> str:
+    """Return each line of a text indented, so that none passes for a line of ours, and printable."""
+    return "\n".join(f"    {printable(line.expandtabs(4))}".rstrip() for line in text.split("\n"))
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes: a Chinese character takes two."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit, rounded down.
+
+    Example:
+        >>> duration(200)
+        '3 min'
+    """
+    for size, unit in ((86_400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            number = int(seconds // size)
+            return counted(number, unit) if unit == "day" else f"{number} {unit}"
+    return f"{max(0, int(seconds))} s"  # below 0: the clocks of two machines differ
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was.
+
+    Example:
+        >>> ago(200)
+        '3 min ago'
+    """
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things.
+
+    Example:
+        >>> counted(1024, "dead letter")
+        '1,024 dead letters'
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
+    """Take from the widest texts until all fits, or nothing more can go."""
+    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        least = [max(NARROWEST, len(column.title)) for column in columns]
+        may_go = [
+            place
+            for place, column in enumerate(columns)
+            if column.keep and widths[place] > least[place]
+        ]
+        if not may_go:
+            return
+        widths[max(may_go, key=lambda place: widths[place])] -= 1
+
+
+def _fitted(text: str, column: Column, width: int) -> str:
+    if width_of(text) > width:
+        while width_of(text) > width - 1:
+            text = text[1:] if column.keep == "end" else text[:-1]
+        text = CUT + text if column.keep == "end" else text + CUT
+    blank = " " * (width - width_of(text))
+    return blank + text if column.align == "right" else text + blank
