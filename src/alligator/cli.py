@@ -184,14 +184,14 @@ def _chosen(gator: Gator, options: argparse.Namespace) -> tuple[list[Ref], list[
         options.wrong_use("--limit is for what is shown")
     queues = _queues(gator, options)
     if options.all:
-        refs = [Ref.to(letter) for letter in letters.newest(gator.backend, queues)]
-        if not refs and not options.json:
+        every = [Ref.to(letter) for letter in letters.newest(gator.backend, queues)]
+        if not every and not options.json:
             print(f"No dead letters{_in_queue(options)}.")
-        return refs, []
+        return every, []
     found = {given: letters.find(gator.backend, queues, given) for given in options.ids}
     # A dict, for two IDs may mean the same.
-    refs = dict.fromkeys(Ref.to(letter) for of_one in found.values() for letter in of_one)
-    return list(refs), [given for given, of_one in found.items() if not of_one]
+    named = dict.fromkeys(Ref.to(letter) for of_one in found.values() for letter in of_one)
+    return list(named), [given for given, of_one in found.items() if not of_one]
 
 
 def _agrees(question: str) -> bool:

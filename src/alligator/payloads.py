@@ -71,8 +71,7 @@ def check_carriable(value: Any, what: str, depth: int = 0) -> None:
     elif isinstance(value, (list, tuple, dict)):
         if depth >= MAX_DEPTH:
             raise InvalidArguments(f"{what} nests deeper than {MAX_DEPTH} levels, or holds itself.")
-        container: _Container = value
-        _check_container(container, what, depth)
+        _check_container(value, what, depth)  # pyright: ignore[reportUnknownArgumentType] -- any are fine
     else:
         raise InvalidArguments(
             f"{what} is of type {type(value).__name__}, which JSON cannot carry. "

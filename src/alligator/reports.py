@@ -86,7 +86,7 @@ def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
         "id": letter.task_id,
         "queue": letter.queue_name,
         "callable": callable_of(letter.body) or "unknown: the payload is in a form of its own",
-        "died": f"{_moment(letter.buried_at)} ({ago(now - letter.buried_at)})",
+        "died": f"{_at(letter.buried_at):%Y-%m-%d %H:%M:%S} UTC ({ago(now - letter.buried_at)})",
         "reason": story.reason,
         "error": story.error_line,
         "payload": size if with_payload else f"{size}; --payload shows it, secrets included",
@@ -173,4 +173,8 @@ def _laid_out(body: bytes) -> str:
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return _at(seconds).isoformat(timespec="milliseconds")
+
+
+def _at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

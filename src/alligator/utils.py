@@ -1,10 +1,11 @@
 """From a callable to its import path and back; a new id; running a coroutine."""
 
 import importlib
+import inspect
 import os
 import time
 from collections.abc import Callable
-from types import CoroutineType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from alligator.exceptions import UnknownCallableError, UnknownModuleError
@@ -117,20 +118,19 @@ def new_id() -> str:
 
 def run_coroutine(value: Any) -> Any:
     """Run what an ``async def`` function returned to its end; return any other value as it is."""
-    if not isinstance(value, CoroutineType):
+    if not inspect.iscoroutine(value):
         return value
-    coroutine: CoroutineType[Any, Any, Any] = value
     import asyncio  # here, for it takes longer to import than all of Alligator
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return asyncio.run(value)
     # This thread has a loop, which runs the caller: another thread's loop it must be.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as threads:
-        return threads.submit(asyncio.run, coroutine).result()
+        return threads.submit(asyncio.run, value).result()
 
 
 def _class_of(func: Callable[..., Any]) -> type | None:
