@@ -16,7 +16,12 @@ from alligator import letters, registry, reports, version
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
 from alligator.child import set_up_output
 from alligator.dsn import masked
-from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
+from alligator.exceptions import (
+    AlligatorException,
+    BackendRefused,
+    InvalidOption,
+    UnknownModuleError,
+)
 from alligator.gator import Gator
 from alligator.letters import Ref
 from alligator.reports import quoted
@@ -39,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(_parser().parse_args(argv))
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
+    except UnknownModuleError as err:  # with the words of a user's module, which may tell a DSN
+        _complain(masked(str(err)))
     except AlligatorException as err:
         _complain(str(err))
     except KeyboardInterrupt:
@@ -231,7 +238,7 @@ def _in_queue(options: argparse.Namespace) -> str:
 
 def _width() -> int | None:
     """Return what the output has to fit: a terminal. What goes to a file or a program is whole."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if os.isatty(1) else None
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -240,7 +247,7 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _complain(text: str) -> None:
     """Say in one line what went wrong."""
-    print(f"alligator: {printable(masked(text))}", file=sys.stderr)
+    print(f"alligator: {printable(text)}", file=sys.stderr)
 
 
 def _drop_output() -> None:
@@ -282,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_actions(dead: argparse.ArgumentParser) -> None:
-    actions = dead.add_subparsers(metavar="ACTION", help="without one, they are listed")
+    actions = dead.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
     an_id = "the id of a task, or 4 or more characters that only it begins or ends with"
 
     show = actions.add_parser("show", help="tell all about a task's dead letters")

@@ -10,6 +10,7 @@ from typing import Any, cast
 from alligator import payloads
 from alligator.backends.base import Backend, DeadLetter
 from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.tables import CUT
 
 PAGE = 500
 """Dead letters to read, move or remove in one call: the store is free for others in between."""
@@ -107,10 +108,11 @@ def find(backend: Backend, queue_names: Sequence[str], task_id: str) -> list[Dea
         InvalidOption: That part of an id fits several.
     """
     found = [letter for name in queue_names for letter in _newest_of(backend, name, task_id)]
-    if found or len(task_id) < SHORTEST_PART:
+    part = task_id.removeprefix(CUT)  # as copied from a list
+    if found or len(part) < SHORTEST_PART:
         return found
     for letter in newest(backend, queue_names):
-        if letter.task_id.startswith(task_id) or letter.task_id.endswith(task_id):
+        if letter.task_id.startswith(part) or letter.task_id.endswith(part):
             if found and letter.task_id != found[0].task_id:
                 raise InvalidOption(
                     f"{task_id!r} is part of several ids, such as {found[0].task_id!r} and "

@@ -9,6 +9,7 @@ GAP = "  "
 NARROWEST = 8
 """Columns of text that a cell keeps, however narrow the terminal."""
 CUT = "…"
+"""Stands for what a text lost to fit."""
 
 
 @dataclass(frozen=True, slots=True)

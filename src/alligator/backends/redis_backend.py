@@ -19,7 +19,6 @@ from alligator.backends.base import (
     Counts,
     DeadLetter,
     Message,
-    Release,
     Reservation,
     Settlement,
 )
@@ -113,10 +112,9 @@ class Client(Backend):
         return Reservation(queue_name, task_id, reply[0], token, int(reply[1]) + 1)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        if not settlements:
-            return []
-        calls = self._settling(settlements)
-        return _named(settlements, self._server.run(calls))
+        by_queue = _by_queue(settlements)
+        calls = self._settling(by_queue)
+        return _late(by_queue, self._server.run(calls)) if calls else []
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
         calls: list[Command] = []
@@ -185,10 +183,11 @@ class Client(Backend):
     ) -> float:
         """Settle, and add to a batch what a queue has ready. Returns the seconds until it has more."""
         token = f"{worker}.{next(self._tokens)}"
-        calls = self._settling(settlements)
+        by_queue = _by_queue(settlements)
+        calls = self._settling(by_queue)
         calls.append(self._call(scripts.RESERVE, queue_name, token, _micros(lease), limit))
         *settled, (ids, bodies, lapses, soon) = self._server.run(calls)
-        batch.late.extend(_named(settlements, settled))
+        batch.late.extend(_late(by_queue, settled))
         for id, body, lapsed in itertools.zip_longest(ids, bodies, lapses):
             task_id = id.decode()
             batch.reservations.append(
@@ -196,18 +195,12 @@ class Client(Backend):
             )
         return soon / 1_000_000 if soon >= 0 else math.inf
 
-    def _settling(self, settlements: Sequence[Settlement]) -> list[Command]:
+    def _settling(self, by_queue: dict[str, list[Settlement]]) -> list[Command]:
         """Return the calls that carry out settlements, one a queue."""
-        arguments: dict[str, list[Any]] = {}
-        acks = [settlement.reservation for settlement in settlements if isinstance(settlement, Ack)]
-        for queue_name, held in _grouped(acks).items():
-            for token, ids in held.items():
-                arguments.setdefault(queue_name, []).extend(["ack", token, len(ids), *ids])
-        for settlement in settlements:
-            if not isinstance(settlement, Ack):
-                queue = arguments.setdefault(settlement.reservation.queue_name, [])
-                queue.extend(_settled(settlement))
-        return [self._call(scripts.SETTLE, name, *values) for name, values in arguments.items()]
+        return [
+            self._call(scripts.SETTLE, name, *itertools.chain(*map(_settled, _runs(settlements))))
+            for name, settlements in by_queue.items()
+        ]
 
     def _empty_dead(self, queue_name: str, letter_ids: Sequence[str], retry: int) -> list[str]:
         calls = [
@@ -249,9 +242,9 @@ class _Records:
         if not keys:
             return {}
         values = self._server.run([("MGET", *keys)])[0]
-        start = len(self._key(family)) - len(family)
+        start = len(index) + 1
         return {
-            key[start:].decode(): value
+            key.decode()[start:]: value
             for key, value in zip(keys, values, strict=True)
             if value is not None
         }
@@ -261,19 +254,23 @@ class _Records:
         values = old, new, _micros(ttl or 0), has_old
         return bool(self._server.run([script_call(scripts.SWAP, keys, *values)])[0])
 
-    @staticmethod
-    def _key(key: str) -> str:
-        return f"alligator:records:{{{key.partition('/')[0]}}}:{key}"
+    @classmethod
+    def _key(cls, key: str) -> str:
+        return f"{cls._index(key)}:{key}"
 
     @staticmethod
     def _index(key: str) -> str:
-        return f"alligator:records:{{{key.partition('/')[0]}}}"
+        return f"alligator:records:{_tag(key.partition('/')[0])}"
 
 
 def _prefix(queue_name: str) -> str:
-    # Braces in the name would end the hash tag early, and spread the queue over a cluster.
-    name = queue_name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-    return f"alligator:{{{name}}}:"
+    return f"alligator:{_tag(queue_name)}:"
+
+
+def _tag(name: str) -> str:
+    """Return a hash tag: what keeps the keys that have it in one slot of a cluster."""
+    # Braces in the name would end the tag early, and spread the keys.
+    return "{" + name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") + "}"
 
 
 def _micros(seconds: float) -> int:
@@ -284,13 +281,41 @@ def _pushed(message: Message) -> tuple[Any, ...]:
     return message.task_id, message.body, _micros(message.delay), _micros(message.due_at)
 
 
-def _settled(settlement: Release | Bury) -> list[Any]:
+def _by_queue(settlements: Sequence[Settlement]) -> dict[str, list[Settlement]]:
+    by_queue: dict[str, list[Settlement]] = {}
+    for settlement in settlements:
+        by_queue.setdefault(settlement.reservation.queue_name, []).append(settlement)
+    return by_queue
+
+
+def _runs(settlements: Sequence[Settlement]) -> Iterator[list[Settlement]]:
+    """Part settlements into runs of acks of the same token, and others one by one."""
+    for _, run in itertools.groupby(
+        settlements, lambda one: one.reservation.token if isinstance(one, Ack) else object()
+    ):
+        yield list(run)
+
+
+def _settled(run: list[Settlement]) -> list[Any]:
+    """Return a run as arguments of the script."""
+    settlement = run[0]
     held = settlement.reservation
+    if isinstance(settlement, Ack):
+        return ["ack", held.token, len(run), *(ack.reservation.task_id for ack in run)]
     if isinstance(settlement, Bury):
         return ["bury", held.token, held.task_id, settlement.note]
     body = settlement.body
     counts = int(settlement.lapsed), int(body is not None), body or b""
     return ["release", held.token, held.task_id, _micros(settlement.delay), *counts]
+
+
+def _late(by_queue: dict[str, list[Settlement]], replies: Sequence[Any]) -> list[Settlement]:
+    """Return the settlements whose places the replies name."""
+    return [
+        settlements[place]
+        for settlements, places in zip(by_queue.values(), replies, strict=True)
+        for place in places
+    ]
 
 
 def _grouped(reservations: Sequence[Reservation]) -> dict[str, dict[str, list[str]]]:
@@ -305,15 +330,3 @@ def _pairs(reply: Sequence[bytes]) -> Iterator[tuple[str, str]]:
     return zip(
         (token.decode() for token in reply[::2]), (id.decode() for id in reply[1::2]), strict=True
     )
-
-
-def _named(settlements: Sequence[Settlement], replies: Sequence[Any]) -> list[Settlement]:
-    """Return the settlements that the replies call late."""
-    late = {pair for reply in replies for pair in _pairs(reply)}
-    if not late:
-        return []
-    return [
-        settlement
-        for settlement in settlements
-        if (settlement.reservation.token, settlement.reservation.task_id) in late
-    ]

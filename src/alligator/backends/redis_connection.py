@@ -86,35 +86,47 @@ class Server:
 
     def block(self, keys: Sequence[str], timeout: float, bell: Bell) -> bool:
         """Wait for an element in one of some lists, and take it. Returns whether the bell interrupted it."""
-        with self._translated():
-            pool = self._redis.connection_pool
-            connection = pool.get_connection()
-            is_clean = interrupted = False
-            try:
-                connection.send_command("BLPOP", *keys, timeout)
-                # The server ends the wait: if we did, an element might be on its way to nobody.
-                interrupted = bell.wait(timeout + 1.0, _file_of(connection))
-                if not interrupted:
-                    connection.read_response()
-                    is_clean = True
-            finally:
-                if not is_clean:
-                    connection.disconnect()
-                pool.release(connection)
-        return interrupted
+        with self._translated(), self._connection() as connection:
+            connection.send_command("BLPOP", *keys, timeout)
+            # The server ends the wait: if we did, an element might be on its way to nobody.
+            if bell.wait(timeout + 1.0, _file_of(connection)):
+                connection.disconnect()
+                return True
+            connection.read_response()
+            return False
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        if len(commands) == 1:
-            return [self._redis.execute_command(*commands[0])]
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = pipeline.execute()
+        # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
+        with self._connection() as connection:
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [self._answer(connection) for _ in commands]
+        for answer in answers:
+            if isinstance(answer, exceptions.ResponseError):
+                raise answer
         return answers
+
+    def _answer(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except exceptions.ResponseError as err:  # raised when all answers have been read
+            return err
+
+    @contextmanager
+    def _connection(self) -> Generator[Any]:
+        """A connection of the pool; closed if it may have an answer left to read."""
+        pool = self._redis.connection_pool
+        connection = pool.get_connection()
+        try:
+            yield connection
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
 
     @contextmanager
     def _translated(self) -> Generator[None]:

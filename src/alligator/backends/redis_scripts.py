@@ -166,12 +166,12 @@ return {redis.call('HGET', q .. 'tasks', id), redis.call('HGET', q .. 'lapses', 
 #   'ack', token, how many, ids
 #   'release', token, id, delay in microseconds, 1 if it lapsed, 1 if a body follows, body
 #   'bury', token, id, note
-# Returns token and id of each that came too late.
+# Returns the places, counted from 0 and each id of an ack as one, of those that came too late.
 SETTLE = (
     "#!lua flags=allow-oom\n"
     + _START
     + """
-local at, late, ready = 1, {}, false
+local at, place, late, ready = 1, 0, {}, false
 
 -- Let go of a task; return its order, or nothing if the token does not hold it.
 local function let_go(token, id)
@@ -179,8 +179,9 @@ local function let_go(token, id)
   if order then
     redis.call('HDEL', q .. 'held:' .. token, id)
   else
-    late[#late + 1], late[#late + 2] = token, id
+    late[#late + 1] = place
   end
+  place = place + 1
   return order
 end
 
@@ -202,8 +203,9 @@ function settle.ack(token)
     if order then
       ours[#ours + 1] = ids[i]
     else
-      late[#late + 1], late[#late + 2] = token, ids[i]
+      late[#late + 1] = place
     end
+    place = place + 1
   end
   if #ours > 0 then
     redis.call('HDEL', q .. 'held:' .. token, unpack(ours))
