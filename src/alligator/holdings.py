@@ -35,6 +35,7 @@ class Holdings:
         self._held: list[Held] = []
         self._todo: deque[Held] = deque()
         self._finished: list[Held] = []
+        self._sending: list[Held] = []
 
     @property
     def room(self) -> int:
@@ -76,9 +77,14 @@ class Holdings:
                 # First say so, then look at the mark: the keeper marks, and looks again later. So one of
                 # the two always sees the other.
                 self._set(held, State.STARTED)
-                if self.board.mark_of(held.place) not in (Mark.GIVE_BACK, Mark.GIVEN_BACK):
+                mark = self.board.mark_of(held.place)
+                if mark not in (Mark.GIVE_BACK, Mark.GIVEN_BACK):
                     return held
                 self._set(held, State.SENT)
+                if mark == Mark.GIVE_BACK:
+                    # The keeper has not yet, and now will not: it gives back only what is not started.
+                    held.settlement = Release(held.reservation)
+                    self._finished.append(held)
         return None
 
     def drop(self, held: Held) -> None:
@@ -90,9 +96,8 @@ class Holdings:
         """Note how a task ended; it is to be settled with the next exchange."""
         with self._lock:
             held.settlement = settlement
-            if isinstance(
-                settlement, Ack
-            ):  # the rest the keeper cannot settle: it has no body and no note
+            if isinstance(settlement, Ack):
+                # The rest the keeper cannot settle in our place: it has no body and no note.
                 self._set(held, State.DONE)
             self._finished.append(held)
             self.board.count(
@@ -104,21 +109,25 @@ class Holdings:
     def send(self) -> list[Settlement]:
         """Return what is to be settled now; ``sent`` must follow."""
         with self._lock:
-            for held in self._finished:
+            self._sending, self._finished = self._finished, []
+            for held in self._sending:
                 self._set(held, State.SENT)
-            return [held.settlement for held in self._finished if held.settlement is not None]
+            return [held.settlement for held in self._sending if held.settlement is not None]
 
     def sent(self, late: Sequence[Settlement]) -> list[Settlement]:
-        """Forget what was sent. Returns those of the late ones that the keeper did not settle."""
+        """Forget what was sent. Returns those of the late settlements that come as a surprise.
+
+        No surprise: the keeper has acknowledged it, or has given it back at the same moment as the worker.
+        """
         with self._lock:
-            gone = [held for held in self._finished if held.state == State.SENT]
-            theirs = {
+            expected = {
                 id(held.settlement)
-                for held in gone
+                for held in self._sending
                 if self.board.mark_of(held.place) == Mark.SETTLED
+                or held.settlement == Release(held.reservation)
             }
-            self._finished = [held for held in self._finished if held.state != State.SENT]
-        return [settlement for settlement in late if id(settlement) not in theirs]
+            self._sending = []
+        return [settlement for settlement in late if id(settlement) not in expected]
 
     def give_back(self, *, started: bool) -> list[Settlement]:
         """Return the release of every task not started, or else of all not finished; none is counted."""

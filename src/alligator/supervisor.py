@@ -95,7 +95,7 @@ class Supervisor:
         with self._heeding_signals():
             wanted = self._count
             kill_at = float("inf")
-            while wanted or self._children:
+            while wanted > 0 or self._children:
                 if self._signals and kill_at == float("inf"):
                     wanted, kill_at = 0, time.monotonic() + self._settings.grace
                     self._tell_to_leave()

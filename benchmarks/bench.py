@@ -1,0 +1,231 @@
+"""How fast Alligator is on this machine, beside a floor: the bare calls that its guarantee needs.
+
+    python benchmarks/bench.py [--tasks N] [--rounds N] [--store NAME ...]
+
+Each store's figures are taken in turn, several rounds; the median is printed. Machines differ, and one machine
+from hour to hour: compare within a run, never between runs.
+"""
+
+import argparse
+import platform
+import shutil
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from alligator import Gator, Task, Worker, version
+from alligator.backends.base import Message
+
+sys.path.insert(0, str(Path(__file__).parent))  # for workers, too, the jobs are a module
+
+import jobs
+
+Figures = dict[str, float]
+
+
+class QuietWorker(Worker):
+    """Prints nothing: what a worker costs, not what a terminal does."""
+
+    def starting(self) -> None:
+        pass
+
+    def stopping(self) -> None:
+        pass
+
+    def result(self, result: object) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--tasks", type=int, default=20_000, help="tasks to finish in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--store", action="append", choices=["redis", "sqlite", "locmem"])
+    options = parser.parse_args()
+
+    print(
+        f"Alligator {version()}, Python {platform.python_version()}, SQLite "
+        f"{sqlite3.sqlite_version}; no-op tasks, {options.rounds} rounds, medians.\n"
+    )
+    with ExitStack() as stack:
+        stores = {
+            name: (stack.enter_context(STORES[name]()), FLOORS.get(name))
+            for name in options.store or STORES
+            if name != "redis" or shutil.which("redis-server")
+        }
+        rounds: dict[str, list[Figures]] = {name: [] for name in stores}
+        for _ in range(options.rounds):
+            for name, (dsn, floor) in stores.items():
+                rounds[name].append(measure(dsn, options.tasks, floor))
+    for name, figures in rounds.items():
+        show(name, figures)
+
+
+def measure(dsn: str, tasks: int, floor: Callable[[str, int], float] | None) -> Figures:
+    """Take a store's figures once."""
+    gator = Gator(dsn)
+    gator.backend.drop_all(gator.queue_name)
+    singles = tasks // 5
+    figures = {"enqueue one by one, tasks/s": rate(singles, lambda: push_singly(gator, singles))}
+    if floor is not None:
+        figures["  floor: bare writes/s"] = floor(dsn, singles)
+    figures["enqueue in batches, tasks/s"] = rate(tasks, lambda: push_batch(gator, tasks))
+    finished = gator.len()
+    figures["finished, one process, tasks/s"] = rate(
+        finished, lambda: QuietWorker(gator, burst=True).run_forever()
+    )
+    if not gator.backend.in_process:
+        push_batch(gator, tasks)
+        # Its start-up is in it: about 0.3 s.
+        figures["finished, latergator --workers 2, tasks/s"] = rate(
+            tasks, lambda: latergator(dsn, "--workers", "2", "--burst", "--quiet").wait()
+        )
+        median, late = latency(gator)
+        figures["idle to start, median, ms"] = median * 1000
+        figures["idle to start, 99 %, ms"] = late * 1000
+    gator.backend.close()
+    return figures
+
+
+def push_singly(gator: Gator, count: int) -> None:
+    for number in range(count):
+        gator.task(jobs.noop, number)
+
+
+def push_batch(gator: Gator, count: int) -> None:
+    messages: list[Message] = []
+    for number in range(count):
+        task = Task()
+        task.to_call(jobs.noop, number)
+        messages.append(Message(task.task_id, str(task.serialize()).encode()))
+    gator.backend.push_many(gator.queue_name, messages)
+
+
+def latency(gator: Gator, samples: int = 200) -> tuple[float, float]:
+    """Return the median and the 99th percentile of the seconds from push to start, on an idle worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "starts"
+        journal.touch()
+        worker = latergator(str(gator.dsn.url), "--quiet")
+        try:
+            for number in range(samples + 1):
+                gator.task(jobs.stamp, str(journal), time.time())
+                while journal.read_text().count("\n") <= number:
+                    time.sleep(0.001)
+                time.sleep(0.01)  # so that the worker is idle again
+        finally:
+            worker.terminate()
+            worker.wait()
+        waits = [float(line) for line in journal.read_text().splitlines()][1:]
+    return statistics.median(waits), statistics.quantiles(waits, n=100)[98]
+
+
+def latergator(dsn: str, *options: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "alligator.latergator", dsn, *options]
+    return subprocess.Popen(command, cwd=Path(__file__).parent)
+
+
+def rate(count: int, work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - began)
+
+
+def redis_floor(dsn: str, count: int) -> float:
+    """Return how often a second a bare connection can send a body and read the answer."""
+    import redis
+
+    client: Any = redis.Redis
+    connection = client.from_url(dsn).connection_pool.get_connection()
+
+    def write() -> None:
+        for number in range(count):
+            connection.send_command("HSET", "floor", number, BODY)
+            connection.read_response()
+
+    result = rate(count, write)
+    connection.send_command("DEL", "floor")
+    connection.read_response()
+    connection.disconnect()
+    return result
+
+
+def sqlite_floor(dsn: str, count: int) -> float:
+    """Return how many bare durable inserts a second a file takes."""
+    with tempfile.TemporaryDirectory(dir=Path(dsn.partition("://")[2]).parent) as folder:
+        db = sqlite3.connect(Path(folder) / "floor.db", isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("CREATE TABLE tasks (id INTEGER PRIMARY KEY, body BLOB)")
+
+        def write() -> None:
+            for _ in range(count):
+                db.execute("INSERT INTO tasks (body) VALUES (?)", (BODY,))
+
+        result = rate(count, write)
+        db.close()
+    return result
+
+
+BODY = b"x" * 150
+FLOORS = {"redis": redis_floor, "sqlite": sqlite_floor}
+
+
+@contextmanager
+def redis_server() -> Generator[str]:
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        server = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--save", "", "--dir", folder],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@contextmanager
+def sqlite_file() -> Generator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite://{folder}/queue.db"
+
+
+@contextmanager
+def memory() -> Generator[str]:
+    yield "locmem://"
+
+
+STORES = {"redis": redis_server, "sqlite": sqlite_file, "locmem": memory}
+
+
+def show(name: str, figures: list[Figures]) -> None:
+    print(name)
+    for what in figures[0]:
+        values = sorted(figure[what] for figure in figures)
+        median = statistics.median(values)
+        digits = 2 if what.endswith("ms") else 0
+        spread = f"{values[0]:,.{digits}f} to {values[-1]:,.{digits}f}"
+        print(f"  {what:<44}{median:>12,.{digits}f}   ({spread})")
+    print()
+
+
+if __name__ == "__main__":
+    main()
