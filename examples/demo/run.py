@@ -148,13 +148,16 @@ def report(database: sqlite3.Connection, gator: Gator, count: int, seconds: floa
     """Tell what came of the tasks. Returns our exit code."""
     measured = database.execute("SELECT count(*) FROM files").fetchone()[0]
     dead = gator.backend.count(gator.queue_name).dead
-    say(f"\n{tasks(count)} in {seconds:.1f} s, {count / seconds:,.0f} a second, with the start of the workers.\n")
+    rate = count / seconds
+    say(
+        f"\n{tasks(count)} in {seconds:.1f} s, {rate:,.0f} a second, with the workers' start and end.\n"
+    )
     if measured:
         tell_largest(database, measured)
     if dead:
         tell_dead(gator, dead)
     if measured + dead != count:
-        say(f"\nThat should be all, but {measured:,} + {dead:,} are not {count:,}.")
+        say(f"\n{tasks(count - measured - dead)} missing here; still queued: {gator.len():,}.")
         return 1
     return 0
 
@@ -187,7 +190,7 @@ def tell_dead(gator: Gator, dead: int) -> None:
         say(f"  and {dead - len(letters):,} more")
     look = [*command("alligator"), "dead", gator.dsn.url]
     say("\nTo list them, to look at one, to try it again:")
-    for words in ([], ["show", letters[0].letter_id], ["retry", letters[0].letter_id]):
+    for words in ([], ["show", letters[0].task_id], ["retry", letters[0].task_id]):
         say(f"  {typed([*look, *words])}")
     say("and to run what is to be tried again:")
     say(f"  {typed(workers(gator.dsn.url), for_tasks=True)}")
@@ -239,5 +242,8 @@ if __name__ == "__main__":
         sys.exit(main())
     except AlligatorException as err:
         sys.exit(str(err))
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -5,11 +5,11 @@ never asks it, but reads this piece of shared memory. Each field has one writer.
 written to one of two slots in turn, and a counter then says which is current, so that neither a reader nor a
 death half-way meets half a list; all that changes from task to task is one byte a task::
 
-    header   number of the current list | outcomes so far | when leases were last extended
+    header   number of the current list | outcomes so far | when leases were last extended | how it ended
     slot     how many, how long | since when | what the worker does with each | the keeper's marks | names
 
-A mark that meets a list just replaced may land on another task. Both marks bear that: the one means that a
-task is given back without need, the other that a late settlement goes unreported.
+A mark that meets a list just replaced may land on another task. The marks bear that: a task is then given back
+without need, or a late settlement goes unreported.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ _COUNTS = 16
 _MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
 _GENERATION, _DONE, _FAILED, _RETRIED = range(4)
 _EXTENDED_AT = 4
+_END = 5
 
 
 class Buffer(Protocol):
@@ -52,10 +53,21 @@ class Mark(IntEnum):
     NONE = 0
     GIVE_BACK = 1
     """To be released at the keeper's next look, unless started by then; not to be started."""
-    GIVEN_BACK = 2
-    """Released."""
+    GONE = 2
+    """Released, or lost to another worker."""
     SETTLED = 3
     """Acknowledged in the worker's place."""
+
+
+class End(IntEnum):
+    """How a worker process ended, as it said itself. Its exit status is no such sign: a task may set it."""
+
+    NONE = 0
+    """It runs, or it died."""
+    FINISHED = 1
+    """It was told to leave, or in a burst nothing was left."""
+    USED_UP = 2
+    """``max_tasks`` are done: another process shall go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +148,15 @@ class Board:
         self._numbers[_DONE] += done
         self._numbers[_FAILED] += failed
         self._numbers[_RETRIED] += retried
+
+    @property
+    def end(self) -> int:
+        """How the process ended."""
+        return self._numbers[_END]
+
+    @end.setter
+    def end(self, end: End) -> None:
+        self._numbers[_END] = end
 
     # The keeper writes:
 

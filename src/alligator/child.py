@@ -16,16 +16,12 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
-from alligator.board import Board
+from alligator.board import Board, End
 from alligator.keeper import TICK, Keeper
 from alligator.targets import found_here, gator_at
 from alligator.workers import Worker
 
 STOP = b"s"
-FINISHED = 0
-"""Exit status: told to leave, or in a burst nothing was left."""
-USED_UP = 3
-"""Exit status: ``max_tasks`` are done; another process shall go on."""
 
 log = logging.getLogger("alligator.child")
 
@@ -69,8 +65,8 @@ class _Supervised(Worker):
             super().result(result)
 
 
-def main(control: int, board_file: int) -> int:
-    """Work until told to leave. Returns the exit status."""
+def main(control: int, board_file: int) -> None:
+    """Work until told to leave."""
     settings = Settings(**json.loads(_read_line(control)))
     set_up_output(settings.level)
     found_here()
@@ -95,7 +91,7 @@ def main(control: int, board_file: int) -> int:
     _leave_at_signal(worker)
     worker.run_forever()
     used_up = worker.max_tasks and worker.tasks_complete >= worker.max_tasks
-    return USED_UP if used_up else FINISHED
+    board.end = End.USED_UP if used_up else End.FINISHED
 
 
 def set_up_output(level: int) -> None:
@@ -113,14 +109,16 @@ def _obey(control: int, worker: Worker, board: Board) -> None:
         worker.stop()
     log.warning("The parent process has died: leaving")
     worker.stop()
-    worker.give_back(started=False)
-    keeper = Keeper(worker.gator.backend, worker.lease)
     leave_at = time.monotonic() + min(worker.grace, worker.lease)
-    while time.monotonic() < leave_at:
-        keeper.tick([board])
-        time.sleep(TICK)
-    worker.give_back(started=True)
-    os._exit(1)
+    keeper = Keeper(worker.gator.backend, worker.lease)
+    try:
+        worker.give_back(started=False)
+        while time.monotonic() < leave_at:
+            keeper.tick([board])
+            time.sleep(TICK)
+        worker.give_back(started=True)
+    finally:
+        os._exit(1)
 
 
 def _leave_at_signal(worker: Worker) -> None:
@@ -148,4 +146,4 @@ def _read_line(file: int) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    main(int(sys.argv[1]), int(sys.argv[2]))

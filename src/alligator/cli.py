@@ -10,23 +10,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from alligator import letters, registry, reports, version
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
 from alligator.child import set_up_output
-from alligator.dsn import masked
 from alligator.exceptions import (
     AlligatorException,
     BackendRefused,
     InvalidOption,
-    UnknownModuleError,
 )
 from alligator.gator import Gator
 from alligator.letters import Ref
 from alligator.reports import quoted
 from alligator.tables import counted, printable
-from alligator.targets import checked, gator_at
+from alligator.targets import TargetParser, checked, gator_at
 
 LIMIT = 20
 """Dead letters to show, unless asked for more."""
@@ -44,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(_parser().parse_args(argv))
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
-    except UnknownModuleError as err:  # with the words of a user's module, which may tell a DSN
-        _complain(masked(str(err)))
     except AlligatorException as err:
         _complain(str(err))
     except KeyboardInterrupt:
@@ -184,7 +180,7 @@ def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
 
 
 def _chosen(gator: Gator, options: argparse.Namespace) -> tuple[list[Ref], list[str]]:
-    """Return the dead letters to retry or purge, and the ids that have none."""
+    """Return the dead letters to retry or purge, each task's oldest first, and the ids that have none."""
     if options.all == bool(options.ids):
         options.wrong_use("name the IDs of tasks, or say --all")
     if options.limit:
@@ -194,10 +190,12 @@ def _chosen(gator: Gator, options: argparse.Namespace) -> tuple[list[Ref], list[
         every = [Ref.to(letter) for letter in letters.newest(gator.backend, queues)]
         if not every and not options.json:
             print(f"No dead letters{_in_queue(options)}.")
-        return every, []
+        return every[::-1], []
     found = {given: letters.find(gator.backend, queues, given) for given in options.ids}
     # A dict, for two IDs may mean the same.
-    named = dict.fromkeys(Ref.to(letter) for of_one in found.values() for letter in of_one)
+    named = dict.fromkeys(
+        Ref.to(letter) for of_one in found.values() for letter in reversed(of_one)
+    )
     return list(named), [given for given, of_one in found.items() if not of_one]
 
 
@@ -255,15 +253,8 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Shows no password of a DSN that stands in the wrong place."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(masked(message)))
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = TargetParser(
         prog="alligator",
         description="Look at a store of tasks, and see to what failed.",
         epilog="TARGET is a DSN, such as redis://localhost:6379/0 or sqlite:///tmp/queue.db, or module:gator.",

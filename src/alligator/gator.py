@@ -1,6 +1,6 @@
 """The front door: queue a task, run one now, cancel one."""
 
-import os
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +22,8 @@ from alligator.exceptions import InvalidArguments, InvalidOption
 from alligator.keeper import LEASE, keeping
 from alligator.tasks import Task
 from alligator.utils import new_id
+
+log = logging.getLogger("alligator.gator")
 
 
 class Gator:
@@ -250,7 +252,11 @@ class Gator:
             outcome.error, KeyboardInterrupt
         ):  # the person waiting stops waiting: no failure
             outcome = Attempt(Release(reservation), error=outcome.error)
-        self.backend.settle([outcome.settlement])
+        if self.backend.settle([outcome.settlement]):
+            log.warning(
+                "Task %r went to another worker while it ran here: what came of it here is void",
+                reservation.task_id,
+            )
         if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
             raise outcome.error
         return outcome.task
@@ -282,15 +288,3 @@ class Options:
     def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a call of a function, as ``Gator.task`` does, with these options."""
         return self.gator.push(self.gator.task_class(**self.task_kwargs), func, *args, **kwargs)
-
-
-def gator_from_environment() -> Gator:
-    """Return a Gator for the DSN in ``ALLIGATOR_CONN``.
-
-    Raises:
-        InvalidOption: It is not set.
-    """
-    try:
-        return Gator(os.environ["ALLIGATOR_CONN"])
-    except KeyError:
-        raise InvalidOption("Set ALLIGATOR_CONN to a DSN, or name one.") from None

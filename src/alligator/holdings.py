@@ -77,14 +77,11 @@ class Holdings:
                 # First say so, then look at the mark: the keeper marks, and looks again later. So one of
                 # the two always sees the other.
                 self._set(held, State.STARTED)
-                mark = self.board.mark_of(held.place)
-                if mark not in (Mark.GIVE_BACK, Mark.GIVEN_BACK):
+                if self.board.mark_of(held.place) not in (Mark.GIVE_BACK, Mark.GONE):
                     return held
-                self._set(held, State.SENT)
-                if mark == Mark.GIVE_BACK:
-                    # The keeper has not yet, and now will not: it gives back only what is not started.
-                    held.settlement = Release(held.reservation)
-                    self._finished.append(held)
+                # Not only the keeper gives it back: it may not have come to that, and now will not.
+                held.settlement = Release(held.reservation)
+                self._finished.append(held)
         return None
 
     def drop(self, held: Held) -> None:

@@ -62,9 +62,13 @@ class Keeper:
 
     def _beat(self, boards: list[Board], posted: list[tuple[Board, Posted]], now: float) -> None:
         """Extend all that is held and neither settled nor given back."""
-        held = [task.reservation for _, task in posted if _is_held(task)]
+        held = [(board, task) for board, task in posted if _is_held(task)]
         if held:
-            self._backend.extend(held, self._lease)
+            lost = self._backend.extend([task.reservation for _, task in held], self._lease)
+            for board, task in held:
+                if task.reservation in lost and task.state == State.HELD:
+                    board.mark(task.place, Mark.GONE)
+        # After the marks: the worker takes this to mean that what has none is still its own.
         for board in boards:
             board.extended_at = now
         self._next_beat = now + self._lease / BEATS_PER_LEASE
@@ -88,7 +92,7 @@ class Keeper:
         if settlements:
             self._backend.settle(settlements)
         for board, task in given_back:
-            board.mark(task.place, Mark.GIVEN_BACK)
+            board.mark(task.place, Mark.GONE)
 
 
 def _is_held(task: Posted) -> bool:

@@ -16,7 +16,7 @@ from alligator.exceptions import AlligatorException, InvalidOption
 from alligator.keeper import LEASE
 from alligator.progress import progress_on
 from alligator.supervisor import Supervisor
-from alligator.targets import checked, found_here, gator_at
+from alligator.targets import TargetParser, checked, found_here, gator_at
 from alligator.workers import GRACE
 
 
@@ -79,7 +79,7 @@ def _level(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = TargetParser(
         prog="latergator",
         description="Run workers that take tasks off a queue.",
         epilog="SIGINT or SIGTERM: take no more, finish what runs, give back the rest. A second one: at once.",

@@ -122,23 +122,18 @@ def find(backend: Backend, queue_names: Sequence[str], task_id: str) -> list[Dea
     return found
 
 
-def retry(backend: Backend, refs: Iterable[Ref]) -> Outcome:
-    """Queue dead letters again, in the order that they died; of one task's, the newest only.
+def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
+    """Queue dead letters again, in this order; of several that a task has, the last only.
 
-    Args:
-        backend: The store.
-        refs: The newest first. One that fails again meanwhile is a new dead letter, and not retried here.
+    What fails again meanwhile is a new dead letter, and is left.
     """
-    newest_first = list(refs)
-    # A dict keeps the place of the first, and the value of the last.
-    latest = {(ref.queue_name, ref.task_id): ref for ref in reversed(newest_first)}
-    return _outcome(backend, newest_first, _in_pages(backend.retry_dead, latest.values()))
+    last = {(ref.queue_name, ref.task_id): ref for ref in refs}
+    return _outcome(backend, refs, _in_pages(backend.retry_dead, last.values()))
 
 
-def purge(backend: Backend, refs: Iterable[Ref]) -> Outcome:
+def purge(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     """Remove dead letters for good."""
-    newest_first = list(refs)
-    return _outcome(backend, newest_first, _in_pages(backend.purge_dead, newest_first))
+    return _outcome(backend, refs, _in_pages(backend.purge_dead, refs))
 
 
 def _newest_of(
@@ -169,7 +164,7 @@ def _in_pages(treat: Callable[[str, Sequence[str]], list[str]], refs: Iterable[R
     return treated
 
 
-def _outcome(backend: Backend, refs: list[Ref], done: set[Ref]) -> Outcome:
+def _outcome(backend: Backend, refs: Sequence[Ref], done: set[Ref]) -> Outcome:
     outcome = Outcome()
     for ref in refs:
         if ref in done:

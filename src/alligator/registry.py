@@ -1,11 +1,10 @@
 """Who works on this store: each worker says so, again and again, in its records."""
 
 import json
-import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from alligator.backends.base import Backend
 from alligator.payloads import encode
@@ -28,11 +27,6 @@ class Presence:
         """Return that of a worker process on this machine, started just now."""
         return cls(worker, socket.gethostname(), pid, list(queue_names), time.time())
 
-    @classmethod
-    def of_this_process(cls, worker: str, queue_names: Sequence[str]) -> "Presence":
-        """Return that of this process."""
-        return cls.of(worker, os.getpid(), queue_names)
-
 
 def announce(backend: Backend, presence: Presence, ttl: float) -> None:
     """Say that a worker is alive, for ``ttl`` seconds; a store without records is not told."""
@@ -51,4 +45,6 @@ def present(backend: Backend) -> list[Presence]:
     """Return the workers that are alive."""
     if backend.records is None:
         return []
-    return [Presence(**json.loads(value)) for value in backend.records.list(FAMILY).values()]
+    told = [json.loads(value) for value in backend.records.list(FAMILY).values()]
+    known = {field.name for field in fields(Presence)}  # another version may tell more
+    return [Presence(**{key: one[key] for key in known & one.keys()}) for one in told]

@@ -16,8 +16,8 @@ from types import FrameType
 from alligator import registry, retries
 from alligator.backends.base import Ack, Backend
 from alligator.bell import Bell
-from alligator.board import Board, Mark, Posted, State, Tally
-from alligator.child import FINISHED, STOP, USED_UP, Settings
+from alligator.board import Board, End, Mark, Posted, State, Tally
+from alligator.child import STOP, Settings
 from alligator.exceptions import AlligatorException
 from alligator.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.utils import new_id
@@ -126,11 +126,10 @@ class Supervisor:
             self._children.remove(child)
             self._tally += child.board.tally
             self._note_dead(child)
-            status = child.process.returncode
-            if status == FINISHED and self._settings.burst:
+            if child.board.end == End.FINISHED and self._settings.burst:
                 finished += 1
-            elif status not in (FINISHED, USED_UP) and not self._signals:
-                self._judge(child, status)
+            elif child.board.end == End.NONE and not self._signals:
+                self._judge(child, child.process.returncode)
         return finished
 
     def _judge(self, child: _Child, status: int) -> None:
@@ -157,7 +156,7 @@ class Supervisor:
 
     def _counts(self, task: Posted) -> bool:
         """Whether a task may be what its process died of; not when it was we who killed it."""
-        return task.state == State.STARTED and task.mark != Mark.GIVEN_BACK and not self._signals
+        return task.state == State.STARTED and task.mark != Mark.GONE and not self._signals
 
     def _recover(self) -> None:
         """Give back what dead processes held; again a moment later, for what they asked last."""
@@ -224,16 +223,29 @@ def _start_child(settings: Settings) -> _Child:
     """Start a process. It is new, not forked: nothing that this one has loaded or opened can disturb it."""
     settings = replace(settings, worker_id=new_id())
     theirs, ours = os.pipe()
-    with tempfile.TemporaryFile() as memory:
-        memory.truncate(Board.size())
-        board = Board(mmap.mmap(memory.fileno(), Board.size()))
+    memory = _shared_memory(Board.size())
+    board = Board(mmap.mmap(memory, Board.size()))
+    try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "alligator.child", str(theirs), str(memory.fileno())],
-            pass_fds=(theirs, memory.fileno()),
+            [sys.executable, "-m", "alligator.child", str(theirs), str(memory)],
+            pass_fds=(theirs, memory),
             stdin=subprocess.DEVNULL,
             process_group=0,  # ^C in a terminal is for the parent, which tells its children
         )
-    os.close(theirs)
+    finally:
+        os.close(memory)
+        os.close(theirs)
     os.write(ours, settings.line())
     presence = registry.Presence.of(settings.worker_id, process.pid, settings.queues)
     return _Child(process, ours, board, presence, time.monotonic())
+
+
+def _shared_memory(size: int) -> int:
+    """Return the descriptor of some memory that has no name and goes when nobody uses it."""
+    if sys.platform == "linux":
+        file = os.memfd_create("alligator-board")
+    else:
+        with tempfile.TemporaryFile() as temporary:
+            file = os.dup(temporary.fileno())
+    os.truncate(file, size)
+    return file

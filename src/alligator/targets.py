@@ -1,10 +1,14 @@
 """What a command is pointed at: a DSN, or a configured Gator."""
 
+import argparse
 import os
+import re
 import sys
+from typing import NoReturn
 
 from alligator.constants import ALL
-from alligator.exceptions import InvalidOption
+from alligator.dsn import masked
+from alligator.exceptions import InvalidOption, UnknownModuleError
 from alligator.gator import Gator
 from alligator.utils import import_attr
 
@@ -27,13 +31,18 @@ def gator_at(target: str | None, queue_name: str | None = None) -> Gator:
         )
     if "://" in target:
         return Gator(target, queue_name or ALL)
-    module_name, separator, attr_name = target.partition(":")
-    if not separator:
+    if not re.fullmatch(r"[\w.]+:[\w.]+", target):
+        # What comes before an "@" may be the password of a DSN written wrongly.
+        shown = masked(target).rpartition("@")[2]
         raise InvalidOption(
-            f"{target!r} is neither a DSN such as redis://localhost:6379/0 nor module:gator."
+            f"{shown!r} is neither a DSN such as redis://localhost:6379/0 nor module:gator."
         )
     found_here()
-    gator = import_attr(module_name, attr_name)
+    module_name, _, attr_name = target.partition(":")
+    try:
+        gator = import_attr(module_name, attr_name)
+    except UnknownModuleError as err:  # in the words of the user's module, which may quote a DSN
+        raise UnknownModuleError(masked(str(err))) from None
     if not isinstance(gator, Gator):
         raise InvalidOption(f"{target} is a {type(gator).__name__}, not a Gator.")
     return gator
@@ -59,3 +68,11 @@ def checked(gator: Gator) -> Gator:
         )
     gator.backend.count(gator.queue_name)
     return gator
+
+
+class TargetParser(argparse.ArgumentParser):
+    """A command's parser, which shows no password of a DSN that stands in the wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with status 2."""
+        super().error(masked(message))

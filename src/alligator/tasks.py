@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from operator import is_
 from typing import Any, Self
 
 from alligator import payloads
@@ -93,8 +94,10 @@ class Task:
         self.func: Callable[..., Any] | None = None
         self.func_args: Sequence[Any] = ()
         self.func_kwargs: dict[str, Any] = {}
-        # As it came from the queue: a retry keeps what another version has written into it.
-        self._payload: payloads.Payload = {}
+        # As it came from the queue: a retry keeps what another version wrote into it, and gets the
+        # arguments anew, whatever the function did to those that it was given.
+        self._data: str | bytes = b""
+        self._call_read: tuple[Any, ...] = (None, None, None)
 
     def __repr__(self) -> str:
         # Never the arguments: they may hold what a log must not.
@@ -174,21 +177,14 @@ class Task:
         """
         if self.func is None:
             raise self._nothing_to_call()
-        module, name = path_of(self.func)
-        for place, value in enumerate(self.func_args, 1):
-            payloads.check_carriable(value, f"Argument {place} of {module}.{name}")
-        for key, value in self.func_kwargs.items():
-            payloads.check_carriable(value, f"Argument {key!r} of {module}.{name}")
+        read = payloads.decode(self._data) if self._data else {}
         payload = {
-            **self._payload,
+            **read,
             "task_id": self.task_id,
             "retries": self.retries,
             "async": self.is_async,
-            "module": module,
-            "callable": name,
-            "args": self.func_args,
-            "kwargs": self.func_kwargs,
-            "options": self._options(),
+            **self._call(self.func),
+            "options": self._options(read.get("options", {})),
         }
         return payloads.encode(payload)
 
@@ -210,11 +206,28 @@ class Task:
             for hook in _HOOKS:
                 if reference := options.get(hook):
                     setattr(task, hook, _referred(reference))
-        task._payload = payload
+        task._data = data
+        task._call_read = (task.func, task.func_args, task.func_kwargs)
         return task
 
-    def _options(self) -> dict[str, Any]:
-        options = dict(self._payload.get("options", ()))
+    def _call(self, func: Callable[..., Any]) -> dict[str, Any]:
+        """Return what to call, but for what is as it was read from the queue."""
+        if all(map(is_, self._call_read, (func, self.func_args, self.func_kwargs))):
+            return {}
+        module, name = path_of(func)
+        for place, value in enumerate(self.func_args, 1):
+            payloads.check_carriable(value, f"Argument {place} of {module}.{name}")
+        for key, value in self.func_kwargs.items():
+            payloads.check_carriable(value, f"Argument {key!r} of {module}.{name}")
+        return {
+            "module": module,
+            "callable": name,
+            "args": self.func_args,
+            "kwargs": self.func_kwargs,
+        }
+
+    def _options(self, read: dict[str, Any]) -> dict[str, Any]:
+        options = dict(read)
         for key in _HOOKS:
             options.pop(key, None)
             if (hook := getattr(self, key)) is not None:

@@ -175,8 +175,13 @@ class Worker:
         self._bell.interrupt()
 
     def give_back(self, *, started: bool) -> None:
-        """Give back, uncounted, what is not started, or whatever is not finished; from any thread."""
-        self._backend.settle(self._holdings.give_back(started=started))
+        """Give back, uncounted, what is not started, or whatever is not finished; from any thread.
+
+        Raises:
+            BackendUnavailable, BackendRefused: The store did not take it back; its lease will.
+        """
+        back = self._holdings.give_back(started=started)
+        self._patiently(lambda: self._backend.settle(back))
 
     @property
     def _has_waited_enough(self) -> bool:
@@ -257,9 +262,7 @@ class Worker:
         began, ran = time.monotonic(), 0
         self._flushed_at = began
         while not self._is_leaving and (held := self._holdings.start()) is not None:
-            self._runs_here = True
             self._run(held)
-            self._runs_here = False
             ran += 1
             # A success may wait for its settlement: the keeper can make it. Anything else cannot.
             settled = isinstance(held.settlement, Ack)
@@ -273,12 +276,14 @@ class Worker:
         reservation = held.reservation
         if not self._is_still_ours(held):
             return
+        self._runs_here = self.threads == 1
         outcome = attempt(
             reservation,
             self.gator.task_class,
             max_deliveries=deliveries_of(self._backend),
             code_wait=self.code_wait,
         )
+        self._runs_here = False
         self._holdings.finish(held, outcome.settlement)
         self.tasks_complete += 1
         if outcome.error is None and outcome.task is not None:
@@ -318,7 +323,6 @@ class Worker:
         finished = self._holdings.send()
         try:
             self._sent(self._patiently(lambda: self._backend.settle([*finished, *back])))
-            registry.withdraw(self._backend, self.worker_id)
         except (BackendUnavailable, BackendRefused) as err:
             log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)
 
@@ -344,7 +348,7 @@ class Worker:
     @contextmanager
     def _kept(self) -> Generator[None]:
         """Keep up leases, and the entry in the register, from a thread."""
-        presence = registry.Presence.of_this_process(self.worker_id, self.queue_names)
+        presence = registry.Presence.of(self.worker_id, os.getpid(), self.queue_names)
         announced_at = 0.0
 
         def announce() -> None:
@@ -355,6 +359,10 @@ class Worker:
 
         with keeper_thread(Keeper(self._backend, self.lease), self._holdings.board, announce):
             yield
+        try:
+            registry.withdraw(self._backend, self.worker_id)
+        except (BackendUnavailable, BackendRefused):
+            pass  # the entry expires
 
     @contextmanager
     def _signals(self) -> Generator[None]:

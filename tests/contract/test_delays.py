@@ -12,13 +12,14 @@ from tests.support.stores import (
     TICK,
     drain,
     ids,
+    let_pass,
     push,
     skip_unless_it_delays,
     take,
     take_ready,
 )
 
-SHORT = 0.25
+SHORT = 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -75,11 +76,10 @@ def test_a_task_with_a_delay_and_a_moment_waits_for_both(backend: Backend) -> No
 
 
 def test_tasks_come_in_the_order_of_their_times(backend: Backend) -> None:
-    push(backend, "third", delay=3 * SHORT)
-    push(backend, "first", delay=SHORT)
-    push(backend, "second", delay=2 * SHORT)
+    push(backend, "later", delay=0.5)
+    push(backend, "sooner", delay=0.1)
 
-    assert [take(backend).task_id for _ in range(3)] == ["first", "second", "third"]
+    assert [take(backend).task_id, take(backend).task_id] == ["sooner", "later"]
 
 
 def test_a_delay_may_last_for_years(backend: Backend) -> None:
@@ -103,25 +103,22 @@ def test_one_push_may_mix_delayed_and_ready_tasks(backend: Backend) -> None:
         Message("t1", b""),
         Message("t2", b"", delay=FAR_OFF),
         Message("t3", b""),
-        Message("t4", b"", delay=SHORT),
+        Message("t4", b"", delay=FAR_OFF),
     ]
 
     assert backend.push_many(QUEUE, messages) == [True] * 4
 
     assert backend.count(QUEUE) == Counts(waiting=2, delayed=2)
     assert ids(take_ready(backend)) == ["t1", "t3"]
-    assert take(backend).task_id == "t4"
 
 
 def test_hundreds_of_tasks_fall_due_at_once(backend: Backend) -> None:
     names = [f"t{number}" for number in range(2500)]
-    push(backend, *names, delay=SHORT)
-    last = take(backend)
+    push(backend, *names, delay=0.05)
+    let_pass(backend, 0.1)
 
-    done = [last.task_id, *drain(backend, limit=100)]
-
-    assert sorted(done) == sorted(names)
-    assert backend.count(QUEUE) == Counts(running=1)
+    assert sorted(drain(backend, limit=100)) == sorted(names)
+    assert backend.count(QUEUE) == Counts()
 
 
 def test_a_task_released_with_a_delay_waits_for_it(backend: Backend) -> None:
@@ -130,9 +127,9 @@ def test_a_task_released_with_a_delay_waits_for_it(backend: Backend) -> None:
 
     backend.settle([Release(one, delay=FAR_OFF), Release(two, delay=SHORT, body=b"new")])
 
-    assert backend.count(QUEUE) == Counts(delayed=2)
     assert take(backend).body == b"new"
     assert take_ready(backend) == []
+    assert backend.count(QUEUE) == Counts(delayed=1, running=1)
 
 
 def test_a_release_with_a_delay_keeps_body_and_deliveries_as_told(backend: Backend) -> None:

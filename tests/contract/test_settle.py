@@ -158,7 +158,7 @@ LATE: dict[str, SettleAs] = {
 }
 
 
-@pytest.fixture(params=LATE.values(), ids=LATE.keys())
+@pytest.fixture(params=LATE.values(), ids=[*LATE])
 def settle_as(request: pytest.FixtureRequest) -> SettleAs:
     """Each way to settle a reservation."""
     kind: SettleAs = request.param
@@ -182,9 +182,7 @@ def test_who_settles_late_leaves_the_new_holder_its_task(
     assert (again.body, again.deliveries) == (b"t1", 2)
 
 
-def test_who_settles_twice_is_late_the_second_time(
-    backend: Backend, settle_as: SettleAs
-) -> None:
+def test_who_settles_twice_is_late_the_second_time(backend: Backend, settle_as: SettleAs) -> None:
     push(backend, "t1")
     held = take(backend)
     assert backend.settle([Ack(held)]) == []
@@ -264,7 +262,9 @@ def test_a_settlement_of_what_was_never_handed_out_so_is_late(
 
 def test_queue_id_and_token_are_all_that_settling_needs(backend: Backend) -> None:
     # A keeper knows no more of what its worker holds.
-    backend.push_many(QUEUE, [Message("t1", b"one"), Message("t2", b"two"), Message("t3", b"three")])
+    backend.push_many(
+        QUEUE, [Message("t1", b"one"), Message("t2", b"two"), Message("t3", b"three")]
+    )
     one, two, three = (
         Reservation(QUEUE, held.task_id, b"", held.token) for held in take_ready(backend)
     )

@@ -1,5 +1,6 @@
 """examples/demo: the whole demo, on small folders."""
 
+import os
 import re
 import shutil
 import signal
@@ -136,16 +137,22 @@ def test_stopped_half_way_it_leaves_every_task_queued_or_done(
     for copy in range(count):
         shutil.copy(large, sources / f"copy_{copy}.py")
 
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, DEMO, "--dir", sources],
         env=clean_environment(TMPDIR=tmp_path),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-    ) as process:
+        process_group=0,
+    )
+    try:
         wait_until(lambda: measured(tmp_path) > 0)
         process.send_signal(number)
-        said, _ = process.communicate()
+        said, _ = process.communicate(timeout=60)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
 
     assert process.returncode == 128 + number
     left = Gator(f"sqlite://{work_folder(tmp_path) / 'queue.db'}").backend.count("all")

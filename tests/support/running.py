@@ -6,15 +6,16 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
+from functools import partial
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-A_MOMENT = 0.3
+A_MOMENT = 0.1
 """Seconds after which the other side acts, so that who is to wait does wait by then."""
 
 
@@ -31,14 +32,14 @@ def in_threads(count: int, function: Callable[[int], T]) -> list[T]:
 
 
 @contextmanager
-def in_a_thread(function: Callable[[], T]) -> Iterator[Future[T]]:
+def in_a_thread(function: Callable[[], T]) -> Generator[Future[T]]:
     """Call a function in a thread while the block runs."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(function)
 
 
 @contextmanager
-def later(function: Callable[[], Any], after: float = A_MOMENT) -> Iterator[None]:
+def later(function: Callable[[], Any], after: float = A_MOMENT) -> Generator[None]:
     """Call a function in a thread after a moment, while the block runs."""
     timer = threading.Timer(after, function)
     timer.start()
@@ -98,7 +99,7 @@ class Child:
 
 def in_processes(count: int, function: Callable[[int], Any]) -> list[Any]:
     """Call a function with 0, 1, 2 ..., each in a process of its own; return the results in order."""
-    children = [Child(lambda number=number: function(number)) for number in range(count)]
+    children = [Child(partial(function, number)) for number in range(count)]
     try:
         return [child.result() for child in children]
     finally:
@@ -107,10 +108,16 @@ def in_processes(count: int, function: Callable[[int], Any]) -> list[Any]:
 
 
 @contextmanager
-def alarm(handler: Callable[[], Any], after: float = A_MOMENT) -> Iterator[None]:
-    """Call a function in a signal handler, once, after a moment."""
-    handled = signal.signal(signal.SIGALRM, lambda *_: handler())
-    left, _ = signal.setitimer(signal.ITIMER_REAL, after)  # pytest-timeout uses the same timer
+def alarm(
+    handler: Callable[[], Any], after: float = A_MOMENT, every: float = 0.0
+) -> Generator[None]:
+    """Call a function in a signal handler after a moment; once, or again and again."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handler()
+
+    handled = signal.signal(signal.SIGALRM, handle)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, after, every)  # pytest-timeout's timer, too
     started = time.monotonic()
     try:
         yield
@@ -119,18 +126,6 @@ def alarm(handler: Callable[[], Any], after: float = A_MOMENT) -> Iterator[None]
         signal.signal(signal.SIGALRM, handled)
         if left:
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 0.1))
-
-
-@contextmanager
-def signals_rain(handler: Callable[[], Any], every: float = 0.0005) -> Iterator[None]:
-    """Call a function in a signal handler, again and again while the block computes."""
-    handled = signal.signal(signal.SIGPROF, lambda *_: handler())
-    signal.setitimer(signal.ITIMER_PROF, every, every)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, handled)
 
 
 def _be_the_child(function: Callable[[], Any], after: float, writing: int) -> None:

@@ -1,22 +1,26 @@
 """Tasks into a store and out of it, in few words."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import pytest
 
 from alligator.backends import loading
-from alligator.backends.base import Ack, Backend, Bury, Message, Reservation
+from alligator.backends.base import Ack, Backend, Bury, Message, Records, Reservation
 from alligator.dsn import DSN
+from alligator.utils import new_id
 
 QUEUE = "all"
-WORKER = "11111111-2222-3333-4444-555555555555"
+WORKER = new_id()
+"""The worker of a test that has one client."""
 
 PATIENCE = 10.0
 """Seconds until a test gives up on what should have happened."""
 SOON = 3.0
 """Seconds that a wake-up may take on the slowest machine; a wait that nobody ends takes ``LONG``."""
+IN_A_WHILE = 8.0
+"""Seconds until one who waits has noticed a lapse that it could not foresee: it looks every few seconds."""
 LONG = 20.0
 FAR_OFF = 3600.0
 """A delay whose end no test lives to see."""
@@ -25,7 +29,7 @@ TICK = 0.02
 
 
 @contextmanager
-def opened(dsn: str) -> Iterator[Backend]:
+def opened(dsn: str) -> Generator[Backend]:
     """A client of a store, closed in the end."""
     backend = loading.build(DSN.parse(dsn))
     try:
@@ -40,10 +44,10 @@ def push(backend: Backend, *task_ids: str, to: str = QUEUE, delay: float = 0.0) 
 
 
 def take(
-    backend: Backend, *, of: str = QUEUE, worker: str = WORKER, lease: float = 60.0
+    backend: Backend, *, of: str = QUEUE, worker: str = "", lease: float = 60.0
 ) -> Reservation:
-    """Reserve the next task, or fail after a few seconds."""
-    batch = backend.reserve([of], worker, lease=lease, wait=PATIENCE)
+    """Reserve the next task, as a new worker or a certain one, or fail after a few seconds."""
+    batch = backend.reserve([of], worker or new_id(), lease=lease, wait=PATIENCE)
     if not batch.reservations:
         pytest.fail(f"No task was ready in {of!r} within {PATIENCE} s: {backend.count(of)}")
     [reservation] = batch.reservations
@@ -54,7 +58,7 @@ def take_ready(
     backend: Backend, limit: int = 1000, *, of: str = QUEUE, lease: float = 60.0
 ) -> list[Reservation]:
     """Reserve what is ready now; perhaps nothing."""
-    return backend.reserve([of], WORKER, limit=limit, lease=lease).reservations
+    return backend.reserve([of], new_id(), limit=limit, lease=lease).reservations
 
 
 def lapsed(backend: Backend, task_id: str, lease: float = 0.05) -> tuple[Reservation, Reservation]:
@@ -83,13 +87,21 @@ def ids(reservations: list[Reservation]) -> list[str]:
 def drain(backend: Backend, *, limit: int = 10, of: str = QUEUE) -> list[str]:
     """Reserve and acknowledge until nothing is ready; return the ids in the order they came."""
     done: list[str] = []
-    batch = backend.reserve([of], WORKER, limit=limit)
+    worker = new_id()
+    batch = backend.reserve([of], worker, limit=limit)
     while batch.reservations:
         done += ids(batch.reservations)
         acks = [Ack(held) for held in batch.reservations]
-        batch = backend.reserve([of], WORKER, limit=limit, settlements=acks)
+        batch = backend.reserve([of], worker, limit=limit, settlements=acks)
         assert batch.late == []
     return done
+
+
+def let_pass(backend: Backend, seconds: float) -> None:
+    """Come back when the store's own clock has gone on so far."""
+    backend.push_many("clock", [Message("tick", b"")])
+    take(backend, of="clock", worker="clock", lease=seconds)
+    backend.settle([Ack(take(backend, of="clock", worker="clock"))])
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -99,6 +111,12 @@ def until(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"Not within {PATIENCE} s: {what}")
         time.sleep(0.005)
+
+
+def records_of(backend: Backend) -> Records:
+    """Return the records of a store that keeps any."""
+    assert backend.records is not None
+    return backend.records
 
 
 def skip_unless_it_delays(backend: Backend) -> None:

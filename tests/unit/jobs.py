@@ -41,6 +41,14 @@ def fail_until(times: int) -> str:
     return "at last"
 
 
+def use_up(items: list[str], options: dict[str, Any]) -> None:
+    """Do to arguments what must not reach the next attempt, and fail."""
+    seen.append((items[:], dict(options)))
+    items.clear()
+    options["used"] = True
+    raise ConnectionError("used up")
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 
@@ -151,6 +159,10 @@ def change_arguments(task: Task, err: BaseException) -> None:
     task.func_args = ({1, 2, 3},)  # JSON knows no sets
 
 
+def shorten(task: Task, err: BaseException) -> None:
+    task.func_args = ("wrong",)
+
+
 # Callables of other kinds
 
 
@@ -217,6 +229,9 @@ class Newsletter(Mailer):
 
 class Unhashable:
     __hash__ = None  # type: ignore[assignment]  # as a class with __eq__ alone has it
+
+    def __call__(self) -> str:
+        return "called"
 
     def work(self) -> str:
         return "worked"

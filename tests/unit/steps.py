@@ -1,7 +1,10 @@
 """Steps that many tests take."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from alligator import ALL, Gator, Task
 from alligator.backends.base import DeadLetter
@@ -30,3 +33,9 @@ def payload_of(task: Task) -> dict[str, Any]:
     """Return the payload of a task, read as any JSON."""
     payload: dict[str, Any] = json.loads(task.serialize())
     return payload
+
+
+def import_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let modules in a folder be imported, those too that have just been written."""
+    # pytest does not say what it takes.
+    monkeypatch.syspath_prepend(folder)  # pyright: ignore[reportUnknownMemberType]

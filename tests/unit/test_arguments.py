@@ -2,9 +2,11 @@
 
 import base64
 import enum
+import gc
 import json
 import math
 import uuid
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -61,9 +63,10 @@ def circular_dict() -> dict[str, Any]:
 
 def as_lists(value: Any) -> Any:
     """Return a value as it comes back: tuples as lists."""
-    if type(value) in (list, tuple):
+    kind = type(value).__name__
+    if kind in ("list", "tuple"):
         return [as_lists(item) for item in value]
-    if type(value) is dict:
+    if kind == "dict":
         return {key: as_lists(item) for key, item in value.items()}
     return value
 
@@ -81,7 +84,7 @@ def as_lists(value: Any) -> Any:
         (jobs.add, (1, 2), {"a": 3}, "multiple values for argument 'a'"),
         (jobs.add, (1,), {"a": 3}, "multiple values for argument 'a'"),
         (jobs.only_by_name, ("x",), {}, "too many positional arguments"),
-        (jobs.only_by_place, (), {"name": "x"}, "positional only"),
+        (jobs.only_by_place, (), {"name": "x"}, "'name'"),
         (jobs.Mailer.send_as, (), {}, "missing a required argument: 'to'"),
         (jobs.add_soon, (1,), {}, "missing a required argument: 'b'"),
     ],
@@ -123,6 +126,30 @@ def test_a_decorator_that_takes_anything_is_asked_and_not_what_it_wraps(gator: G
 
     with pytest.raises(TypeError, match="positional argument"):
         gator.pop()
+
+
+def test_the_arguments_of_what_cannot_be_remembered_are_checked_too(gator: Gator) -> None:
+    with (
+        gator.options(is_async=False) as opts,
+        pytest.raises(InvalidArguments, match="too many positional arguments"),
+    ):
+        opts.task(jobs.Unhashable(), 1)
+
+
+def test_what_has_run_at_once_is_not_kept(gator: Gator) -> None:
+    class Mailer:
+        def send(self, to: str) -> str:
+            return f"sent to {to}"
+
+    mailer = Mailer()
+    with gator.options(is_async=False) as opts:
+        assert opts.task(mailer.send, to="you").result == "sent to you"
+
+    gone = weakref.ref(mailer)
+    del mailer
+    gc.collect()
+
+    assert gone() is None
 
 
 @pytest.mark.parametrize("way", ["task", "options", "push"])

@@ -51,6 +51,7 @@ UNIMPORTABLE: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (jobs.mailer, ("you",)),
     (jobs.halve, (2,)),
     (jobs.Unhashable().work, ()),
+    (jobs.Unhashable(), ()),
     (" ".join, (["a"],)),
 ]
 

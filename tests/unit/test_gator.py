@@ -1,5 +1,6 @@
 """What the Gator's methods return and raise, and what is in the queue afterwards."""
 
+import json
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from alligator.exceptions import (
 from alligator.gator import gator_from_environment
 from tests.unit import jobs
 from tests.unit.conftest import Clock
-from tests.unit.steps import note_of, payload_of, popped
+from tests.unit.steps import dead_letter, note_of, payload_of, popped
 
 # task, push, len
 
@@ -164,6 +165,39 @@ def test_a_retried_task_joins_the_end_of_the_queue(gator: Gator) -> None:
     popped(gator)
 
     assert [popped(gator).result, popped(gator).result] == ["next", "at last"]
+
+
+def test_every_attempt_is_given_the_arguments_anew(gator: Gator) -> None:
+    with gator.options(retries=2) as opts:
+        opts.task(jobs.use_up, ["a", "b"], options={"c": 1})
+    popped(gator)
+    popped(gator)
+
+    with pytest.raises(ConnectionError, match="used up"):
+        gator.pop()
+
+    assert jobs.seen == [(["a", "b"], {"c": 1})] * 3
+    assert Task.deserialize(dead_letter(gator).body).func_args == (["a", "b"],)
+
+
+def test_a_retry_calls_by_the_name_that_the_payload_has(gator: Gator) -> None:
+    payload = {"task_id": "t1", "retries": 1, "module": "tests.unit.jobs", "callable": "increment"}
+    gator.backend.push(ALL, "t1", json.dumps(payload | {"args": ["no number"]}))
+    assert popped(gator).status == RETRYING
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        gator.pop()
+
+    assert Task.deserialize(dead_letter(gator).body).func is jobs.increment
+
+
+def test_on_error_may_change_what_the_next_attempt_is_given(gator: Gator) -> None:
+    with gator.options(retries=1, on_error=jobs.shorten) as opts:
+        opts.task(jobs.fail, "gone wrong")
+    popped(gator)
+
+    with pytest.raises(ValueError, match=r"^wrong$"):
+        gator.pop()
 
 
 def test_on_error_may_raise_the_retries(gator: Gator) -> None:
@@ -422,7 +456,9 @@ def test_execute_with_on_error_that_raises_the_retries(gator: Gator) -> None:
 # The Gator itself
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "\x00", "x" * (MAX_NAME_BYTES + 1), "\ud800", 7, None])
+@pytest.mark.parametrize(
+    "name", ["", "a\nb", "\x00", "x" * (MAX_NAME_BYTES + 1), "\ud800", 7, None]
+)
 def test_a_queue_name_that_some_store_could_not_carry_is_refused(name: Any) -> None:
     with pytest.raises(InvalidOption, match="queue_name"):
         Gator("locmem://", queue_name=name)

@@ -14,7 +14,7 @@ from alligator.exceptions import (
     UnreadableTask,
 )
 from tests.unit import jobs
-from tests.unit.steps import payload_of, popped
+from tests.unit.steps import import_from, payload_of, popped
 
 
 def made(**changes: Any) -> bytes:
@@ -205,7 +205,7 @@ def test_a_module_that_breaks_while_it_is_imported_is_an_error_of_ours(
 ) -> None:
     folder = tmp_path_factory.mktemp("modules")
     (folder / "breaks_on_import.py").write_text("raise RuntimeError('half deployed')")
-    monkeypatch.syspath_prepend(folder)
+    import_from(folder, monkeypatch)
 
     with pytest.raises(UnknownModuleError, match="RuntimeError: half deployed"):
         Task.deserialize(made(module="breaks_on_import"))

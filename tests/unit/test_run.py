@@ -57,9 +57,7 @@ def test_hooks_see_running_and_then_success() -> None:
 
 
 @pytest.mark.parametrize(("retries", "status"), [(0, FAILED), (1, RETRYING)])
-def test_on_error_sees_the_exception_and_whether_a_retry_follows(
-    retries: int, status: int
-) -> None:
+def test_on_error_sees_the_exception_and_whether_a_retry_follows(retries: int, status: int) -> None:
     task = task_of(
         jobs.fail,
         "gone wrong",

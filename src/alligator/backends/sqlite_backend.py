@@ -56,6 +56,12 @@ WITH RECURSIVE names (name) AS (
 """
 
 
+_DEAD = """
+SELECT queue, letter_id, task_id, body, note, buried_at FROM dead
+WHERE {which} ORDER BY letter_id DESC LIMIT ? OFFSET ?
+"""
+
+
 class Client(Backend):
     """A store in a file.
 
@@ -220,13 +226,11 @@ class Client(Backend):
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
     ) -> list[DeadLetter]:
+        # Two queries, each along an index of its own; one for both would sort them all.
+        which = "queue = ?" if task_id is None else "queue = ? AND task_id = ?"
+        values = (queue_name,) if task_id is None else (queue_name, task_id)
         with self._database.read() as db:
-            rows = db.execute(
-                "SELECT queue, letter_id, task_id, body, note, buried_at FROM dead "
-                "WHERE queue = ? AND task_id = ifnull(?, task_id) "
-                "ORDER BY letter_id DESC LIMIT ? OFFSET ?",
-                (queue_name, task_id, limit, skip),
-            ).fetchall()
+            rows = db.execute(_DEAD.format(which=which), (*values, limit, skip)).fetchall()
         return [DeadLetter(queue, str(letter), *rest) for queue, letter, *rest in rows]
 
     def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:

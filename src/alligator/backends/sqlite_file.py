@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS dead (
     buried_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS dead_by_id ON dead (queue, task_id);
+CREATE INDEX IF NOT EXISTS dead_in_order ON dead (queue);
 CREATE TABLE IF NOT EXISTS records (
     key TEXT PRIMARY KEY,
     value BLOB NOT NULL,

@@ -1,0 +1,163 @@
+"""Long random walks through the states of a few tasks: a store does, step by step, what memory does."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from alligator.backends.base import Ack, Backend, Bury, Message, Release, Reservation, Settlement
+from alligator.backends.locmem_backend import Client as Memory
+from tests.support.stores import FAR_OFF, opened
+
+QUEUES = ["high", "low"]
+TASKS = [f"t{number}" for number in range(8)]
+WORKERS = ["one", "two"]
+STEPS = 400
+
+Both = tuple[Reservation, Reservation]
+
+
+class Walk:
+    """A store and a memory, which are asked the same and have to answer the same.
+
+    Nothing lapses or falls due on the way. Where a delayed task stands that somebody has reserved by its id and
+    given back is not laid down, so that does not happen either.
+    """
+
+    def __init__(self, store: Backend, seed: int) -> None:
+        self.sides: list[Backend] = [Memory("locmem://"), store]
+        self.chance = random.Random(seed)
+        self.held: list[Both] = []  # some of them settled, or recovered: those have to be late
+        self.bodies = 0
+
+    def step(self) -> None:
+        choices = [self.push, self.reserve, self.settle, self.reserve_task, self.cancel]
+        rare = [self.drop, self.recover, self.extend, self.retry, self.purge]
+        self.chance.choice(choices * 4 + rare)()
+        self.same(lambda side: [side.count(name) for name in QUEUES])
+
+    def same(self, ask: Callable[[Backend], object]) -> None:
+        expected, actual = (ask(side) for side in self.sides)
+        assert actual == expected
+
+    def a_queue(self) -> str:
+        return self.chance.choice(QUEUES)
+
+    def a_task(self) -> str:
+        return self.chance.choice(TASKS)
+
+    def a_body(self) -> bytes:
+        self.bodies += 1
+        return b"%d" % self.bodies
+
+    def push(self) -> None:
+        some = self.chance.choices(TASKS, k=self.chance.randrange(1, 5))
+        messages = [Message(name, self.a_body()) for name in some]
+        if self.chance.random() < 0.3:
+            messages.append(Message("delayed", self.a_body(), delay=FAR_OFF))
+        name = self.a_queue()
+        self.same(lambda side: side.push_many(name, messages))
+
+    def reserve(self) -> None:
+        names = self.chance.sample(QUEUES, k=self.chance.randrange(1, 3))
+        worker, limit = self.chance.choice(WORKERS), self.chance.randrange(1, 5)
+        settlements = self.some_settlements()
+        batches = [
+            side.reserve(names, worker, limit=limit, lease=FAR_OFF, settlements=settled)
+            for side, settled in zip(self.sides, settlements, strict=True)
+        ]
+        self.same_late([batch.late for batch in batches], settlements)
+        self.note(*(batch.reservations for batch in batches))
+
+    def reserve_task(self) -> None:
+        name, task_id, worker = self.a_queue(), self.a_task(), self.chance.choice(WORKERS)
+        found = [side.reserve_task(name, task_id, worker, FAR_OFF) for side in self.sides]
+        self.note(*([one] if one else [] for one in found))
+
+    def note(self, expected: list[Reservation], actual: list[Reservation]) -> None:
+        def content(held: Reservation) -> tuple[object, ...]:
+            return held.queue_name, held.task_id, held.body, held.deliveries
+
+        assert [content(held) for held in actual] == [content(held) for held in expected]
+        self.held += zip(expected, actual, strict=True)
+
+    def some_settlements(self) -> list[list[Settlement]]:
+        recent = self.held[-12:]
+        chosen = self.chance.sample(recent, k=min(self.chance.randrange(5), len(recent)))
+        ways = [self.a_way() for _ in chosen]
+        return [
+            [way(both[place]) for way, both in zip(ways, chosen, strict=True)] for place in (0, 1)
+        ]
+
+    def a_way(self) -> Callable[[Reservation], Settlement]:
+        body, lapsed = self.a_body(), self.chance.random() < 0.5
+        ways: list[Callable[[Reservation], Settlement]] = [
+            Ack,
+            lambda held: Release(held, lapsed=lapsed),
+            lambda held: Release(held, body=body),
+            lambda held: Bury(held, f"note {body!r}"),
+        ]
+        return self.chance.choice(ways)
+
+    def settle(self) -> None:
+        settlements = self.some_settlements()
+        late = [side.settle(settled) for side, settled in zip(self.sides, settlements, strict=True)]
+        self.same_late(late, settlements)
+
+    def same_late(self, late: list[list[Settlement]], settlements: list[list[Settlement]]) -> None:
+        expected, actual = (
+            [any(one is other for other in side_late) for one in settled]
+            for side_late, settled in zip(late, settlements, strict=True)
+        )
+        assert actual == expected, settlements[1]
+
+    def extend(self) -> None:
+        sides = [[both[place] for both in self.held] for place in (0, 1)]
+        gone = [side.extend(held, FAR_OFF) for side, held in zip(self.sides, sides, strict=True)]
+        assert [sides[1].index(one) for one in gone[1]] == [sides[0].index(one) for one in gone[0]]
+
+    def recover(self) -> None:
+        worker, started = self.chance.choice(WORKERS), self.chance.sample(TASKS, k=3)
+        self.same(lambda side: side.recover(QUEUES, worker, started))
+
+    def cancel(self) -> None:
+        name, task_id = self.a_queue(), self.chance.choice([*TASKS, "delayed"])
+        self.same(lambda side: side.cancel(name, task_id))
+
+    def drop(self) -> None:
+        name = self.a_queue()
+        for side in self.sides:
+            side.drop_all(name)
+
+    def some_letters(self, name: str) -> list[list[str]]:
+        letters = [side.dead(name, limit=1000) for side in self.sides]
+        expected, actual = (
+            [(letter.task_id, letter.body, letter.note) for letter in side] for side in letters
+        )
+        assert actual == expected
+        chosen = self.chance.sample(range(len(expected)), k=min(3, len(expected)))
+        return [[side[place].letter_id for place in chosen] for side in letters]
+
+    def retry(self) -> None:
+        name = self.a_queue()
+        letters = self.some_letters(name)
+        moved = [
+            side.retry_dead(name, chosen) for side, chosen in zip(self.sides, letters, strict=True)
+        ]
+        assert [letters[1].index(one) for one in moved[1]] == [
+            letters[0].index(one) for one in moved[0]
+        ]
+
+    def purge(self) -> None:
+        name = self.a_queue()
+        letters = self.some_letters(name)
+        for side, chosen in zip(self.sides, letters, strict=True):
+            assert side.purge_dead(name, chosen) == chosen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_store_does_step_by_step_what_memory_does(dsn: str, seed: int) -> None:
+    with opened(dsn) as store:
+        walk = Walk(store, seed)
+        for _ in range(STEPS):
+            walk.step()

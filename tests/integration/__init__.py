@@ -1,0 +1,1 @@
+"""Workers as real processes, with real signals and real deaths."""

@@ -1,0 +1,168 @@
+"""From a DSN to a store: which schemes are known, and what is said of those that are not."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alligator import Gator
+from alligator.backends import base, locmem_backend
+from alligator.backends.loading import BUILT_IN
+from alligator.exceptions import AlligatorException, BackendMissing
+from tests.unit import jobs
+from tests.unit.five_methods import FiveMethods
+from tests.unit.steps import import_from, popped
+
+
+@pytest.mark.parametrize(
+    ("dsn", "hint"),
+    [
+        ("reddis://localhost", "Did you mean 'redis'?"),
+        ("sqlit:///tmp/q.db", "Did you mean 'sqlite'?"),
+        ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
+    ],
+)
+def test_an_unknown_scheme_is_named_with_those_that_are_known(dsn: str, hint: str) -> None:
+    with pytest.raises(BackendMissing) as caught:
+        Gator(dsn)
+
+    message = str(caught.value)
+    assert message.startswith(f"No backend for {dsn.partition(':')[0]!r}. Known: ")
+    for scheme in BUILT_IN:
+        assert scheme in message
+    assert hint in message
+
+
+def test_a_scheme_may_be_written_in_capitals() -> None:
+    assert isinstance(Gator("LOCMEM://").backend, locmem_backend.Client)
+
+
+def test_a_store_without_its_client_library_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    for name in [name for name in sys.modules if name.startswith("alligator.backends.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+
+    with pytest.raises(BackendMissing) as caught:
+        Gator("redis://user:hunter2@localhost:6379/0")
+
+    assert "needs the package 'redis', which is not installed" in str(caught.value)
+    assert "pip install 'alligator[redis]'" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_broken_install_is_not_blamed_on_a_missing_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "alligator.backends.locmem_backend", None)
+
+    with pytest.raises(ModuleNotFoundError, match=r"alligator\.backends\.locmem_backend"):
+        Gator("locmem://")
+
+
+def test_build_backend_returns_a_client_of_the_store() -> None:
+    gator = Gator("locmem://")
+
+    backend = gator.build_backend("locmem://")
+
+    assert isinstance(backend, locmem_backend.Client)
+    assert backend is not gator.backend
+
+
+def test_build_backend_uses_the_gators_own_class() -> None:
+    class Own(locmem_backend.Client):
+        pass
+
+    gator = Gator("own://", backend_class=Own)
+
+    assert type(gator.backend) is Own
+    assert type(gator.build_backend("own://elsewhere")) is Own
+    gator.task(jobs.add, 1, 2)
+    assert popped(gator).result == 3
+
+
+def test_errors_of_a_class_of_ones_own_are_its_own() -> None:
+    def broken(conn_string: str) -> Any:
+        return importlib.import_module("no_such_client_library").Client(conn_string)
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_client_library"):
+        Gator("own://", backend_class=broken)
+
+
+@pytest.mark.parametrize("scheme", sorted(BUILT_IN))
+def test_the_modules_that_existing_code_imports_are_there(scheme: str) -> None:
+    module = importlib.import_module(f"alligator.backends.{scheme}_backend")
+
+    assert issubclass(module.Client, base.Backend)
+
+
+# Stores of other packages
+
+
+def install(folder: Path, scheme: str, target: str, source: str) -> None:
+    """Install a package into a folder: one module, and its entry point."""
+    (folder / "someones_store.py").write_text(source)
+    info = folder / "someones_store-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: someones-store\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[alligator.backends]\n{scheme} = {target}\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import_from(tmp_path, monkeypatch)
+    monkeypatch.delitem(sys.modules, "someones_store", raising=False)
+    return tmp_path
+
+
+def test_a_package_may_register_a_scheme(folder: Path) -> None:
+    source = "from alligator.backends.locmem_backend import Client as Base\nclass Client(Base): ..."
+    install(folder, "theirs", "someones_store:Client", source)
+
+    gator = Gator("theirs://somewhere")
+
+    assert type(gator.backend).__module__ == "someones_store"
+    gator.task(jobs.add, 1, 2)
+    assert popped(gator).result == 3
+    with pytest.raises(BackendMissing, match=r"Known: .*theirs.* Did you mean 'theirs'"):
+        Gator("their://somewhere")
+
+
+def test_a_registered_store_may_have_five_methods_alone(folder: Path) -> None:
+    source = "from tests.unit.five_methods import FiveMethods"
+    install(folder, "theirs", "someones_store:FiveMethods", source)
+
+    gator = Gator("theirs://somewhere")
+
+    gator.task(jobs.add, 1, 2)
+    assert popped(gator).result == 3
+
+
+def test_a_library_that_a_registered_store_lacks_is_no_extra_of_ours(folder: Path) -> None:
+    install(folder, "theirs", "someones_store:Client", "import no_such_client_library")
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_client_library"):
+        Gator("theirs://somewhere")
+
+
+def test_no_package_can_take_the_place_of_a_built_in_store(folder: Path) -> None:
+    install(folder, "locmem", "someones_store:Client", "raise RuntimeError('taken over')")
+
+    assert isinstance(Gator("locmem://").backend, locmem_backend.Client)
+
+
+def test_every_error_here_is_one_of_ours() -> None:
+    assert issubclass(BackendMissing, AlligatorException)
+
+
+def test_a_class_with_the_documented_methods_needs_no_base_class() -> None:
+    gator = Gator("five://", backend_class=FiveMethods)
+
+    assert FiveMethods.__bases__ == (object,)
+    assert not gator.backend.can_lease
+    assert not gator.backend.can_delay
