@@ -7,7 +7,6 @@ import pytest
 
 from alligator import ALL, Gator, Task
 from alligator.backends.base import MAX_NAME_BYTES, Counts
-from alligator.backends.locmem_backend import Client
 from alligator.constants import CANCELED, FAILED, RETRYING, RUNNING, SUCCESS, WAITING
 from alligator.exceptions import (
     InvalidOption,
@@ -15,7 +14,6 @@ from alligator.exceptions import (
     UnknownModuleError,
     UnreadableTask,
 )
-from alligator.gator import gator_from_environment
 from tests.unit import jobs
 from tests.unit.conftest import Clock
 from tests.unit.steps import dead_letter, note_of, payload_of, popped
@@ -512,15 +510,6 @@ def test_each_memory_gator_is_a_store_of_its_own() -> None:
     one.task(jobs.add, 1, 2)
 
     assert (one.len(), other.len()) == (1, 0)
-
-
-def test_the_environment_may_name_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALLIGATOR_CONN", "locmem://")
-    assert isinstance(gator_from_environment().backend, Client)
-
-    monkeypatch.delenv("ALLIGATOR_CONN")
-    with pytest.raises(InvalidOption, match="Set ALLIGATOR_CONN to a DSN"):
-        gator_from_environment()
 
 
 def test_a_refused_task_leaves_no_trace(gator: Gator) -> None:
