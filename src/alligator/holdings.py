@@ -106,7 +106,8 @@ class Holdings:
     def send(self) -> list[Settlement]:
         """Return what is to be settled now; ``sent`` must follow."""
         with self._lock:
-            self._sending, self._finished = self._finished, []
+            # What was sent before and not answered goes out again.
+            self._sending, self._finished = [*self._sending, *self._finished], []
             for held in self._sending:
                 self._set(held, State.SENT)
             return [held.settlement for held in self._sending if held.settlement is not None]

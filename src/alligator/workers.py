@@ -116,6 +116,7 @@ class Worker:
         self._bell = Bell()
         self._leave_by: float | None = None
         self._grace_timer: threading.Timer | None = None
+        self._asked_again = False
         self._runs_here = False
         self._flushed_at = 0.0
 
@@ -163,6 +164,8 @@ class Worker:
                 self._work()
             except Abandoned:
                 self._runs_here = False
+            except (BackendUnavailable, BackendRefused) as err:
+                log.error("Leaving without the store: %s", err)
             self._leave()
         self.stopping()
         self._leave_by = None
@@ -312,10 +315,7 @@ class Worker:
 
     def _sent(self, late: Sequence[Settlement]) -> None:
         for settlement in self._holdings.sent(late):
-            log.warning(
-                "Task %r went to another worker while it ran here: what came of it here is void",
-                settlement.reservation.task_id,
-            )
+            log.warning(_UNCLEAR if self._asked_again else _VOID, settlement.reservation.task_id)
 
     def _leave(self) -> None:
         """Settle what is finished, and give back the rest."""
@@ -343,6 +343,7 @@ class Worker:
             else:
                 if failures:
                     log.warning("The store is back, after %s tries.", failures)
+                self._asked_again = failures > 0
                 return answer
 
     @contextmanager
@@ -395,6 +396,8 @@ class Worker:
 
 
 _LEAVE = (signal.SIGINT, signal.SIGTERM)
+_VOID = "Task %r went to another worker while it ran here: what came of it here is void"
+_UNCLEAR = "Task %r was settled just before the store went away, or went to another worker since"
 
 
 def _say(text: str) -> None:

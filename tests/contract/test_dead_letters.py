@@ -80,6 +80,7 @@ def test_dead_letters_are_listed_in_pages(backend: Backend) -> None:
     assert page(2, 2) == ["t3", "t2"]
     assert page(2, 4) == ["t1"]
     assert page(2, 5) == []
+    assert page(0, 0) == []
     assert page(100, 1) == ["t4", "t3", "t2", "t1"]
 
 

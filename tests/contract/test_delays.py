@@ -76,7 +76,7 @@ def test_a_task_with_a_delay_and_a_moment_waits_for_both(backend: Backend) -> No
 
 
 def test_tasks_come_in_the_order_of_their_times(backend: Backend) -> None:
-    push(backend, "later", delay=0.5)
+    push(backend, "later", delay=0.4)
     push(backend, "sooner", delay=0.1)
 
     assert [take(backend).task_id, take(backend).task_id] == ["sooner", "later"]

@@ -119,6 +119,20 @@ def test_a_thousand_tasks_are_held_and_settled_at_once(backend: Backend) -> None
     assert backend.count(QUEUE) == Counts(waiting=500)
 
 
+def test_a_limit_beyond_all_bounds_loses_nothing(backend: Backend) -> None:
+    names = [f"t{number}" for number in range(9000)]
+    push(backend, *names)
+
+    # A store may hand out fewer than it could.
+    done: list[str] = []
+    while held := take_ready(backend, 100_000):
+        done += ids(held)
+        assert backend.settle([Ack(one) for one in held]) == []
+
+    assert done == names
+    assert backend.count(QUEUE) == Counts()
+
+
 def test_each_hand_out_has_a_token_of_its_own(backend: Backend) -> None:
     tokens: set[str] = set()
     for _ in range(10):
@@ -160,6 +174,16 @@ def test_finished_tasks_are_settled_where_their_queue_is_not_looked_at(backend: 
 
     assert (ids(batch.reservations), batch.late) == (["t2"], [])
     assert backend.count(QUEUE) == Counts()
+
+
+def test_finished_tasks_are_settled_although_no_more_are_wanted(backend: Backend) -> None:
+    push(backend, "t1", "t2")
+    held = take(backend)
+
+    batch = backend.reserve([QUEUE], WORKER, limit=0, settlements=[Ack(held)])
+
+    assert (batch.reservations, batch.late) == ([], [])
+    assert backend.count(QUEUE) == Counts(waiting=1)
 
 
 def test_what_is_released_can_be_handed_out_by_the_same_call(backend: Backend) -> None:

@@ -27,6 +27,13 @@ def scene(dsn: str, tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server for one test, to be killed and started again: it writes each change to disk at once."""
+    with Server.redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
 def lost_scene(own_server: Server, tmp_path: Path) -> Iterator[Scene]:
     """A scene whose store is a server of its own, to be killed."""
     with played(own_server.dsn, tmp_path) as scene:

@@ -172,6 +172,7 @@ def test_status_of_a_store_that_holds_nothing_shows_its_own_queue(dsn: str) -> N
 
 def test_status_shows_the_workers_that_live_and_what_they_take_from(scene: Scene) -> None:
     program = scene.latergator("--workers", "2", "--queue", "mail", "--queue", "all")
+    program.says("starting")  # before that there may be no file yet
     until(lambda: len(told("status", scene.dsn)["workers"]) == 2, "both workers are shown")
 
     status = told("status", scene.dsn)

@@ -66,7 +66,6 @@ def test_no_target(scene: Scene) -> None:
         ("sqlite://", "names no file"),
         ("sqlite:///tmp/x.db?sync=never", "sync=full"),
         ("sqlite:///no/such/folder/x.db", "/no/such/folder/x.db"),
-        ("sqlite:///etc/passwd", "/etc/passwd"),
         ("no_such_module:gator", "no_such_module"),
         ("tests.integration.jobs:no_such_gator", "no_such_gator"),
         ("tests.integration.gators:no_gator", "not a Gator"),
@@ -79,6 +78,12 @@ def test_a_target_that_leads_nowhere(scene: Scene, target: str, what: str) -> No
 
     assert line.startswith("latergator: ")
     assert what in line
+
+
+def test_a_file_that_is_no_database(scene: Scene) -> None:
+    (scene.folder / "queue.db").write_text("no database, but a text of some length\n" * 100)
+
+    assert "is no SQLite file" in told(scene.latergator())
 
 
 def test_a_configured_gator_on_memory(scene: Scene) -> None:

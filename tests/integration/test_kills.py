@@ -18,9 +18,9 @@ from tests.integration.scenes import Program, Scene, kill, until
 
 TASKS = 1000
 LEASE = 2.0
-CHILDREN_TO_KILL = 30
-TREES_TO_KILL = 7
-DEPLOYS = 7
+CHILDREN_TO_KILL = 25
+TREES_TO_KILL = 5
+DEPLOYS = 5
 HELD_ON = LEASE
 """Seconds that a finished task may wait for its settlement; a kill then explains a second run."""
 SEED = int(os.environ.get("KILLS_SEED", random.randrange(1_000_000)))

@@ -4,7 +4,7 @@ import time
 
 from alligator.backends.base import Counts
 from tests.integration import jobs
-from tests.integration.scenes import BEHIND, SHORT, Scene, until
+from tests.integration.scenes import BEHIND, ON_SQLITE, SHORT, Scene, until
 
 
 def test_tasks_of_five_leases_start_once_even_if_they_let_no_thread_run(scene: Scene) -> None:
@@ -21,6 +21,7 @@ def test_tasks_of_five_leases_start_once_even_if_they_let_no_thread_run(scene: S
     assert program.stderr == ""
 
 
+@ON_SQLITE
 def test_a_worker_alone_extends_its_lease_by_a_thread(scene: Scene) -> None:
     scene.push("sleeps", jobs.work, 3)
     for _ in range(2):  # one of them is hungry
@@ -69,6 +70,7 @@ def test_what_a_long_task_holds_up_is_given_back_uncounted(scene: Scene) -> None
     assert scene.deliveries() == dict.fromkeys(BEHIND, 1)
 
 
+@ON_SQLITE
 def test_a_worker_alone_gives_back_what_a_long_task_holds_up(scene: Scene) -> None:
     scene.push_many(*SHORT)
     scene.push_gated("long")
@@ -87,6 +89,7 @@ def test_a_worker_alone_gives_back_what_a_long_task_holds_up(scene: Scene) -> No
     assert busy.stderr == ""
 
 
+@ON_SQLITE
 def test_a_task_that_waits_its_turn_for_long_starts_once(scene: Scene) -> None:
     """Longer than its lease, behind a long task that came with it, and with nobody else to take it."""
     scene.push_many(*SHORT)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alligator.exceptions import InvalidOption
+from alligator.utils import new_id
 
 MAX_NAME_BYTES = 200
 """The longest name of a queue, in UTF-8: what beanstalkd allows for a tube."""
@@ -303,14 +304,14 @@ class Backend(ABC):
 
     def pop(self, queue_name: str) -> bytes | None:
         """Take the first task out for good and return its body; None when none is ready."""
-        for reservation in self.reserve([queue_name], "pop").reservations:
+        for reservation in self.reserve([queue_name], new_id()).reservations:
             self.settle([Ack(reservation)])
             return reservation.body
         return None
 
     def get(self, queue_name: str, task_id: str) -> bytes | None:
         """Take one task out for good, by its id, and return its body; None when no such task is free."""
-        reservation = self.reserve_task(queue_name, task_id, "get")
+        reservation = self.reserve_task(queue_name, task_id, new_id())
         if reservation is None:
             return None
         self.settle([Ack(reservation)])

@@ -85,21 +85,28 @@ class Client(Backend):
     ) -> Batch:
         until = time.monotonic() + wait
         batch = Batch()
-        while True:
-            soon = math.inf
-            for queue_name in queue_names:
-                room = limit - len(batch.reservations)
-                if room:
-                    soon = min(
-                        soon, self._reserve(batch, queue_name, worker, room, lease, settlements)
-                    )
-                    settlements = ()
-            left = min(until - time.monotonic(), soon, MAX_BLOCK)
-            if batch.reservations or (left <= 0 and until <= time.monotonic()):
+        has_answered = False
+        wakes = [_prefix(name) + "wake" for name in queue_names]
+        try:
+            while True:
+                soon = math.inf
+                for queue_name in queue_names:
+                    room = limit - len(batch.reservations)
+                    if room:
+                        more = self._reserve(batch, queue_name, worker, room, lease, settlements)
+                        soon = min(soon, more)
+                        settlements, has_answered = (), True
+                left = min(until - time.monotonic(), soon, MAX_BLOCK)
+                if batch.reservations or (left <= 0 and until <= time.monotonic()):
+                    return batch
+                if self._server.block(wakes, max(left, 0.001), self._bell):
+                    return batch
+        except BackendUnavailable:
+            if (
+                has_answered
+            ):  # what was handed out and settled by then must not be lost; the next call will tell
                 return batch
-            wakes = [_prefix(name) + "wake" for name in queue_names]
-            if self._server.block(wakes, max(left, 0.001), self._bell):
-                return batch
+            raise
 
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0

@@ -60,6 +60,7 @@ class Server:
                 socket_connect_timeout=SOCKET_TIMEOUT,
                 socket_keepalive=True,
             )
+            self._redis.connection_pool.make_connection()  # says what is wrong with the options
         except (ValueError, TypeError) as err:
             # The text may quote a part of the DSN that is a part of the password.
             why = type(err).__name__ if "@" in dsn.url else err

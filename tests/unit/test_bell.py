@@ -1,0 +1,23 @@
+"""The bell that wakes those who wait in a process."""
+
+from alligator.bell import Bell
+
+
+def test_an_interrupt_is_not_lost_behind_any_number_of_rings() -> None:
+    bell = Bell()
+    for _ in range(70_000):  # more than a pipe holds
+        bell.ring()
+
+    bell.interrupt()
+
+    assert any(bell.wait(0.0) for _ in range(200))
+    bell.close()
+
+
+def test_a_ring_ends_one_wait_and_interrupts_none() -> None:
+    bell = Bell()
+    bell.ring()
+
+    assert not bell.wait(60.0)
+    assert not bell.wait(0.0)
+    bell.close()
