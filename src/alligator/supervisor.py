@@ -50,7 +50,7 @@ class _Dead:
     worker: str
     done: list[Ack]
     started: list[str]
-    until: float
+    recover_at: float = 0.0
     is_recovered: bool = False
 
 
@@ -73,7 +73,7 @@ class Supervisor:
     ) -> None:
         self._backend = backend
         self._settings = settings
-        self._count = count
+        self._wanted = count
         self._on_look = on_look
         self._keeper = Keeper(backend, settings.lease)
         self._bell = Bell()
@@ -81,6 +81,7 @@ class Supervisor:
         self._dead: list[_Dead] = []
         self._tally = Tally()
         self._signals = 0
+        self._kill_at: float | None = None
         self._failed_starts = 0
         self._start_at = 0.0
         self._announce_at = 0.0
@@ -93,28 +94,29 @@ class Supervisor:
     def run(self) -> None:
         """Work until told to leave, or in a burst until nothing is left."""
         with self._heeding_signals():
-            wanted = self._count
-            kill_at = float("inf")
-            while wanted > 0 or self._children:
-                if self._signals and kill_at == float("inf"):
-                    wanted, kill_at = 0, time.monotonic() + self._settings.grace
-                    self._tell_to_leave()
-                if self._signals > 1 or time.monotonic() > kill_at:
-                    self._kill()
-                wanted -= self._bury_the_dead()
-                self._start(wanted)
-                self._keeper.tick([child.board for child in self._children])
-                self._recover()
-                self._announce()
-                self._on_look(self.tally)
+            while self._look():
                 self._bell.wait(TICK)
-            self._recover()
-            self._on_look(self.tally)
 
-    def _start(self, wanted: int) -> None:
+    def _look(self) -> bool:
+        """Do what is due. Returns whether there is anything left to wait for."""
+        if self._signals and self._kill_at is None:
+            self._wanted, self._kill_at = 0, time.monotonic() + self._settings.grace
+            self._tell_to_leave()
+        if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
+            self._kill()
+        self._wanted -= self._bury_the_dead()
+        self._start()
+        self._keeper.tick([child.board for child in self._children])
+        self._recover()
+        self._announce()
+        self._on_look(self.tally)
+        return self._wanted > 0 or bool(self._children)
+
+    def _start(self) -> None:
         """Start the processes that are missing, slower if they die as soon as they are started."""
-        while len(self._children) < min(wanted, self._count) and time.monotonic() >= self._start_at:
+        while len(self._children) < self._wanted and time.monotonic() >= self._start_at:
             self._children.append(_start_child(self._settings))
+            self._announce_at = 0.0
             if self._failed_starts:
                 wait = retries.backoff(self._failed_starts, base=0.5, cap=30.0)
                 self._start_at = time.monotonic() + wait
@@ -150,7 +152,6 @@ class Supervisor:
                 child.presence.worker,
                 [Ack(task.reservation) for task in posted if task.state == State.DONE],
                 [task.reservation.task_id for task in posted if self._counts(task)],
-                time.monotonic() + LATE_RESERVE,
             )
         )
 
@@ -160,21 +161,18 @@ class Supervisor:
 
     def _recover(self) -> None:
         """Give back what dead processes held; again a moment later, for what they asked last."""
-        for dead in list(self._dead):
-            if dead.is_recovered and time.monotonic() < dead.until:
-                continue
+        for dead in [dead for dead in self._dead if time.monotonic() >= dead.recover_at]:
+            dead.recover_at = time.monotonic() + LATE_RESERVE
             try:
                 self._backend.settle(dead.done)
                 self._backend.recover(self._settings.queues, dead.worker, dead.started)
                 registry.withdraw(self._backend, dead.worker)
             except AlligatorException as err:
-                if not dead.is_recovered:
-                    log.warning("Cannot give back what a dead process held, trying on: %s", err)
-                dead.until = time.monotonic() + LATE_RESERVE
-            else:
-                if time.monotonic() >= dead.until:
-                    self._dead.remove(dead)
-            dead.is_recovered = True
+                log.warning("Cannot give back what a dead process held, trying on: %s", err)
+                continue
+            if dead.is_recovered:
+                self._dead.remove(dead)
+            dead.is_recovered, dead.done, dead.started = True, [], []
 
     def _announce(self) -> None:
         now = time.monotonic()
@@ -204,6 +202,9 @@ class Supervisor:
     def _heeding_signals(self) -> Generator[None]:
         def leave(number: int, frame: FrameType | None) -> None:
             self._signals += 1
+            if self._signals > 1:  # now, even while a call to the store is waiting
+                for child in self._children:
+                    child.process.kill()
             self._bell.ring()
 
         def look(number: int, frame: FrameType | None) -> None:

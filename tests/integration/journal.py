@@ -38,9 +38,10 @@ class Journal:
     def entries(self, kind: str | None = None, name: str | None = None) -> list[Entry]:
         """Return what was noted so far, in order; of one kind or name if so asked."""
         try:
-            lines = Path(self.path).read_text().splitlines()
+            text = Path(self.path).read_text()
         except FileNotFoundError:
             return []
+        lines = text[: text.rfind("\n") + 1].splitlines()  # of the last, there may be half so far
         fields = [line.split() for line in lines]
         entries = [Entry(kind, name, int(pid), float(at)) for kind, name, pid, at in fields]
         return [one for one in entries if kind in (None, one.kind) and name in (None, one.name)]

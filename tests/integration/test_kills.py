@@ -210,6 +210,7 @@ def wait_for_work(scene: Scene, program: Program) -> None:
 
 def work_a_while(scene: Scene, program: Program, rng: random.Random) -> None:
     """Let a latergator work until a moment that nobody can foresee: mostly after its first task."""
+    until(lambda: program.children, "it has started a process")  # by then it heeds signals
     if rng.random() < 0.8:
         wait_for_work(scene, program)
     pause(scene, rng.uniform(0.0, 0.4))
