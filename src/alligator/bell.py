@@ -3,8 +3,6 @@
 import os
 import select
 
-_RING, _INTERRUPT = b"r", b"i"
-
 
 class Bell:
     """A pipe to wait on. Unlike a Condition, it may be rung from a signal handler that interrupts its wait."""
@@ -12,17 +10,22 @@ class Bell:
     def __init__(self) -> None:
         self._pid = 0
         self._ends = (-1, -1)
+        self._is_interrupted = False
 
     def __del__(self) -> None:
         self.close()
 
     def ring(self) -> None:
         """Wake up one who waits; without one, the next wait ends at once."""
-        self._write(_RING)
+        try:
+            os.write(self._open()[1], b"r")
+        except BlockingIOError:  # full of rings nobody waited for: the next wait ends anyway
+            pass
 
     def interrupt(self) -> None:
         """Make one who waits, or the next to wait, give up waiting."""
-        self._write(_INTERRUPT)
+        self._is_interrupted = True
+        self.ring()
 
     def wait(self, timeout: float, *others: int) -> bool:
         """Wait for a ring, an interruption or something to read on ``others`` (file descriptors).
@@ -34,12 +37,13 @@ class Bell:
         for file in (reader, *others):
             poll.register(file, select.POLLIN)
         ready = poll.poll(max(0.0, timeout) * 1000)
-        if not any(file == reader for file, _ in ready):
-            return False
-        try:
-            return _INTERRUPT in os.read(reader, 512)
-        except BlockingIOError:  # another thread was faster
-            return False
+        if any(file == reader for file, _ in ready):
+            try:
+                os.read(reader, 65536)
+            except BlockingIOError:  # another thread was faster
+                pass
+        interrupted, self._is_interrupted = self._is_interrupted, False
+        return interrupted
 
     def close(self) -> None:
         """Close the pipe; the next use opens another."""
@@ -47,12 +51,6 @@ class Bell:
             for end in self._ends:
                 os.close(end)
         self._pid = 0
-
-    def _write(self, byte: bytes) -> None:
-        try:
-            os.write(self._open()[1], byte)
-        except BlockingIOError:  # full of rings nobody waited for
-            pass
 
     def _open(self) -> tuple[int, int]:
         if self._pid != os.getpid():  # never opened, or by the process that forked this one

@@ -274,6 +274,23 @@ def test_tasks_not_started_before_a_long_sleep_are_not_run_twice(scene: Scene) -
     assert scene.journal.entries("finish", "first")[-1].pid == stale.pid
 
 
+@pytest.mark.parametrize("dsn", ["redis"], indirect=True)
+def test_a_wake_up_that_a_frozen_worker_got_is_made_good(scene: Scene) -> None:
+    """The server wakes who has waited longest, and cannot know that it stands still."""
+    frozen = scene.latergator()
+    frozen.says("starting")
+    scene.push("t1")
+    scene.finished("t1")
+    until(lambda: scene.counts == Counts(), "the frozen one waits")
+    other = scene.latergator()
+    other.says("starting")
+    scene.freeze(frozen)
+
+    scene.push("t2")
+
+    assert scene.started("t2", within=10).pid in other.children  # 5 s: it looks by itself
+
+
 # Told to leave.
 
 

@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,9 @@ def test_no_target(scene: Scene) -> None:
         ("kafka://localhost", "redis, sqlite"),
         ("locmem://", "memory of another process"),
         ("redis://localhost:port/0", "no Redis DSN"),
+        ("redis://localhost:99999/0", "no Redis DSN"),
+        ("redis://.example/0", "no Redis DSN"),
+        ("redis://localhost/0?no_such_option=1", "no_such_option"),
         ("sqlite://", "names no file"),
         ("sqlite:///tmp/x.db?sync=never", "sync=full"),
         ("sqlite:///no/such/folder/x.db", "/no/such/folder/x.db"),
@@ -98,6 +103,44 @@ def test_an_unreachable_server(scene: Scene) -> None:
     line = told(scene.latergator(target=f"redis://127.0.0.1:{port}/0"))
 
     assert f"redis://127.0.0.1:{port}/0 does not answer" in line
+
+
+def test_a_server_of_another_kind(scene: Scene) -> None:
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        line = told(scene.latergator(target=f"redis://127.0.0.1:{port}/0"))
+
+    assert f"redis://127.0.0.1:{port}/0" in line
+
+
+def test_a_server_that_hangs_up(scene: Scene) -> None:
+    with answering(b"") as port:
+        line = told(scene.latergator(target=f"redis://127.0.0.1:{port}/0"))
+
+    assert f"redis://127.0.0.1:{port}/0 does not answer" in line
+
+
+@contextmanager
+def answering(answer: bytes) -> Generator[int]:
+    """A server that says one thing to everybody, and hangs up; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:  # it was shut down
+                    return
+                with connection:
+                    connection.recv(1)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_a_client_library_that_is_not_installed(scene: Scene, tmp_path: Path) -> None:

@@ -280,6 +280,16 @@ def test_output_that_nobody_reads_stops_nothing(scene: Scene) -> None:
     until(lambda: scene.counts == Counts(), "the queue is empty")
 
 
+@ON_SQLITE
+def test_the_summary_may_find_nobody_to_read_it(scene: Scene) -> None:
+    scene.push("t1")
+
+    shell = scene.shell("{{ {latergator} --burst --progress; echo status $? >&2; }} | true")
+
+    assert shell.wait() == 0
+    assert shell.stderr == "status 0\n"
+
+
 @pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_output_stops_nothing(scene: Scene, closed: str) -> None:
     """As daemons start programs. What is opened next gets the numbers of what is closed."""
@@ -303,4 +313,19 @@ def test_a_terminal_that_hangs_up_tells_it_to_leave(scene: Scene) -> None:
 
     program.signal(signal.SIGHUP)
 
+    assert program.wait() == 0
+
+
+@ON_SQLITE
+def test_nohup_lets_it_outlive_its_terminal(scene: Scene) -> None:
+    program = scene.shell("trap '' HUP; exec {latergator}")
+    program.says("starting")
+
+    for number in range(3):
+        program.signal(signal.SIGHUP)
+        scene.push(f"t{number}")
+        scene.finished(f"t{number}")
+
+    assert "leaving" not in program.stdout
+    program.signal(signal.SIGTERM)
     assert program.wait() == 0

@@ -231,7 +231,8 @@ class Backend(ABC):
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
         """Let leases end ``lease`` seconds from now. Returns the reservations that are held no more.
 
-        Those, and only those, named here: a task whose reserve reply never arrived must lapse.
+        Only hand-outs that are named here: one whose reserve reply never arrived must lapse. Where a batch has
+        one lease, to name one of its tasks extends it for all.
         """
 
     @abstractmethod
@@ -257,7 +258,7 @@ class Backend(ABC):
 
     @abstractmethod
     def queues(self) -> list[str]:
-        """Return the names of the queues that have been used, sorted."""
+        """Return the names of the queues that hold tasks or dead letters, sorted; others may be among them."""
 
     @abstractmethod
     def dead(

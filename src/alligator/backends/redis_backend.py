@@ -29,6 +29,8 @@ from alligator.exceptions import BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most. A wake-up sent to a worker just killed is lost: others look by themselves."""
+MOST = 1000
+"""Tasks to hand out at once: a script can pass some thousands of values to a command, not more."""
 PUSH_AT_ONCE = 1000
 """Tasks a script: it holds up the server for about 5 ms. Round trips stay one: they go out together."""
 REGISTER_EVERY = 60.0
@@ -83,6 +85,9 @@ class Client(Backend):
         nap: float = 0.1,
         settlements: Sequence[Settlement] = (),
     ) -> Batch:
+        if limit <= 0 or not queue_names:
+            return Batch(late=self.settle(settlements))
+        limit = min(limit, MOST)
         until = time.monotonic() + wait
         batch = Batch()
         has_answered = False
@@ -157,6 +162,8 @@ class Client(Backend):
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
     ) -> list[DeadLetter]:
+        if limit <= 0:
+            return []
         which = () if task_id is None else (task_id,)
         reply = self._server.run([self._call(scripts.DEAD, queue_name, skip, limit, *which)])[0]
         return [

@@ -113,8 +113,8 @@ for _, old in ipairs(lapsed) do
   give_back(old, function() return true end)
 end
 
-local first = redis.call('ZPOPMIN', q .. 'waiting', limit)
-if #first == 0 then
+-- The microseconds until something becomes ready by itself; -1 if nothing will.
+local function until_next()
   local soon = -1
   for _, name in ipairs({'delayed', 'leases'}) do
     local score = redis.call('ZRANGE', q .. name, 0, 0, 'WITHSCORES')[2]
@@ -122,7 +122,12 @@ if #first == 0 then
       soon = math.max(0, score - moment)
     end
   end
-  return {{}, {}, {}, soon}
+  return soon
+end
+
+local first = redis.call('ZPOPMIN', q .. 'waiting', limit)
+if #first == 0 then
+  return {{}, {}, {}, until_next()}
 end
 
 local ids = {}
@@ -131,7 +136,9 @@ for i = 1, #first, 2 do
 end
 redis.call('HSET', q .. 'held:' .. token, unpack(first))
 redis.call('ZADD', q .. 'leases', moment + lease, token)
-if #ids == tonumber(limit) and redis.call('EXISTS', q .. 'waiting') == 1 then
+-- This worker is busy from here on: if there is more, or will be before the others look by themselves,
+-- another one has to see to it.
+if redis.call('EXISTS', q .. 'waiting') == 1 or until_next() < 5000000 then
   wake()
 end
 local lapses = {}
