@@ -120,7 +120,7 @@ def latency(gator: Gator, samples: int = 200) -> tuple[float, float]:
                 gator.task(jobs.stamp, str(journal), time.time())
                 while journal.read_text().count("\n") <= number:
                     time.sleep(0.001)
-                time.sleep(0.01)  # so that the worker is idle again
+                time.sleep(0.05)  # so that the worker is idle again
         finally:
             worker.terminate()
             worker.wait()

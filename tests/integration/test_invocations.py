@@ -255,7 +255,6 @@ def test_no_password_is_shown_by_workers_at_work(tmp_path: Path, locked_server: 
         locked_server.kill()
         program.says("does not answer")
         locked_server.start()
-        program.says("The store is back")
         scene.push("t2")
         scene.finished("t2")
         scene.open("t1")

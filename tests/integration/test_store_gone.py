@@ -34,10 +34,10 @@ def test_an_idle_worker_says_once_that_its_store_is_gone_and_goes_on(
     program.says(GONE)
     until(lambda: silent_since(program, 3), "it does not say more")
     own_server.start()
-
-    program.says("The store is back")
     lost_scene.push("t2")
+
     lost_scene.finished("t2", within=5)
+    program.says("The store is back")
     assert program.stderr.count(GONE) == 1
     assert program.stderr.count("The store is back") == 1
     assert len(program.stderr.splitlines()) == 2
@@ -145,6 +145,7 @@ def test_a_child_killed_while_the_store_is_away_is_recovered_afterwards(
 
     kill(first.pid)
     program.says("Cannot give back")
+    until(lambda: silent_since(program, 2.5), "it does not say more")
     own_server.start()
 
     lost_scene.open("t1")

@@ -31,12 +31,19 @@ else:
         flock(file, LOCK_UN if release else LOCK_EX)
 
 
+APPLICATION = 0x416C6C69
+"""Marks a SQLite file as ours: "Alli", in its application_id."""
+SCHEMA_VERSION = 1
+"""Of the tables below, in the file's user_version."""
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for a writer outside Alligator, such as a person's sqlite3."""
 
-_SCHEMA = """
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {SCHEMA_VERSION};
 -- A task waits if it has neither a token nor a time, is delayed if it has a time, held if it has a token.
-CREATE TABLE IF NOT EXISTS tasks (
+CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY,      -- the order in its queue
     queue TEXT NOT NULL,
     task_id TEXT NOT NULL,
@@ -45,17 +52,17 @@ CREATE TABLE IF NOT EXISTS tasks (
     token TEXT,
     lapses INTEGER NOT NULL DEFAULT 0
 );
-CREATE UNIQUE INDEX IF NOT EXISTS tasks_by_id ON tasks (queue, task_id);
-CREATE INDEX IF NOT EXISTS tasks_waiting ON tasks (queue) WHERE token IS NULL AND due_at IS NULL;
-CREATE INDEX IF NOT EXISTS tasks_delayed ON tasks (queue, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_held ON tasks (token) WHERE token IS NOT NULL;
+CREATE UNIQUE INDEX tasks_by_id ON tasks (queue, task_id);
+CREATE INDEX tasks_waiting ON tasks (queue) WHERE token IS NULL AND due_at IS NULL;
+CREATE INDEX tasks_delayed ON tasks (queue, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX tasks_held ON tasks (token) WHERE token IS NOT NULL;
 -- One row a hand-out, not a task: to extend it is one update, however many tasks it holds.
-CREATE TABLE IF NOT EXISTS leases (
+CREATE TABLE leases (
     token TEXT PRIMARY KEY,
     worker TEXT NOT NULL,
     lapses_at REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead (
+CREATE TABLE dead (
     letter_id INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
     task_id TEXT NOT NULL,
@@ -63,14 +70,15 @@ CREATE TABLE IF NOT EXISTS dead (
     note TEXT NOT NULL,
     buried_at REAL NOT NULL
 );
-CREATE INDEX IF NOT EXISTS dead_by_id ON dead (queue, task_id);
-CREATE INDEX IF NOT EXISTS dead_in_order ON dead (queue);
-CREATE TABLE IF NOT EXISTS records (
+CREATE INDEX dead_by_id ON dead (queue, task_id);
+CREATE INDEX dead_in_order ON dead (queue);
+CREATE TABLE records (
     key TEXT PRIMARY KEY,
     value BLOB NOT NULL,
     expires_at REAL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_expiring ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX records_expiring ON records (expires_at) WHERE expires_at IS NOT NULL;
+COMMIT;
 """
 
 
@@ -141,15 +149,40 @@ class _File:
     def __init__(self, path: Path, sync: str) -> None:
         self.pid = os.getpid()
         self.path = path
-        self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
         self.db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
+        is_new = self._is_new()  # before anything is made beside a file that is not ours
+        self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
         with self.locked():  # two that make the tables at once would meet a busy file
-            self.db.execute("PRAGMA journal_mode = WAL")
-            self.db.execute(f"PRAGMA synchronous = {sync}")
-            self.db.executescript(_SCHEMA)
+            if is_new and self._is_new():
+                self.db.execute("PRAGMA journal_mode = WAL")
+                self.db.executescript(_SCHEMA)  # in one step: nobody sees it half made
+        self.db.execute(f"PRAGMA synchronous = {sync}")
         self.identity = _identity(path)
+
+    def _is_new(self) -> bool:
+        """Whether the file has no tables yet.
+
+        Raises:
+            BackendRefused: It is not Alligator's, or of another version.
+        """
+        self.db.execute("BEGIN")  # so that all three tell of the same moment
+        [application] = self.db.execute("PRAGMA application_id").fetchone()
+        [version] = self.db.execute("PRAGMA user_version").fetchone()
+        has_tables = self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        self.db.execute("COMMIT")
+        if (application, version) == (APPLICATION, SCHEMA_VERSION):
+            return False
+        if application == APPLICATION:
+            raise BackendRefused(
+                f"{self.path} is of another version of Alligator (schema {version}, here {SCHEMA_VERSION})."
+            )
+        if has_tables:
+            raise BackendRefused(
+                f"{self.path} is another program's database. Name a file of its own."
+            )
+        return True
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -169,7 +202,9 @@ class _File:
         return self.pid == os.getpid() and self.identity == _identity(self.path)
 
     def __del__(self) -> None:
-        if not hasattr(self, "db"):
+        if not hasattr(self, "lock"):
+            if hasattr(self, "db"):
+                self.db.close()
             return
         if self.pid == os.getpid():
             self.db.close()

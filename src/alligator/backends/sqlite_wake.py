@@ -1,0 +1,72 @@
+"""Waking other processes that wait on a SQLite file: by a named pipe beside it.
+
+SQLite itself can only be asked again and again whether anything has changed: often, which costs, or seldom,
+which is late. Who pushes writes a byte into the pipe, and who waits is woken by the kernel. Where a filesystem
+has no named pipes, asking remains.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+
+class Wake:
+    """The named pipe ``<file>-wake``.
+
+    Args:
+        path: The SQLite file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(f"{path}-wake")
+        self._pipe = -1
+        self._lock = threading.Lock()
+        self._is_possible = hasattr(os, "mkfifo")
+
+    def __del__(self) -> None:
+        self.close()
+
+    def ring(self) -> None:
+        """Wake up whoever waits; without anyone, the next to wait."""
+        if self.files():
+            try:
+                os.write(self._pipe, b"r")
+            except BlockingIOError:  # full of rings nobody waited for: whoever waits next is woken
+                pass
+
+    def files(self) -> tuple[int, ...]:
+        """Return the descriptor to wait on; none where there are no named pipes."""
+        if self._pipe < 0 and self._is_possible:
+            with self._lock:
+                self._open()
+        return (self._pipe,) if self._pipe >= 0 else ()
+
+    def clear(self) -> None:
+        """Take out what rang. To be called before a look: what rings after it, the next wait meets."""
+        if self.files():
+            try:
+                os.read(self._pipe, 65536)
+            except BlockingIOError:
+                pass
+
+    def _open(self) -> None:
+        if self._pipe >= 0:  # another thread was faster
+            return
+        try:
+            os.mkfifo(self._path, 0o666)
+        except FileExistsError:
+            pass
+        except OSError:
+            self._is_possible = False
+            return
+        try:
+            # For reading too, though a writer only writes: else opening needs somebody at the other end.
+            self._pipe = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        except OSError:  # of another user, perhaps
+            self._is_possible = False
+
+    def close(self) -> None:
+        """Close the pipe; the next use opens it again."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
