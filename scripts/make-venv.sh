@@ -21,7 +21,11 @@ find_python() {
     done
 }
 
-set -- ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3
+if [ -n "${PYTHON:-}" ]; then
+    set -- "$PYTHON"  # asked for by name: no other will do
+else
+    set -- python3.11 python3.12 python3.13 python3
+fi
 find_python "$@"
 if [ -z "$python" ] && [ -n "$without_venv" ] && sh "$here/apt-install.sh" python3-venv; then
     find_python "$@"

@@ -10,7 +10,7 @@ from alligator.backends.base import Ack, Backend, Bury, Release, Reservation, Se
 from alligator.exceptions import TaskFailed
 from alligator.tasks import Abandoned, Task
 
-log = logging.getLogger("alligator.worker")
+log = logging.getLogger("alligator.task")
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that a dead letter keeps: its end, where the error is."""
@@ -46,7 +46,7 @@ def attempt(
             f"Handed out {deliveries - 1} times, and no worker lived to tell the outcome"
         )
         log.error("Task %r is buried as poison: %s", task_id, error)
-        return Attempt(Bury(reservation, _note("poison", error)), error=error)
+        return Attempt(Bury(reservation, note("poison", error)), error=error)
     try:
         task = task_class.deserialize(reservation.body)
     except Abandoned:
@@ -85,17 +85,16 @@ def as_bytes(data: str | bytes) -> bytes:
 def _failed(reservation: Reservation, task: Task, err: BaseException) -> Attempt:
     try:
         again = task.serialize() if take_retry(task) else None
-    except (
-        Exception
-    ) as unserializable:  # a hook has put something into the task that cannot be queued
+    except Exception as unserializable:
+        # A hook has put something into the task that cannot be queued.
         log.error("Task %r cannot be tried again: %s", reservation.task_id, unserializable)
         task.to_failed()
         again = None
     if again is not None:
-        log.warning("Task %r failed, retries left: %s", reservation.task_id, task.retries + 1)
+        log.warning("Task %r failed, to be tried again: %r", reservation.task_id, err)
         return Attempt(Release(reservation, body=as_bytes(again)), task, err)
     log.error("Task %r failed", reservation.task_id, exc_info=err)
-    return Attempt(Bury(reservation, _note("failed", err)), task, err)
+    return Attempt(Bury(reservation, note("failed", err)), task, err)
 
 
 def _unreadable(
@@ -104,15 +103,15 @@ def _unreadable(
     wait = retries.wait_for_code(reservation.deliveries, base=code_wait, limit=max_deliveries)
     if wait is None:
         log.error("Task %r cannot be read or imported: buried", reservation.task_id, exc_info=err)
-        return Attempt(Bury(reservation, _note("unreadable", err)), error=err)
+        return Attempt(Bury(reservation, note("unreadable", err)), error=err)
     log.warning(
         "Task %r cannot be read or imported, next try in %s s: %s", reservation.task_id, wait, err
     )
     return Attempt(Release(reservation, delay=wait, lapsed=True), error=err)
 
 
-def _note(reason: str, err: BaseException) -> str:
-    """Return what a dead letter tells, as JSON. No local variables: they may hold secrets."""
+def note(reason: str, err: BaseException) -> str:
+    """Return what a dead letter tells, as JSON: no local variables, for they may hold secrets."""
     return payloads.encode(
         {
             "reason": reason,

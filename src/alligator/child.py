@@ -12,13 +12,14 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
 from alligator.board import Board, End
 from alligator.keeper import TICK, Keeper
 from alligator.targets import found_here, gator_at
+from alligator.utils import take_default
 from alligator.workers import Worker
 
 STOP = b"s"
@@ -30,7 +31,7 @@ log = logging.getLogger("alligator.child")
 class Settings:
     """What a worker process is told."""
 
-    target: str
+    target: str = field(repr=False)
     worker_id: str
     queues: list[str]
     max_tasks: int
@@ -40,7 +41,9 @@ class Settings:
     grace: float
     nap: float
     level: int
-    """Of logging: DEBUG also prints results, WARNING and above print no more than problems."""
+    """Of logging: DEBUG also prints results, WARNING prints no more than problems."""
+    tells_failures: bool = True
+    """Whether to log each task that fails."""
 
     def line(self) -> bytes:
         """Return them as a line for the pipe."""
@@ -69,6 +72,8 @@ def main(control: int, board_file: int) -> None:
     """Work until told to leave."""
     settings = Settings(**json.loads(_read_line(control)))
     set_up_output(settings.level)
+    if not settings.tells_failures:
+        logging.getLogger("alligator.task").setLevel(logging.CRITICAL)
     found_here()
     board = Board(mmap.mmap(board_file, Board.size()))
     for inherited in (control, board_file):
@@ -127,9 +132,13 @@ def _leave_at_signal(worker: Worker) -> None:
     A handler that does nothing would do for what the parent sends; to ignore the signals would not: what a task
     starts would inherit that.
     """
+    pid = os.getpid()
 
     def leave(number: int, frame: FrameType | None) -> None:
-        worker.stop()
+        if os.getpid() == pid:
+            worker.stop()
+        else:
+            take_default(number)
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)

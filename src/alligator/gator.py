@@ -1,6 +1,8 @@
 """The front door: queue a task, run one now, cancel one."""
 
 import logging
+import os
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +11,7 @@ from alligator import signatures
 from alligator.attempts import Attempt, as_bytes, attempt, deliveries_of, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
+    MAX_ID_BYTES,
     MAX_NAME_BYTES,
     Backend,
     Message,
@@ -119,6 +122,10 @@ class Gator:
         """
         if not callable(func):
             raise InvalidArguments(f"A task calls a function; {func!r} cannot be called.")
+        if task.depends_on:
+            raise InvalidOption(
+                "depends_on is not available yet. Queue the next task from on_success."
+            )
         task.to_call(func, *args, **kwargs)
         signatures.check_arguments(func, args, kwargs)
         if not task.is_async:
@@ -216,10 +223,6 @@ class Gator:
             for call in (func, task.on_start, task.on_success, task.on_error):
                 if call is not None:
                     signatures.check_other_process(call)
-        if task.depends_on:
-            raise InvalidOption(
-                "depends_on is not available yet. Queue the next task from on_success."
-            )
         if (task.delay_by or task.due_at) and not self.backend.can_delay:
             raise InvalidOption(
                 f"The store {self.dsn} cannot delay a task: leave out delay_by and delay_until, or use "
@@ -227,10 +230,13 @@ class Gator:
             )
 
     def _queue(self, task: Task, body: bytes) -> None:
-        if task.delay_by or task.due_at:
+        if task.delay_by or task.due_at > time.time():
             task.to_delayed()
         else:
             task.to_waiting()
+        check_name(
+            "task_id", task.task_id, MAX_ID_BYTES
+        )  # a hook or a caller may have set it since
         message = Message(task.task_id, body, task.delay_by, task.due_at)
         self.backend.push_many(self.queue_name, [message])
 
@@ -244,13 +250,16 @@ class Gator:
         return True
 
     def _run(self, reservation: Reservation) -> Task | None:
+        pid = os.getpid()
         with keeping(self.backend, reservation):
             outcome = attempt(
                 reservation, self.task_class, max_deliveries=deliveries_of(self.backend)
             )
-        if isinstance(
-            outcome.error, KeyboardInterrupt
-        ):  # the person waiting stops waiting: no failure
+        if os.getpid() != pid:
+            # The task has forked, and this is the copy.
+            os._exit(0 if outcome.error is None else 1)
+        if isinstance(outcome.error, KeyboardInterrupt):
+            # The person who waited stops waiting: no failure.
             outcome = Attempt(Release(reservation), error=outcome.error)
         if self.backend.settle([outcome.settlement]):
             log.warning(

@@ -40,7 +40,7 @@ class Holdings:
     @property
     def room(self) -> int:
         """How many more tasks fit."""
-        return self._capacity - len(self._held)
+        return self._capacity - sum(held.state != State.SENT for held in self._held)
 
     @property
     def todo(self) -> int:
@@ -55,7 +55,10 @@ class Holdings:
     @property
     def next_is_suspect(self) -> bool:
         """Whether the next task to start may have killed a worker before."""
-        return bool(self._todo) and self._todo[0].reservation.deliveries > 1
+        with self._lock:
+            while self._todo and self._is_taken(self._todo[0]):
+                self._give_up(self._todo.popleft())
+            return bool(self._todo) and self._todo[0].reservation.deliveries > 1
 
     @property
     def is_busy(self) -> bool:
@@ -77,12 +80,18 @@ class Holdings:
                 # First say so, then look at the mark: the keeper marks, and looks again later. So one of
                 # the two always sees the other.
                 self._set(held, State.STARTED)
-                if self.board.mark_of(held.place) not in (Mark.GIVE_BACK, Mark.GONE):
+                if not self._is_taken(held):
                     return held
-                # Not only the keeper gives it back: it may not have come to that, and now will not.
-                held.settlement = Release(held.reservation)
-                self._finished.append(held)
+                self._give_up(held)
         return None
+
+    def _is_taken(self, held: Held) -> bool:
+        return self.board.mark_of(held.place) in (Mark.GIVE_BACK, Mark.GONE)
+
+    def _give_up(self, held: Held) -> None:
+        # Not only the keeper releases it: it may have marked it, and seen it started a moment later.
+        held.settlement = Release(held.reservation)
+        self._finished.append(held)
 
     def drop(self, held: Held) -> None:
         """Forget a task that is ours no more."""

@@ -96,9 +96,10 @@ class Keeper:
 
 
 def _is_held(task: Posted) -> bool:
-    # A task may have been marked in the moment it was started: it runs, whatever the mark.
-    return task.state == State.STARTED or (
-        task.state in (State.HELD, State.DONE) and task.mark == Mark.NONE
+    # A task may have been marked in the moment it was started; and what was to be acknowledged for the
+    # worker may not have been. Both are held, whatever the mark.
+    return task.state in (State.STARTED, State.DONE) or (
+        task.state == State.HELD and task.mark == Mark.NONE
     )
 
 
@@ -114,9 +115,8 @@ def keeper_thread(
             try:
                 keeper.tick([board])
                 also()
-            except (
-                Exception
-            ):  # a store of the user's own, perhaps; the next beat must come all the same
+            except Exception:
+                # In a store of the user's own, perhaps. The next beat must come all the same.
                 log.exception("Cannot keep up leases, trying on")
 
     thread = threading.Thread(target=keep, name="alligator-keeper", daemon=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+from alligator import version
 from alligator.backends.base import MAX_NAME_BYTES, Backend, check_name
 from alligator.board import Tally
 from alligator.child import Settings, set_up_output
@@ -42,7 +43,6 @@ def _run(options: argparse.Namespace, level: int) -> None:
     target: str = options.target or os.environ.get("ALLIGATOR_CONN", "")
     gator = checked(gator_at(target, options.queue[0] if options.queue else ALL))
     queues: list[str] = options.queue or [gator.queue_name]
-    quiet = options.progress and level > logging.DEBUG  # the line says it all
     settings = Settings(
         target=target,
         worker_id="",
@@ -53,7 +53,8 @@ def _run(options: argparse.Namespace, level: int) -> None:
         lease=options.lease,
         grace=options.grace,
         nap=options.nap,
-        level=logging.CRITICAL if quiet else level,
+        level=max(level, logging.WARNING) if options.progress else level,
+        tells_failures=not options.progress,  # the line counts them, and the dead letters tell the rest
     )
     progress = progress_on(sys.stdout) if options.progress else None
 
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="SIGINT or SIGTERM: take no more, finish what runs, give back the rest. A second one: at once.",
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"latergator {version()}")
     add(
         "target",
         nargs="?",

@@ -47,4 +47,4 @@ def present(backend: Backend) -> list[Presence]:
         return []
     told = [json.loads(value) for value in backend.records.list(FAMILY).values()]
     known = {field.name for field in fields(Presence)}  # another version may tell more
-    return [Presence(**{key: one[key] for key in known & one.keys()}) for one in told]
+    return [Presence(**{key: one[key] for key in known}) for one in told if known <= one.keys()]

@@ -44,7 +44,7 @@ class _Child:
 
 
 @dataclass(slots=True)
-class _Dead:
+class _Ended:
     """A worker process that has ended, and what of it may still lie in the store."""
 
     worker: str
@@ -78,7 +78,7 @@ class Supervisor:
         self._keeper = Keeper(backend, settings.lease)
         self._bell = Bell()
         self._children: list[_Child] = []
-        self._dead: list[_Dead] = []
+        self._dead: list[_Ended] = []
         self._tally = Tally()
         self._signals = 0
         self._kill_at: float | None = None
@@ -104,7 +104,7 @@ class Supervisor:
             self._tell_to_leave()
         if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
             self._kill()
-        self._wanted -= self._bury_the_dead()
+        self._wanted -= self._reap()
         self._start()
         self._keeper.tick([child.board for child in self._children])
         self._recover()
@@ -115,19 +115,23 @@ class Supervisor:
     def _start(self) -> None:
         """Start the processes that are missing, slower if they die as soon as they are started."""
         while len(self._children) < self._wanted and time.monotonic() >= self._start_at:
-            self._children.append(_start_child(self._settings))
+            try:
+                self._children.append(_start_child(self._settings))
+            except OSError as err:  # no memory, no descriptors, or a Python that is being replaced
+                log.error("Cannot start a worker process, trying on: %s", err)
+                self._failed_starts += 1
             self._announce_at = 0.0
             if self._failed_starts:
                 wait = retries.backoff(self._failed_starts, base=0.5, cap=30.0)
                 self._start_at = time.monotonic() + wait
 
-    def _bury_the_dead(self) -> int:
+    def _reap(self) -> int:
         """Take note of processes that ended. Returns how many of them are not to be replaced."""
         finished = 0
         for child in [child for child in self._children if child.process.poll() is not None]:
             self._children.remove(child)
             self._tally += child.board.tally
-            self._note_dead(child)
+            self._note_end(child)
             if child.board.end == End.FINISHED and self._settings.burst:
                 finished += 1
             elif child.board.end == End.NONE and not self._signals:
@@ -144,11 +148,11 @@ class Supervisor:
         if not self._failed_starts:
             self._start_at = 0.0
 
-    def _note_dead(self, child: _Child) -> None:
+    def _note_end(self, child: _Child) -> None:
         os.close(child.control)
         posted = child.board.read()
         self._dead.append(
-            _Dead(
+            _Ended(
                 child.presence.worker,
                 [Ack(task.reservation) for task in posted if task.state == State.DONE],
                 [task.reservation.task_id for task in posted if self._counts(task)],
@@ -224,19 +228,24 @@ def _start_child(settings: Settings) -> _Child:
     """Start a process. It is new, not forked: nothing that this one has loaded or opened can disturb it."""
     settings = replace(settings, worker_id=new_id())
     theirs, ours = os.pipe()
-    memory = _shared_memory(Board.size())
-    board = Board(mmap.mmap(memory, Board.size()))
+    memory = -1
     try:
+        os.write(ours, settings.line())  # a pipe holds that much, whether or not anyone reads it
+        memory = _shared_memory(Board.size())
+        board = Board(mmap.mmap(memory, Board.size()))
         process = subprocess.Popen(
             [sys.executable, "-m", "alligator.child", str(theirs), str(memory)],
             pass_fds=(theirs, memory),
             stdin=subprocess.DEVNULL,
             process_group=0,  # ^C in a terminal is for the parent, which tells its children
         )
+    except BaseException:
+        os.close(ours)
+        raise
     finally:
-        os.close(memory)
         os.close(theirs)
-    os.write(ours, settings.line())
+        if memory >= 0:
+            os.close(memory)
     presence = registry.Presence.of(settings.worker_id, process.pid, settings.queues)
     return _Child(process, ours, board, presence, time.monotonic())
 

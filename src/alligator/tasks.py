@@ -1,7 +1,6 @@
 """A task: what to call, with what, how, and its form in the queue."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import is_
@@ -284,11 +283,14 @@ def _retries(value: int) -> int:
     return value
 
 
+_AGES = 100 * 365.25 * 86400.0
+
+
 def _delay(value: float | None) -> float:
     if value is None:
         return 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
-        raise InvalidOption(f"delay_by is a number of seconds, 0 or more; not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _AGES:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
+        raise InvalidOption(f"delay_by is a number of seconds, from 0 to a century; not {value!r}.")
     return float(value)
 
 
@@ -297,6 +299,6 @@ def _moment(value: float | datetime | None) -> float:
         return 0.0
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 3 * _AGES:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
         raise InvalidOption(f"delay_until is a datetime or a timestamp; not {value!r}.")
     return float(value)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import signal
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -131,6 +132,12 @@ def run_coroutine(value: Any) -> Any:
 
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(asyncio.run, value).result()
+
+
+def take_default(number: int) -> None:
+    """Do with a signal what a program does that has no handler: for a copy of ours that a task has forked."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _class_of(func: Callable[..., Any]) -> type | None:

@@ -1,6 +1,7 @@
 """The loop: reserve, run, settle; signals; leaving."""
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -11,11 +12,13 @@ from types import FrameType
 from typing import TypeVar
 
 from alligator import registry, retries
-from alligator.attempts import attempt, deliveries_of
+from alligator.attempts import attempt, deliveries_of, note
 from alligator.backends.base import (
+    MAX_ID_BYTES,
     MAX_NAME_BYTES,
     Ack,
     Batch,
+    Bury,
     Release,
     Reservation,
     Settlement,
@@ -31,12 +34,14 @@ from alligator.holdings import Held, Holdings
 from alligator.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
 from alligator.pacing import Pace
 from alligator.tasks import Abandoned
-from alligator.utils import new_id
+from alligator.utils import new_id, take_default
 
 log = logging.getLogger("alligator.worker")
 
 GRACE = 30.0
 """Seconds that a running task has to finish when the worker is told to leave."""
+SHORTEST_LEASE = 0.1
+"""Seconds. Even this is for tests: on a busy machine a beat may come later."""
 IDLE_WAIT = 5.0
 """Seconds to block in the store at a time: every so often an idle worker looks around."""
 FLUSH = 0.1
@@ -98,14 +103,14 @@ class Worker:
         worker_id: str | None = None,
     ) -> None:
         self.gator = gator
-        self.max_tasks = _at_least(0, "max_tasks", max_tasks)
+        self.max_tasks = _whole(0, "max_tasks", max_tasks)
         self.to_consume = gator.queue_name if to_consume == ALL else to_consume
-        self.nap_time = _above(0, "nap_time", nap_time)
-        self.lease = _above(0, "lease", lease)
-        self.grace = _at_least(0, "grace", grace)
+        self.nap_time = _seconds("nap_time", nap_time)
+        self.lease = _seconds("lease", lease, SHORTEST_LEASE)
+        self.grace = _seconds("grace", grace)
         self.burst = burst
-        self.threads = _at_least(1, "threads", threads)
-        self.code_wait = code_wait
+        self.threads = _whole(1, "threads", threads)
+        self.code_wait = _seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = _queue_names(self.to_consume)
         self.tasks_complete = 0
@@ -117,6 +122,8 @@ class Worker:
         self._leave_by: float | None = None
         self._grace_timer: threading.Timer | None = None
         self._asked_again = False
+        self._may_have_lost = False
+        self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
 
@@ -155,6 +162,7 @@ class Worker:
             Alligator worker #... starting, consuming 'all'.
             Alligator worker #... leaving. It consumed 0 tasks.
         """
+        self._pid = os.getpid()
         self.starting()
         with ExitStack() as stack:
             if not self.is_supervised:
@@ -218,9 +226,12 @@ class Worker:
         if limit:
             busy = self._holdings.is_busy
             wait = 0.0 if self.burst else FLUSH if busy else IDLE_WAIT
+            asked_at = time.monotonic()
             batch = self._patiently(lambda: self._reserve(limit, wait, finished))
             self._sent(batch.late)
-            self._holdings.add(self._without_suspects(batch.reservations), time.monotonic())
+            # If the answer took longer than we meant to wait, we were asleep; count the lease from then on.
+            since = min(time.monotonic(), asked_at + wait)
+            self._holdings.add(self._admitted(batch.reservations), since)
         elif finished:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
         return self._holdings.is_busy or not self.burst or not limit
@@ -235,15 +246,42 @@ class Worker:
         return limit
 
     def _reserve(self, limit: int, wait: float, settlements: Sequence[Settlement]) -> Batch:
-        return self._backend.reserve(
-            self.queue_names,
-            self.worker_id,
-            limit=limit,
-            lease=self.lease,
-            wait=wait,
-            nap=self.nap_time,
-            settlements=settlements,
-        )
+        late: list[Settlement] = []
+        if self._may_have_lost and not self._holdings.is_busy:
+            # What was handed out in an answer that never came is ours to the store alone.
+            late = self._backend.settle(settlements)
+            self._backend.recover(self.queue_names, self.worker_id)
+            settlements, self._may_have_lost = (), False
+        try:
+            batch = self._backend.reserve(
+                self.queue_names,
+                self.worker_id,
+                limit=limit,
+                lease=self.lease,
+                wait=wait,
+                nap=self.nap_time,
+                settlements=settlements,
+            )
+        except (BackendUnavailable, BackendRefused):
+            self._may_have_lost = True
+            raise
+        return Batch(batch.reservations, [*late, *batch.late])
+
+    def _admitted(self, reservations: list[Reservation]) -> list[Reservation]:
+        """Bury what got into the store under an impossible id, and part suspects from the others."""
+        possible: list[Reservation] = []
+        buried: list[Settlement] = []
+        for held in reservations:
+            try:
+                check_name("task_id", held.task_id, MAX_ID_BYTES)
+            except InvalidOption as err:
+                log.error("Task %a is buried: %s", held.task_id, err)
+                buried.append(Bury(held, note("unreadable", err)))
+            else:
+                possible.append(held)
+        if buried:
+            self._patiently(lambda: self._backend.settle(buried))
+        return self._without_suspects(possible)
 
     def _without_suspects(self, reservations: list[Reservation]) -> list[Reservation]:
         """Leave out tasks that may have killed a worker: such a one is to be held alone.
@@ -287,6 +325,9 @@ class Worker:
             code_wait=self.code_wait,
         )
         self._runs_here = False
+        if os.getpid() != self._pid:
+            # The task has forked, and this is the copy: it must not go on as a second worker.
+            os._exit(0 if outcome.error is None else 1)
         self._holdings.finish(held, outcome.settlement)
         self.tasks_complete += 1
         if outcome.error is None and outcome.task is not None:
@@ -381,7 +422,9 @@ class Worker:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._leave_by is None:
+        if os.getpid() != self._pid:
+            take_default(number)
+        elif self._leave_by is None:
             self.stop()
             self.interrupt()
             # The end of the grace comes as a second signal, to be met in the same way.
@@ -414,19 +457,24 @@ def _tasks(count: int) -> str:
 
 
 def _queue_names(to_consume: str | Sequence[str]) -> list[str]:
-    names = [to_consume] if isinstance(to_consume, str) else list(to_consume)
+    try:
+        names = [to_consume] if isinstance(to_consume, str) else list(to_consume)
+    except TypeError:
+        names = []
     if not names:
-        raise InvalidOption("to_consume names no queue.")
+        raise InvalidOption(f"to_consume names a queue, or lists some; not {to_consume!r}.")
     return [check_name("to_consume", name, MAX_NAME_BYTES) for name in names]
 
 
-def _at_least(least: int, what: str, value: T) -> T:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
-        raise InvalidOption(f"{what} is a number from {least}; not {value!r}.")
+def _whole(least: int, what: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidOption(f"{what} is a whole number from {least}; not {value!r}.")
     return value
 
 
-def _above(bound: int, what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > bound:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
-        raise InvalidOption(f"{what} is a number of seconds above {bound}; not {value!r}.")
-    return value
+def _seconds(what: str, value: object, least: float = 0.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        value = math.nan
+    if not least <= value < math.inf:
+        raise InvalidOption(f"{what} is a number of seconds from {least:g}; not {value!r}.")
+    return float(value)

@@ -1,6 +1,5 @@
 """From a DSN to the client of its store."""
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from alligator.backends.base import Backend
 from alligator.backends.simple import SimpleBackend
 from alligator.dsn import DSN
-from alligator.exceptions import AlligatorException, BackendMissing
+from alligator.exceptions import BackendMissing
 
 BUILT_IN = {"locmem": "locmem", "sqlite": "sqlite", "redis": "redis"}
 """Scheme to the module ``alligator.backends.<...>_backend``."""
@@ -52,10 +51,8 @@ def _find(scheme: str) -> Callable[[str], Any]:
     return client
 
 
-def _unknown(scheme: str, known: list[str]) -> AlligatorException:
-    near = difflib.get_close_matches(scheme, known, 1)
+def _unknown(scheme: str, known: list[str]) -> BackendMissing:
     return BackendMissing(
-        f"No backend for {scheme!r}. Known: {', '.join(known)}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-        + " For a store of your own, pass backend_class=YourClient to Gator."
+        f"No backend for {scheme!r}. Known: {', '.join(known)}. "
+        "For a store of your own, pass backend_class=YourClient to Gator."
     )

@@ -25,7 +25,7 @@ from alligator.backends.base import (
 from alligator.backends.redis_connection import Command, Server, script_call
 from alligator.bell import Bell
 from alligator.dsn import DSN
-from alligator.exceptions import BackendUnavailable
+from alligator.exceptions import BackendRefused, BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most. A wake-up sent to a worker just killed is lost: others look by themselves."""
@@ -67,9 +67,8 @@ class Client(Backend):
         try:
             replies = self._server.run(calls)
         except BackendUnavailable:
-            replies = self._server.run(
-                calls
-            )  # safe: what the first one queued, this one leaves as it is
+            # Safe: what the first one queued, this one leaves as it is.
+            replies = self._server.run(calls)
         if len(calls) > len(chunks):
             self._registered[queue_name] = time.monotonic()
         return [bool(new) for reply in replies[: len(chunks)] for new in reply]
@@ -106,12 +105,11 @@ class Client(Backend):
                     return batch
                 if self._server.block(wakes, max(left, 0.001), self._bell):
                     return batch
-        except BackendUnavailable:
-            if (
-                has_answered
-            ):  # what was handed out and settled by then must not be lost; the next call will tell
-                return batch
-            raise
+        except (BackendUnavailable, BackendRefused):
+            if not has_answered:
+                raise
+            # What was handed out and settled by then must not be lost. The next call will tell.
+            return batch
 
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
@@ -168,7 +166,12 @@ class Client(Backend):
         reply = self._server.run([self._call(scripts.DEAD, queue_name, skip, limit, *which)])[0]
         return [
             DeadLetter(
-                queue_name, letter.decode(), id.decode(), body, note.decode(), int(at) / 1_000_000
+                queue_name,
+                letter.decode(),
+                id.decode(errors="surrogateescape"),
+                body,
+                note.decode(),
+                int(at) / 1_000_000,
             )
             for letter, id, body, note, at in reply
         ]
@@ -203,7 +206,7 @@ class Client(Backend):
         *settled, (ids, bodies, lapses, soon) = self._server.run(calls)
         batch.late.extend(_late(by_queue, settled))
         for id, body, lapsed in itertools.zip_longest(ids, bodies, lapses):
-            task_id = id.decode()
+            task_id = id.decode(errors="surrogateescape")
             batch.reservations.append(
                 Reservation(queue_name, task_id, body or b"", token, int(lapsed or 0) + 1)
             )
@@ -342,5 +345,7 @@ def _grouped(reservations: Sequence[Reservation]) -> dict[str, dict[str, list[st
 
 def _pairs(reply: Sequence[bytes]) -> Iterator[tuple[str, str]]:
     return zip(
-        (token.decode() for token in reply[::2]), (id.decode() for id in reply[1::2]), strict=True
+        (token.decode() for token in reply[::2]),
+        (id.decode(errors="surrogateescape") for id in reply[1::2]),
+        strict=True,
     )

@@ -26,6 +26,8 @@ SOCKET_TIMEOUT = 10.0
 
 Command = tuple[Any, ...]
 
+_NO_SCRIPT = exceptions.NoScriptError
+
 _SHAS = {
     script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
     for script in scripts.ALL
@@ -59,6 +61,7 @@ class Server:
                 socket_timeout=SOCKET_TIMEOUT,
                 socket_connect_timeout=SOCKET_TIMEOUT,
                 socket_keepalive=True,
+                encoding_errors="surrogateescape",  # an id that is no text must not stop anyone
             )
             self._redis.connection_pool.make_connection()  # says what is wrong with the options
         except (ValueError, TypeError) as err:
@@ -76,14 +79,18 @@ class Server:
             BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
         """
         with self._translated():
-            try:
-                return self._send(commands)
-            except exceptions.NoScriptError:
-                # Started anew, or another server took over: none of the scripts ran, for they
-                # are loaded all together. The other commands bear being repeated.
-                for script in scripts.ALL:
-                    self._redis.script_load(script)
-                return self._send(commands)
+            answers = self._send(commands)
+            unknown = [at for at, answer in enumerate(answers) if isinstance(answer, _NO_SCRIPT)]
+            if unknown:
+                # Started anew, or another server took over. The others have run: only these go out again.
+                self._send([("SCRIPT", "LOAD", script) for script in scripts.ALL])
+                again = self._send([commands[at] for at in unknown])
+                for at, answer in zip(unknown, again, strict=True):
+                    answers[at] = answer
+            for answer in answers:
+                if isinstance(answer, exceptions.ResponseError):
+                    raise answer
+            return answers
 
     def block(self, keys: Sequence[str], timeout: float, bell: Bell) -> bool:
         """Wait for an element in one of some lists, and take it. Returns whether the bell interrupted it."""
@@ -104,16 +111,12 @@ class Server:
         # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
         with self._connection() as connection:
             connection.send_packed_command(connection.pack_commands(commands))
-            answers = [self._answer(connection) for _ in commands]
-        for answer in answers:
-            if isinstance(answer, exceptions.ResponseError):
-                raise answer
-        return answers
+            return [self._answer(connection) for _ in commands]
 
     def _answer(self, connection: Any) -> Any:
         try:
             return connection.read_response()
-        except exceptions.ResponseError as err:  # raised when all answers have been read
+        except exceptions.ResponseError as err:  # to be raised when all answers have been read
             return err
 
     @contextmanager

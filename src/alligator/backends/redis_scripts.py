@@ -253,7 +253,7 @@ function settle.bury(token)
   end
   local letter = redis.call('INCR', q .. 'seq')
   redis.call('HSET', q .. 'dead:' .. letter, 'task_id', id, 'note', note, 'buried_at', now(),
-    'body', redis.call('HGET', q .. 'tasks', id))
+    'body', redis.call('HGET', q .. 'tasks', id) or '')
   redis.call('ZADD', q .. 'dead', letter, letter)
   redis.call('ZADD', q .. 'dead:ids', 0, id .. '\\n' .. letter)
   redis.call('HDEL', q .. 'tasks', id)

@@ -41,6 +41,13 @@ UPDATE tasks SET token = ? WHERE seq IN (
 ) RETURNING seq, task_id, body, lapses
 """
 
+# Also what is held under a token that has no lease, should someone have deleted that.
+_LAPSED = """
+SELECT token FROM leases WHERE lapses_at <= ?
+UNION
+SELECT token FROM tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM leases)
+"""
+
 _JOIN_THE_END = """
 UPDATE tasks SET due_at = NULL, seq = (SELECT max(seq) + 1 FROM tasks) WHERE seq = ?
 """
@@ -300,9 +307,7 @@ class Client(Backend):
             # One by one, for each is to join the end after the one before it.
             for (seq,) in due:
                 db.execute(_JOIN_THE_END, (seq,))
-        for (token,) in db.execute(
-            "SELECT token FROM leases WHERE lapses_at <= ?", (now,)
-        ).fetchall():
+        for (token,) in db.execute(_LAPSED, (now,)).fetchall():
             db.execute(
                 "UPDATE tasks SET token = NULL, lapses = lapses + 1 WHERE token = ?", (token,)
             )

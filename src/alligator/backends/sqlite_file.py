@@ -1,13 +1,15 @@
 """A SQLite file that many processes share: opening it, its tables, transactions, and SQLite's errors as ours.
 
 SQLite allows one writer at a time, and lets the others sleep and try again, up to 0.1 s at a time: under load
-some then wait for many seconds, among them whoever wants to extend a lease. So writers first queue for a lock
-of the operating system on the file ``<name>-lock``, which is passed on at once.
+some then wait for many seconds, among them whoever wants to extend a lease. So writers first take a lock of the
+operating system on the file ``<name>-lock``, for which they try every millisecond or two.
 """
 
 import os
 import sqlite3
 import threading
+import time
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,22 +22,34 @@ from alligator.exceptions import (
 )
 
 try:
-    from fcntl import LOCK_EX, LOCK_UN, flock
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # Windows: SQLite's own waiting must do
 
-    def _lock(file: int, *, release: bool = False) -> None:
+    def _try_lock(file: int) -> bool:
+        return True
+
+    def _unlock(file: int) -> None:
         pass
 else:
 
-    def _lock(file: int, *, release: bool = False) -> None:
-        flock(file, LOCK_UN if release else LOCK_EX)
+    def _try_lock(file: int) -> bool:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(file: int) -> None:
+        flock(file, LOCK_UN)
 
 
 APPLICATION = 0x416C6C69
 """Marks a SQLite file as ours: "Alli", in its application_id."""
 SCHEMA_VERSION = 1
 """Of the tables below, in the file's user_version."""
-BUSY_TIMEOUT = 30.0
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for the writers before us. Each takes milliseconds, unless it was stopped half-way."""
+BUSY_TIMEOUT = 10.0
 """Seconds to wait for a writer outside Alligator, such as a person's sqlite3."""
 
 _SCHEMA = f"""
@@ -154,6 +168,7 @@ class _File:
         )
         is_new = self._is_new()  # before anything is made beside a file that is not ours
         self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
+        _open_files.add(self)
         with self.locked():  # two that make the tables at once would meet a busy file
             if is_new and self._is_new():
                 self.db.execute("PRAGMA journal_mode = WAL")
@@ -187,11 +202,16 @@ class _File:
     @contextmanager
     def locked(self) -> Generator[None]:
         """Be the one writer."""
-        _lock(self.lock)
+        wait, until = 0.0002, time.monotonic() + LOCK_TIMEOUT
+        while not _try_lock(self.lock):
+            if time.monotonic() > until:
+                raise BackendUnavailable(f"{self.path} is locked by a writer that does not go on.")
+            time.sleep(wait)
+            wait = min(2 * wait, 0.002)
         try:
             yield
         finally:
-            _lock(self.lock, release=True)
+            _unlock(self.lock)
 
     def is_current(self) -> bool:
         """Whether it is this process's, and the path still leads to it.
@@ -214,6 +234,18 @@ class _File:
 
 
 _inherited: list[sqlite3.Connection] = []
+_open_files: "weakref.WeakSet[_File]" = weakref.WeakSet()
+
+
+def _close_inherited_locks() -> None:
+    # A lock is let go when the last process that has it open does: a copy must not keep it.
+    for file in list(_open_files):
+        os.close(file.lock)
+    _open_files.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def version_of(db: sqlite3.Connection) -> int:
