@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -230,7 +229,7 @@ class Gator:
             )
 
     def _queue(self, task: Task, body: bytes) -> None:
-        if task.delay_by or task.due_at > time.time():
+        if task.delay_by or task.due_at:
             task.to_delayed()
         else:
             task.to_waiting()

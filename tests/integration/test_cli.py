@@ -500,7 +500,7 @@ def test_cancel_says_that_a_task_does_not_wait(dsn: str) -> None:
     ("target", "words"),
     [
         ("nothing", "neither a DSN such as"),
-        (f"reddis://me:{SECRET}@localhost", "Did you mean 'redis'?"),
+        (f"reddis://me:{SECRET}@localhost", "No backend for 'reddis'"),
         (f"redis://me:{SECRET}@127.0.0.1:1/0", "redis://***@127.0.0.1:1/0 does not answer"),
         (f"redis://me:{SECRET}@localhost:none/0", "is no Redis DSN"),
         ("locmem://", "memory of another process"),

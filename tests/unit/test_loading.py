@@ -19,8 +19,8 @@ from tests.unit.steps import import_from, popped
 @pytest.mark.parametrize(
     ("dsn", "hint"),
     [
-        ("reddis://localhost", "Did you mean 'redis'?"),
-        ("sqlit:///tmp/q.db", "Did you mean 'sqlite'?"),
+        ("reddis://localhost", "Known: locmem, redis, sqlite"),
+        ("sqlit:///tmp/q.db", "pass backend_class=YourClient"),
         ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_package_may_register_a_scheme(folder: Path) -> None:
     assert type(gator.backend).__module__ == "someones_store"
     gator.task(jobs.add, 1, 2)
     assert popped(gator).result == 3
-    with pytest.raises(BackendMissing, match=r"Known: .*theirs.* Did you mean 'theirs'"):
+    with pytest.raises(BackendMissing, match=r"Known: .*theirs"):
         Gator("their://somewhere")
 
 

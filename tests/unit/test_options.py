@@ -87,7 +87,7 @@ def test_is_async_from_the_environment_decides_whether_a_task_waits(
         ({"on_start": 5}, "on_start is a function to call, or None; not 5"),
         ({"on_success": "jobs.note"}, "on_success is a function to call"),
         ({"on_error": []}, "on_error is a function to call"),
-        ({"delay_by": -1}, "delay_by is a number of seconds, 0 or more; not -1"),
+        ({"delay_by": -1}, "delay_by is a number of seconds, from 0 to a century; not -1"),
         ({"delay_by": math.nan}, "delay_by .* not nan"),
         ({"delay_by": math.inf}, "delay_by .* not inf"),
         ({"delay_by": "5"}, "delay_by .* not '5'"),

@@ -29,8 +29,8 @@ from alligator.exceptions import BackendRefused, BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most. A wake-up sent to a worker just killed is lost: others look by themselves."""
-MOST = 1000
-"""Tasks to hand out at once: a script can pass some thousands of values to a command, not more."""
+MOST = 3000
+"""Tasks to hand out at once: a script can pass about 8,000 values to a command, and it takes two each."""
 PUSH_AT_ONCE = 1000
 """Tasks a script: it holds up the server for about 5 ms. Round trips stay one: they go out together."""
 REGISTER_EVERY = 60.0

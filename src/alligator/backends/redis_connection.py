@@ -63,7 +63,9 @@ class Server:
                 socket_keepalive=True,
                 encoding_errors="surrogateescape",  # an id that is no text must not stop anyone
             )
-            self._redis.connection_pool.make_connection()  # says what is wrong with the options
+            # These say what is wrong with the options, and with the host's name.
+            self._redis.connection_pool.make_connection()
+            str(self._redis.connection_pool.connection_kwargs.get("host", "")).encode("idna")
         except (ValueError, TypeError) as err:
             # The text may quote a part of the DSN that is a part of the password.
             why = type(err).__name__ if "@" in dsn.url else err
