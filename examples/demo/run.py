@@ -183,7 +183,7 @@ def tell_largest(database: sqlite3.Connection, measured: int) -> None:
 
 
 def tell_dead(gator: Gator, dead: int) -> None:
-    say(f"\n{dead:,} failed, were tried once more, and are kept as dead letters:")
+    say(f"\n{dead:,} failed, tried once more, and kept as dead letters:")
     letters = gator.backend.dead(gator.queue_name, limit=FAILURES)
     for letter in letters:
         _, name, _ = json.loads(letter.body)["args"]

@@ -68,7 +68,7 @@ def test_files_are_measured_and_what_does_not_parse_is_kept(sources: Path, tmp_p
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 tasks queued" in ran.stdout
     assert rows(ran.stdout) == ["14 2 3 good.py", "0 0 0 deep/er/empty.py", "14 2 3 all 2 files"]
-    assert "2 failed, were tried once more, and are kept as dead letters" in ran.stdout
+    assert "2 failed, tried once more, and kept as dead letters" in ran.stdout
     assert "SyntaxError: invalid syntax" in ran.stdout
     assert str(work_folder(tmp_path)) in ran.stdout
 
