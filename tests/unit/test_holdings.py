@@ -72,11 +72,11 @@ def test_a_worker_with_threads_goes_on_after_it_held_as_many_as_it_can(
 def test_a_suspect_that_the_keeper_gave_back_is_not_the_next(mark: Mark) -> None:
     [suspect], [innocent] = reserved("suspect", deliveries=2), reserved("innocent")
     holdings = holding(suspect, innocent)
-    assert holdings.next_is_suspect
+    suspect_before = holdings.next_is_suspect
 
     holdings.board.mark(0, mark)
 
-    assert not holdings.next_is_suspect
+    assert (suspect_before, holdings.next_is_suspect) == (True, False)
     assert holdings.todo == 1
     assert holdings.send() == [Release(suspect)]
     held = holdings.start()

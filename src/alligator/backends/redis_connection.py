@@ -61,7 +61,6 @@ class Server:
                 socket_timeout=SOCKET_TIMEOUT,
                 socket_connect_timeout=SOCKET_TIMEOUT,
                 socket_keepalive=True,
-                encoding_errors="surrogateescape",  # an id that is no text must not stop anyone
             )
             # These say what is wrong with the options, and with the host's name.
             self._redis.connection_pool.make_connection()
@@ -112,7 +111,11 @@ class Server:
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
         with self._connection() as connection:
-            connection.send_packed_command(connection.pack_commands(commands))
+            try:
+                packed = connection.pack_commands(commands)
+            except UnicodeEncodeError:  # of an id that is no text; hiredis knows no encoding_errors
+                packed = connection.pack_commands([list(map(_encoded, one)) for one in commands])
+            connection.send_packed_command(packed)
             return [self._answer(connection) for _ in commands]
 
     def _answer(self, connection: Any) -> Any:
@@ -141,6 +144,10 @@ class Server:
             yield
         except exceptions.RedisError as err:
             raise _ours(err, self._dsn) from err
+
+
+def _encoded(word: Any) -> Any:
+    return word.encode(errors="surrogateescape") if isinstance(word, str) else word
 
 
 def _file_of(connection: Any) -> int:

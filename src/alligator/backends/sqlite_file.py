@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alligator.exceptions import (
@@ -240,7 +240,8 @@ _open_files: "weakref.WeakSet[_File]" = weakref.WeakSet()
 def _close_inherited_locks() -> None:
     # A lock is let go when the last process that has it open does: a copy must not keep it.
     for file in list(_open_files):
-        os.close(file.lock)
+        with suppress(OSError):  # another thread was about to close it
+            os.close(file.lock)
     _open_files.clear()
 
 
