@@ -42,10 +42,15 @@ UPDATE tasks SET token = ? WHERE seq IN (
 """
 
 # Also what is held under a token that has no lease, should someone have deleted that.
-_WITHOUT_LEASE = """
+_LAPSED = """
+SELECT token FROM leases WHERE lapses_at <= ?
+UNION
 SELECT token FROM tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM leases)
 """
-_LAPSED = f"SELECT token FROM leases WHERE lapses_at <= ? UNION {_WITHOUT_LEASE}"
+
+_HAS_NO_LEASE = """
+SELECT 1 FROM tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM leases) LIMIT 1
+"""
 
 _JOIN_THE_END = """
 UPDATE tasks SET due_at = NULL, seq = (SELECT max(seq) + 1 FROM tasks) WHERE seq = ?
@@ -317,7 +322,7 @@ class Client(Backend):
         with self._database.read() as db:
             # The version first: what is pushed after it, it will tell.
             version = version_of(db)
-            if db.execute(f"{_WITHOUT_LEASE} LIMIT 1").fetchone():
+            if db.execute(_HAS_NO_LEASE).fetchone():
                 return version, 0.0
             moments = db.execute("SELECT min(lapses_at) FROM leases").fetchall()
             for name in queue_names:
