@@ -101,11 +101,19 @@ def main(control: int, board_file: int) -> None:
 
 def set_up_output(level: int) -> None:
     """Log to standard error; and print and log whatever a task comes up with, if need be escaped."""
+    _occupy_standard_files()
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+
+
+def _occupy_standard_files() -> None:
+    """Open what of 0, 1 and 2 was closed: else a pipe or a board gets that number, and is printed into."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(file, True)
+    os.close(file)
 
 
 def _obey(control: int, worker: Worker, board: Board) -> None:

@@ -29,7 +29,10 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if err is None:
-            print(summary(self._tally, time.monotonic() - self._began_at), flush=True)
+            try:
+                print(summary(self._tally, time.monotonic() - self._began_at), flush=True)
+            except OSError:  # whoever read it has gone; the work is done
+                pass
 
     def show(self, tally: Tally, waiting: Callable[[], int]) -> None:
         """Take note of what came of all attempts so far; ``waiting`` tells how many tasks are left."""

@@ -85,6 +85,7 @@ class Supervisor:
         self._failed_starts = 0
         self._start_at = 0.0
         self._announce_at = 0.0
+        self._is_cut_off = False
 
     @property
     def tally(self) -> Tally:
@@ -172,8 +173,11 @@ class Supervisor:
                 self._backend.recover(self._settings.queues, dead.worker, dead.started)
                 registry.withdraw(self._backend, dead.worker)
             except AlligatorException as err:
-                log.warning("Cannot give back what a dead process held, trying on: %s", err)
-                continue
+                if not self._is_cut_off:
+                    log.warning("Cannot give back what a dead process held, trying on: %s", err)
+                self._is_cut_off = True
+                return  # the others would only wait as long for no answer
+            self._is_cut_off = False
             if dead.is_recovered:
                 self._dead.remove(dead)
             dead.is_recovered, dead.done, dead.started = True, [], []
@@ -214,7 +218,9 @@ class Supervisor:
         def look(number: int, frame: FrameType | None) -> None:
             self._bell.ring()
 
-        before = {number: signal.signal(number, leave) for number in _LEAVE}
+        # What was ignored before stays so: nohup lets a program outlive its terminal.
+        heeded = [number for number in _LEAVE if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, leave) for number in heeded}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, look)
         try:
             yield
