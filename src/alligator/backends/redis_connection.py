@@ -1,6 +1,9 @@
 """A Redis server: carrying out scripts in one round trip, blocking, and redis-py's errors as ours."""
 
 import hashlib
+import os
+import select
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +54,7 @@ class Server:
 
     def __init__(self, dsn: DSN) -> None:
         self._dsn = dsn
+        self._local = threading.local()
         # Any: half of redis-py's methods have types, and those depend on its version.
         client: Any = redis.Redis
         try:
@@ -105,8 +109,8 @@ class Server:
             return False
 
     def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
+        """Close the connection, in this thread at once and in others when they are done."""
+        self._local = threading.local()
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
@@ -126,16 +130,23 @@ class Server:
 
     @contextmanager
     def _connection(self) -> Generator[Any]:
-        """A connection of the pool; closed if it may have an answer left to read."""
-        pool = self._redis.connection_pool
-        connection = pool.get_connection()
+        """This thread's connection; closed if it may have an answer left to read."""
+        connection = self._own_connection()
         try:
             yield connection
         except BaseException:
             connection.disconnect()
             raise
-        finally:
-            pool.release(connection)
+
+    def _own_connection(self) -> Any:
+        # One a thread, and not from the pool, for to take it and give it back costs half as much as to use it.
+        if getattr(self._local, "pid", 0) != os.getpid():
+            self._local.connection = self._redis.connection_pool.make_connection()
+            self._local.pid = os.getpid()
+        connection = self._local.connection
+        if _is_stale(connection):
+            connection.disconnect()
+        return connection
 
     @contextmanager
     def _translated(self) -> Generator[None]:
@@ -154,6 +165,15 @@ def _file_of(connection: Any) -> int:
     # redis-py has no public way to wait for an answer and for something else at once.
     file: int = connection._sock.fileno()
     return file
+
+
+def _is_stale(connection: Any) -> bool:
+    """Whether there is something to read before anything was asked: as a rule, that the server hung up."""
+    if connection._sock is None:
+        return False
+    poll = select.poll()
+    poll.register(_file_of(connection), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _PASSING = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
