@@ -247,6 +247,8 @@ class Worker:
 
     def _reserve(self, limit: int, wait: float, settlements: Sequence[Settlement]) -> Batch:
         late: list[Settlement] = []
+        if self._may_have_lost:
+            wait = 0.0  # for an answer at once: then we can say that the store is back
         if self._may_have_lost and not self._holdings.is_busy:
             # What was handed out in an answer that never came is ours to the store alone.
             late = self._backend.settle(settlements)

@@ -222,3 +222,11 @@ def test_a_dead_letter_of_a_delayed_task_is_retried_at_once(backend: Backend) ->
     backend.retry_dead(QUEUE, [letter.letter_id for letter in backend.dead(QUEUE)])
 
     assert ids(take_ready(backend)) == ["t1"]
+
+
+def test_a_task_whose_time_has_come_joins_the_end(backend: Backend) -> None:
+    push(backend, "later", delay=SHORT)
+    push(backend, "first", "second")
+    let_pass(backend, 2 * SHORT)
+
+    assert drain(backend) == ["first", "second", "later"]

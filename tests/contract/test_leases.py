@@ -121,6 +121,23 @@ def test_an_extended_lease_lasts_and_others_lapse(backend: Backend) -> None:
     assert backend.settle([Ack(kept)]) == []
 
 
+def test_naming_a_settled_task_extends_nothing(backend: Backend) -> None:
+    push(backend, "done", "left")
+    done, _ = backend.reserve([QUEUE], "one", limit=2, lease=LEASE).reservations
+    backend.settle([Ack(done)])
+
+    assert backend.extend([done], 60.0) == [done]
+    assert take(backend).task_id == "left"
+
+
+def test_no_limit_below_one_hands_anything_out(backend: Backend) -> None:
+    push(backend, "t1")
+
+    for limit in (0, -1):
+        assert backend.reserve([QUEUE], "one", limit=limit).reservations == []
+        assert backend.dead(QUEUE, limit=limit) == []
+
+
 def test_an_extension_counts_from_now(backend: Backend) -> None:
     push(backend, "t1")
     held = take(backend, lease=60.0)

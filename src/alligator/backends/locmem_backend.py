@@ -138,10 +138,11 @@ class Client(Backend):
         """Extend leases."""
         lapses_at = self._clock() + lease
         with self._lock:
-            for token in {(held.queue_name, held.token) for held in reservations}:
-                if token[1] in self._queue(token[0]).leases:
-                    self._queue(token[0]).leases[token[1]].lapses_at = lapses_at
-            return [held for held in reservations if self._held(held) is None]
+            lost = [held for held in reservations if self._held(held) is None]
+            for held in reservations:
+                if held not in lost:
+                    self._queue(held.queue_name).leases[held.token].lapses_at = lapses_at
+            return lost
 
     def recover(
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
@@ -197,7 +198,7 @@ class Client(Backend):
         with self._lock:
             letters = reversed(self._queue(queue_name).dead.values())
             found = (letter for letter in letters if task_id in (None, letter.task_id))
-            return list(itertools.islice(found, skip, skip + limit))
+            return list(itertools.islice(found, skip, skip + max(0, limit)))
 
     def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         """Queue dead letters again."""
@@ -270,6 +271,7 @@ class Client(Backend):
         while found.by_time and found.by_time[0][0] <= now:
             due_at, _, entry = heapq.heappop(found.by_time)
             if found.delayed.get(entry.task_id) is entry and entry.due_at == due_at:
+                entry.order = next(self._numbers)  # it joins the end
                 self._make_ready(found, found.delayed.pop(entry.task_id), now)
         for token in [token for token, held in found.leases.items() if held.lapses_at <= now]:
             self._end_lease(found, token, found.leases[token].entries.keys())
