@@ -1,16 +1,20 @@
 """One attempt at a reserved task: from its bytes to what shall become of it."""
 
 import logging
+import os
 import traceback
 from dataclasses import dataclass
 from types import TracebackType
 
 from alligator import payloads, retries
-from alligator.backends.base import Ack, Backend, Bury, Release, Reservation, Settlement
+from alligator.backends.base import Ack, Backend, Bury, Release, Reservation, Settlement, as_bytes
 from alligator.exceptions import TaskFailed
 from alligator.tasks import Abandoned, Task
 
 log = logging.getLogger("alligator.task")
+
+VOID = "Task %r went to another worker while it ran here: what came of it here is void"
+"""Logged by whoever settles an attempt too late."""
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that a dead letter keeps: its end, where the error is."""
@@ -53,13 +57,22 @@ def attempt(
         raise
     except BaseException as err:
         return _unreadable(reservation, err, max_deliveries, code_wait)
+    pid = os.getpid()
     try:
         task.run()
     except Abandoned:
         raise
     except BaseException as err:
+        _end_copy(pid, 1)
         return _failed(reservation, task, err)
+    _end_copy(pid, 0)
     return Attempt(Ack(reservation), task)
+
+
+def _end_copy(pid: int, status: int) -> None:
+    """End here if the task has forked, and this is the copy: it must not go on as a second worker."""
+    if os.getpid() != pid:
+        os._exit(status)
 
 
 def take_retry(task: Task) -> bool:
@@ -75,11 +88,6 @@ def take_retry(task: Task) -> bool:
 def deliveries_of(backend: Backend) -> int:
     """Return the ``max_deliveries`` for a store: one without leases cannot count, and must not loop."""
     return retries.MAX_DELIVERIES if backend.can_lease else 1
-
-
-def as_bytes(data: str | bytes) -> bytes:
-    """Return a serialized task as stores carry it."""
-    return data.encode() if isinstance(data, str) else data
 
 
 def _failed(reservation: Reservation, task: Task, err: BaseException) -> Attempt:

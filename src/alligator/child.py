@@ -128,7 +128,7 @@ def _obey(control: int, worker: Worker, board: Board) -> None:
         worker.give_back(started=False)
         while time.monotonic() < leave_at:
             keeper.tick([board])
-            time.sleep(TICK)
+            time.sleep(TICK)  # a thread of its own, with nothing else to wait for
         worker.give_back(started=True)
     finally:
         os._exit(1)

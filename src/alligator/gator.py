@@ -1,13 +1,12 @@
 """The front door: queue a task, run one now, cancel one."""
 
 import logging
-import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from alligator import signatures
-from alligator.attempts import Attempt, as_bytes, attempt, deliveries_of, take_retry
+from alligator.attempts import VOID, Attempt, attempt, deliveries_of, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
     MAX_ID_BYTES,
@@ -16,6 +15,7 @@ from alligator.backends.base import (
     Message,
     Release,
     Reservation,
+    as_bytes,
     check_name,
 )
 from alligator.constants import ALL, RETRYING
@@ -233,9 +233,7 @@ class Gator:
             task.to_delayed()
         else:
             task.to_waiting()
-        check_name(
-            "task_id", task.task_id, MAX_ID_BYTES
-        )  # a hook or a caller may have set it since
+        check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
         message = Message(task.task_id, body, task.delay_by, task.due_at)
         self.backend.push_many(self.queue_name, [message])
 
@@ -249,22 +247,15 @@ class Gator:
         return True
 
     def _run(self, reservation: Reservation) -> Task | None:
-        pid = os.getpid()
         with keeping(self.backend, reservation):
             outcome = attempt(
                 reservation, self.task_class, max_deliveries=deliveries_of(self.backend)
             )
-        if os.getpid() != pid:
-            # The task has forked, and this is the copy.
-            os._exit(0 if outcome.error is None else 1)
         if isinstance(outcome.error, KeyboardInterrupt):
             # The person who waited stops waiting: no failure.
             outcome = Attempt(Release(reservation), error=outcome.error)
         if self.backend.settle([outcome.settlement]):
-            log.warning(
-                "Task %r went to another worker while it ran here: what came of it here is void",
-                reservation.task_id,
-            )
+            log.warning(VOID, reservation.task_id)
         if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
             raise outcome.error
         return outcome.task

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TypeVar
 
 from alligator import registry, retries
-from alligator.attempts import attempt, deliveries_of, note
+from alligator.attempts import VOID, attempt, deliveries_of, note
 from alligator.backends.base import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
@@ -327,9 +327,6 @@ class Worker:
             code_wait=self.code_wait,
         )
         self._runs_here = False
-        if os.getpid() != self._pid:
-            # The task has forked, and this is the copy: it must not go on as a second worker.
-            os._exit(0 if outcome.error is None else 1)
         self._holdings.finish(held, outcome.settlement)
         self.tasks_complete += 1
         if outcome.error is None and outcome.task is not None:
@@ -358,7 +355,7 @@ class Worker:
 
     def _sent(self, late: Sequence[Settlement]) -> None:
         for settlement in self._holdings.sent(late):
-            log.warning(_UNCLEAR if self._asked_again else _VOID, settlement.reservation.task_id)
+            log.warning(_UNCLEAR if self._asked_again else VOID, settlement.reservation.task_id)
 
     def _leave(self) -> None:
         """Settle what is finished, and give back the rest."""
@@ -441,7 +438,6 @@ class Worker:
 
 
 _LEAVE = (signal.SIGINT, signal.SIGTERM)
-_VOID = "Task %r went to another worker while it ran here: what came of it here is void"
 _UNCLEAR = "Task %r was settled just before the store went away, or went to another worker since"
 
 

@@ -42,7 +42,7 @@ class MailServer:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(  # noqa: N802
+    async def handle_DATA(  # noqa: N802 -- aiosmtpd's names
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         self.tries += 1

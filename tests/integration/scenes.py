@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from alligator import Gator, Task
-from alligator.attempts import as_bytes
-from alligator.backends.base import Counts, DeadLetter, Message
+from alligator.backends.base import Counts, DeadLetter, Message, as_bytes
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
 from tests.integration.journal import Entry, Journal

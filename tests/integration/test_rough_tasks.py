@@ -18,9 +18,8 @@ import pytest
 import redis
 
 from alligator import Task
-from alligator.attempts import as_bytes
 from alligator.backends import redis_scripts, sqlite_file
-from alligator.backends.base import Ack, Counts, Message
+from alligator.backends.base import Ack, Counts, Message, as_bytes
 from alligator.backends.sqlite_file import Database
 from alligator.exceptions import BackendUnavailable, InvalidOption
 from tests.integration import jobs

@@ -299,8 +299,7 @@ class Backend(ABC):
         """Queue one task; return its id."""
         check_name("queue name", queue_name, MAX_NAME_BYTES)
         check_name("task_id", task_id, MAX_ID_BYTES)
-        body = data.encode() if isinstance(data, str) else data
-        self.push_many(queue_name, [Message(task_id, body)])
+        self.push_many(queue_name, [Message(task_id, as_bytes(data))])
         return task_id
 
     def pop(self, queue_name: str) -> bytes | None:
@@ -317,6 +316,11 @@ class Backend(ABC):
             return None
         self.settle([Ack(reservation)])
         return reservation.body
+
+
+def as_bytes(data: bytes | str) -> bytes:
+    """Return a serialized task as stores carry it."""
+    return data.encode() if isinstance(data, str) else data
 
 
 def check_name(what: str, name: object, max_bytes: int) -> str:

@@ -110,6 +110,8 @@ class Server:
 
     def close(self) -> None:
         """Close the connection, in this thread at once and in others when they are done."""
+        if getattr(self._local, "pid", 0) == os.getpid():
+            self._local.connection.disconnect()
         self._local = threading.local()
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:

@@ -206,7 +206,7 @@ class _File:
         while not _try_lock(self.lock):
             if time.monotonic() > until:
                 raise BackendUnavailable(f"{self.path} is locked by a writer that does not go on.")
-            time.sleep(wait)
+            time.sleep(wait)  # not a blocking lock: that one cannot be given up
             wait = min(2 * wait, 0.002)
         try:
             yield
