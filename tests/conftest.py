@@ -31,7 +31,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(params=STORES)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A client of an empty store, of each kind."""
-    with opened(_empty_store(request.param, request)) as backend:
+    with opened(empty_store(request.param, request)) as backend:
         yield backend
 
 
@@ -46,7 +46,7 @@ def records(backend: Backend) -> Records:
 @pytest.fixture(params=DURABLE)
 def dsn(request: pytest.FixtureRequest) -> str:
     """The DSN of an empty store, of each kind that several processes can share."""
-    return _empty_store(request.param, request)
+    return empty_store(request.param, request)
 
 
 @pytest.fixture
@@ -64,7 +64,8 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve
         yield server
 
 
-def _empty_store(kind: str, request: pytest.FixtureRequest) -> str:
+def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
+    """Return the DSN of an empty store of that kind."""
     if kind == "locmem":
         return "locmem://"
     if kind == "sqlite":

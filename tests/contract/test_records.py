@@ -3,9 +3,22 @@
 import time
 from collections.abc import Callable
 
+import pytest
+
 from alligator.backends.base import Backend, Counts, Records
-from tests.support.running import in_processes, in_threads
-from tests.support.stores import QUEUE, TICK, opened, push, records_of, until
+from tests.contract.test_round_trips import Turns
+from tests.support.running import (
+    in_processes,
+    in_threads,
+)
+from tests.support.stores import (
+    QUEUE,
+    TICK,
+    opened,
+    push,
+    records_of,
+    until,
+)
 
 SHORT = 0.1
 
@@ -66,6 +79,79 @@ def test_a_deleted_value_is_gone(records: Records) -> None:
     assert records.list("workers") == {"workers/2": b"two"}
 
 
+# Several at once.
+
+
+def test_several_values_are_written_at_once(records: Records) -> None:
+    records.set("workers/1", b"old", ttl=SHORT)
+    values = {"workers/1": b"one", "workers/2": b"", "other/1": b"\0\r\n", "q:all/1": b"three"}
+
+    records.set_many(values)
+
+    assert {key: records.get(key) for key in values} == values
+    assert list(records.list("workers")) == ["workers/1", "workers/2"]
+    records.set("workers/marker", b"", ttl=2 * SHORT)
+    wait_until_gone(records, "workers/marker")
+    assert records.get("workers/1") == b"one"  # it has no old expiry
+
+
+def test_several_values_expire(records: Records) -> None:
+    records.set("workers/2", b"")
+    started = time.monotonic()
+    records.set_many({f"workers/{number}": b"" for number in range(3)}, ttl=SHORT)
+    records.set_many({"workers/3": b"", "other/1": b""}, ttl=3600.0)
+
+    for number in range(3):
+        wait_until_gone(records, f"workers/{number}")
+
+    assert time.monotonic() - started >= SHORT - TICK
+    assert records.list("workers") == {"workers/3": b""}
+    assert records.list("other") == {"other/1": b""}
+
+
+def test_several_values_are_deleted_at_once(records: Records) -> None:
+    records.set_many({f"workers/{number}": b"" for number in range(6)})
+    records.set("other/1", b"")
+    records.set("q:all/1", b"")
+
+    records.delete("workers/1", "never/written", "workers/4", "other/1", "workers/4", "q:all/1")
+
+    assert list(records.list("workers")) == [f"workers/{number}" for number in (0, 2, 3, 5)]
+    assert records.list("other") == records.list("q:all") == {}
+
+
+def test_to_write_or_delete_nothing_is_fine(records: Records) -> None:
+    records.set_many({})
+    records.set_many({}, ttl=1.0)
+    records.delete()
+
+
+def test_thousands_of_values_are_written_listed_and_deleted(records: Records) -> None:
+    values = {f"many/{number:05}": b"%d" % number for number in range(12_000)}
+
+    records.set_many(values)
+
+    assert records.list("many") == values
+    records.delete(*list(values)[1:])
+    assert records.list("many") == {"many/00000": b"0"}
+
+
+@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
+def test_writing_and_deleting_several_values_is_one_round_trip_each(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {f"{family}/{number}": b"" for family in ("a", "b") for number in range(100)}
+    records.set_many(values, ttl=60.0)
+    records.delete(*values)
+    turns = Turns(monkeypatch)
+
+    assert turns.of(lambda: records.set_many(values)) == 1
+    assert turns.of(lambda: records.set_many(values, ttl=60.0)) == 1
+    assert len(records.list("a")) == len(records.list("b")) == 100
+    assert turns.of(lambda: records.delete(*values)) == 1
+    assert records.list("a") == records.list("b") == {}
+
+
 # Families.
 
 
@@ -91,6 +177,44 @@ def test_families_do_not_mix(records: Records) -> None:
         assert records.list(key.partition("/")[0]) == {key: key.encode()}
     assert records.list("unknown") == {}
     assert records.list("*") == {}
+
+
+def test_families_that_go_with_queues_do_not_mix(backend: Backend, records: Records) -> None:
+    families = ["schedules", "schedules:", "schedules:q", "schedules:q2", "schedules:q:q", "q"]
+    families += ["results:q", ":q", ":", "::", "q:schedules", "schedules:{q}", "{schedules}:q"]
+    families += ["schedules:q}", "schedules:{q", "s:ž", "schedules: q", "schedules:*", "*:q"]
+    push(backend, "t1", to="q")
+    for family in families:
+        records.set(f"{family}/1", family.encode())
+        assert records.swap(f"{family}/2", None, b"")
+
+    for family in families:
+        assert records.list(family) == {f"{family}/1": family.encode(), f"{family}/2": b""}
+    for family in families:
+        records.delete(f"{family}/1", f"{family}/2")
+        assert records.list(family) == {}
+    assert backend.queues() == ["q"]
+    assert backend.count("q") == Counts(waiting=1)
+
+
+def test_the_first_of_a_family_are_listed(records: Records) -> None:
+    keys = ["workers/10", "workers/9", "workers/B", "workers/a", "workers/b", "workers/ž"]
+    for key in reversed(keys):
+        records.set(key, key.encode())
+
+    for limit in (0, 1, 3, 6, 100):
+        expected = {key: key.encode() for key in keys[:limit]}
+        assert list(records.list("workers", limit).items()) == list(expected.items())
+    assert list(records.list("workers", limit=None)) == keys
+    assert records.list("unknown", limit=5) == {}
+
+
+def test_what_has_expired_is_not_among_the_first(records: Records) -> None:
+    records.set_many({f"workers/{number:03}": b"" for number in range(200)}, ttl=SHORT)
+    records.set_many({"workers/200": b"", "workers/201": b""})
+    wait_until_gone(records, "workers/199")
+
+    assert list(records.list("workers", limit=1)) == ["workers/200"]
 
 
 def test_records_and_queues_do_not_mix(backend: Backend, records: Records) -> None:

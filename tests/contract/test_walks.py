@@ -5,14 +5,29 @@ from collections.abc import Callable
 
 import pytest
 
-from alligator.backends.base import Ack, Backend, Bury, Message, Release, Reservation, Settlement
+from alligator.backends.base import (
+    NEVER,
+    Ack,
+    Backend,
+    Bury,
+    Follow,
+    Found,
+    Message,
+    Release,
+    Reservation,
+    Settlement,
+)
 from alligator.backends.locmem_backend import Client as Memory
-from tests.support.stores import FAR_OFF, opened
+from tests.support.stores import FAR_OFF, contents, opened, records_of
 
 QUEUES = ["high", "low"]
 TASKS = [f"t{number}" for number in range(8)]
+FOLLOWS = [f"after {number}" for number in range(3)]
+DELAYED = [f"delayed {number}" for number in range(3)]
+ALL = [*TASKS, *FOLLOWS, *DELAYED]
+PRIORITIES = [-100, -1, 0, 0, 0, 0, 50, 100]
 WORKERS = ["one", "two"]
-STEPS = 400
+STEPS = 800
 
 Both = tuple[Reservation, Reservation]
 
@@ -20,8 +35,10 @@ Both = tuple[Reservation, Reservation]
 class Walk:
     """A store and a memory, which are asked the same and have to answer the same.
 
-    Nothing lapses or falls due on the way. Where a delayed task stands that somebody has reserved by its id and
-    given back is not laid down, so that does not happen either.
+    Nothing lapses, and nothing falls due but by rescheduling. What is not laid down does not happen either:
+    where a delayed task stands that somebody has reserved by its id and given back; in what order several
+    replacements of a dead worker's tasks join the end (here they differ in priority); what becomes of the
+    follow of a replacement that is forgotten (here they bring none).
     """
 
     def __init__(self, store: Backend, seed: int) -> None:
@@ -29,12 +46,24 @@ class Walk:
         self.chance = random.Random(seed)
         self.held: list[Both] = []  # some of them settled, or recovered: those have to be late
         self.bodies = 0
+        for side in self.sides:
+            records_of(side).set_many({record_of(name): b"0" for name in QUEUES})
 
     def step(self) -> None:
-        choices = [self.push, self.reserve, self.settle, self.reserve_task, self.cancel]
-        rare = [self.drop, self.recover, self.extend, self.retry, self.purge]
-        self.chance.choice(choices * 4 + rare)()
+        choices = [self.push, self.reserve, self.settle, self.reserve_task, self.cancel, self.watch]
+        rare = [self.drop, self.recover, self.extend, self.retry, self.purge, self.push_if]
+        self.chance.choice(choices * 4 + rare + [self.reschedule] * 3)()
         self.same(lambda side: [side.count(name) for name in QUEUES])
+        if self.chance.random() < 0.2:
+            self.look()
+
+    def look(self) -> None:
+        """All tasks are where they should be."""
+
+        def tasks(side: Backend) -> list[object]:
+            return [outline(side.find(name, task_id)) for name in QUEUES for task_id in ALL]
+
+        self.same(tasks)
 
     def same(self, ask: Callable[[Backend], object]) -> None:
         expected, actual = (ask(side) for side in self.sides)
@@ -44,19 +73,45 @@ class Walk:
         return self.chance.choice(QUEUES)
 
     def a_task(self) -> str:
-        return self.chance.choice(TASKS)
+        return self.chance.choice([*TASKS, *FOLLOWS])
 
     def a_body(self) -> bytes:
         self.bodies += 1
         return b"%d" % self.bodies
 
+    def a_follow(self) -> Follow:
+        task_id = self.chance.choice(FOLLOWS)
+        # Which of several that are dropped is over first is not laid down: they all say the same.
+        return Follow(task_id, self.a_body(), f"{task_id} badly".encode())
+
+    def a_message(self) -> Message:
+        task_id, body = self.chance.choice(ALL), self.a_body()
+        delay, due_at = (FAR_OFF, self.chance.choice([0, NEVER])) if task_id in DELAYED else (0, 0)
+        if self.chance.random() < 0.25:
+            return Message(task_id, body, delay, due_at, ALL.index(task_id) + 1, replaces=True)
+        follow = self.a_follow() if self.chance.random() < 0.3 else None
+        return Message(task_id, body, delay, due_at, self.chance.choice(PRIORITIES), follow=follow)
+
     def push(self) -> None:
-        some = self.chance.choices(TASKS, k=self.chance.randrange(1, 5))
-        messages = [Message(name, self.a_body()) for name in some]
-        if self.chance.random() < 0.3:
-            messages.append(Message("delayed", self.a_body(), delay=FAR_OFF))
+        messages = [self.a_message() for _ in range(self.chance.randrange(1, 5))]
         name = self.a_queue()
         self.same(lambda side: side.push_many(name, messages))
+
+    def push_if(self) -> None:
+        name, message = self.a_queue(), self.a_message()
+        record, old = record_of(name), b"%d" % self.chance.randrange(2)
+        new = b"%d" % self.chance.randrange(2)
+        self.same(lambda side: side.push_if(name, message, record, old, new))
+        self.same(lambda side: records_of(side).get(record))
+
+    def watch(self) -> None:
+        name, task_id, follow = self.a_queue(), self.chance.choice(ALL), self.a_follow()
+        self.same(lambda side: side.watch(name, task_id, follow))
+
+    def reschedule(self) -> None:
+        name, some = self.a_queue(), self.chance.sample(ALL, k=len(ALL) // 2)
+        due_at = self.chance.choice([0.0, 0.0, NEVER, 4e9])
+        self.same(lambda side: side.reschedule(name, some, due_at))
 
     def reserve(self) -> None:
         names = self.chance.sample(QUEUES, k=self.chance.randrange(1, 3))
@@ -93,8 +148,9 @@ class Walk:
         body, lapsed = self.a_body(), self.chance.random() < 0.5
         ways: list[Callable[[Reservation], Settlement]] = [
             Ack,
-            lambda held: Release(held, lapsed=lapsed),
-            lambda held: Release(held, body=body),
+            lambda held: Ack(held, succeeded=False),
+            lambda held: Release(held, a_delay(held), lapsed=lapsed),
+            lambda held: Release(held, a_delay(held), body=body),
             lambda held: Bury(held, f"note {body!r}"),
         ]
         return self.chance.choice(ways)
@@ -121,13 +177,15 @@ class Walk:
         self.same(lambda side: side.recover(QUEUES, worker, started))
 
     def cancel(self) -> None:
-        name, task_id = self.a_queue(), self.chance.choice([*TASKS, "delayed"])
+        name, task_id = self.a_queue(), self.chance.choice(ALL)
         self.same(lambda side: side.cancel(name, task_id))
 
     def drop(self) -> None:
         name = self.a_queue()
         for side in self.sides:
             side.drop_all(name)
+        # What follows the dropped ones is queued in some order. From here on in one.
+        self.same(lambda side: in_order_of_ids(side, name))
 
     def some_letters(self, name: str) -> list[list[str]]:
         letters = [side.dead(name, limit=1000) for side in self.sides]
@@ -153,6 +211,31 @@ class Walk:
         letters = self.some_letters(name)
         for side, chosen in zip(self.sides, letters, strict=True):
             assert side.purge_dead(name, chosen) == chosen
+
+
+def record_of(queue_name: str) -> str:
+    return f"schedules:{queue_name}/1"
+
+
+def a_delay(held: Reservation) -> float:
+    return FAR_OFF if held.task_id in DELAYED else 0.0
+
+
+def outline(found: Found | None) -> object:
+    """What is the same of a task in two stores whose clocks and tokens are not."""
+    if found is None:
+        return None
+    due = "never" if found.due_at == NEVER else found.due_at > 0
+    held = bool(found.token), found.lapses_at > 0
+    return found.body, due, held, found.position, found.deliveries, found.priority
+
+
+def in_order_of_ids(side: Backend, queue_name: str) -> list[tuple[str, bytes]]:
+    """Put what waits into the order of its ids, and return it."""
+    batch = side.reserve([queue_name], "sorter", limit=100)
+    held = sorted(batch.reservations, key=lambda one: one.task_id)
+    assert side.settle([Release(one, body=one.body) for one in held]) == []
+    return contents(held)
 
 
 @pytest.mark.parametrize("seed", range(4))

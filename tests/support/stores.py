@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import pytest
 
 from alligator.backends import loading
-from alligator.backends.base import Ack, Backend, Bury, Message, Records, Reservation
+from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
 from alligator.dsn import DSN
 from alligator.utils import new_id
+from tests.support.running import A_MOMENT, later
 
 QUEUE = "all"
 WORKER = new_id()
@@ -27,6 +28,34 @@ FAR_OFF = 3600.0
 TICK = 0.02
 """What two clocks of one machine may differ by."""
 
+ODD_IDS = [
+    " a ",
+    "it's",
+    "{}",
+    "%s *?[x]",
+    "a:b",
+    "a/b",
+    "a,b",
+    "-1",
+    "0",
+    "1e3",
+    "nil",
+    "ž🐊",
+    "x" * 255,
+]
+"""Ids that may be taken for something else by what writes several of them, or them and more, into one value."""
+ODD_BODIES = [
+    b"",
+    b"\0",
+    b"0",
+    b"-1",
+    b"nil",
+    b"\r\n",
+    b"a:b",
+    b"\xff\xfe",
+    bytes(range(256)) * 400,
+]
+
 
 @contextmanager
 def opened(dsn: str) -> Generator[Backend]:
@@ -41,6 +70,21 @@ def opened(dsn: str) -> Generator[Backend]:
 def push(backend: Backend, *task_ids: str, to: str = QUEUE, delay: float = 0.0) -> list[bool]:
     """Push tasks, each with its id for a body."""
     return backend.push_many(to, [Message(name, name.encode(), delay) for name in task_ids])
+
+
+def replace(
+    backend: Backend,
+    task_id: str,
+    body: bytes = b"new",
+    *,
+    delay: float = 0.0,
+    due_at: float = 0.0,
+    priority: int = 0,
+    follow: Follow | None = None,
+) -> None:
+    """Push in the place of a task, which is always queued."""
+    message = Message(task_id, body, delay, due_at, priority, replaces=True, follow=follow)
+    assert backend.push_many(QUEUE, [message]) == [True]
 
 
 def take(
@@ -61,6 +105,11 @@ def take_ready(
     return backend.reserve([of], new_id(), limit=limit, lease=lease).reservations
 
 
+def ready(backend: Backend) -> list[tuple[str, bytes]]:
+    """Reserve what is ready now; return ids and bodies."""
+    return contents(take_ready(backend))
+
+
 def lapsed(backend: Backend, task_id: str, lease: float = 0.05) -> tuple[Reservation, Reservation]:
     """Push a task and hand it out twice: to a worker that was too slow, and so to another."""
     push(backend, task_id)
@@ -79,9 +128,39 @@ def buried(backend: Backend, *task_ids: str, note: str = "note", of: str = QUEUE
     return [letter.letter_id for letter in reversed(letters)]
 
 
+def woken(backend: Backend, act: Callable[[], object], *, of: str = QUEUE) -> Reservation:
+    """Wait for a task, let something be done meanwhile, and return what was handed out soon after."""
+    with later(act), soon_but_after(A_MOMENT):
+        batch = backend.reserve([of], new_id(), lease=60.0, wait=LONG)
+    [reservation] = batch.reservations
+    return reservation
+
+
+@contextmanager
+def soon_but_after(seconds: float, late: float = SOON) -> Generator[None]:
+    """The block has to take so long, and hardly longer."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    assert seconds - TICK <= took < seconds + late
+
+
+@contextmanager
+def at_rest() -> Generator[None]:
+    """The block has to wait, and not to look again and again: this thread may compute a quarter of the time."""
+    started, computed = time.monotonic(), time.thread_time()
+    yield
+    assert time.thread_time() - computed < (time.monotonic() - started) / 4
+
+
 def ids(reservations: list[Reservation]) -> list[str]:
     """Return the tasks' ids."""
     return [reservation.task_id for reservation in reservations]
+
+
+def contents(reservations: list[Reservation]) -> list[tuple[str, bytes]]:
+    """Return the tasks' ids and bodies."""
+    return [(reservation.task_id, reservation.body) for reservation in reservations]
 
 
 def drain(backend: Backend, *, limit: int = 10, of: str = QUEUE) -> list[str]:
@@ -123,3 +202,15 @@ def skip_unless_it_delays(backend: Backend) -> None:
     """Skip the test where a store cannot delay, and so refuses to."""
     if not backend.can_delay:
         pytest.skip("this store cannot delay")
+
+
+def skip_unless_it_finds(backend: Backend) -> None:
+    """Skip the test where nothing can be asked or changed of a single task."""
+    if not backend.can_find:
+        pytest.skip("this store knows no single tasks")
+
+
+def skip_unless_it_prioritizes(backend: Backend) -> None:
+    """Skip the test where a store knows no priorities, and so refuses them."""
+    if not backend.can_prioritize:
+        pytest.skip("this store knows no priorities")

@@ -13,12 +13,15 @@ carry the token, and do nothing once the lease has gone to another: a worker tha
 touch what another now runs. All times are seconds by the store's own clock; a caller's clock is never used.
 """
 
+import math
 import re
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from alligator.bell import Bell
 from alligator.exceptions import InvalidOption
 from alligator.utils import new_id
 
@@ -26,22 +29,42 @@ MAX_NAME_BYTES = 200
 """The longest name of a queue, in UTF-8: what beanstalkd allows for a tube."""
 MAX_ID_BYTES = 255
 """The longest id of a task, in UTF-8."""
+MAX_PRIORITY = 100
+"""Priorities go from minus this to this: Redis keeps one in a score, beside the order, in 53 bits."""
+NEVER = math.inf
+"""The ``due_at`` of a task that stays delayed until someone says otherwise."""
 
 # What breaks lines, and so protocols and logs; and what no UTF-8 can carry.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A task to push. It waits until ``delay`` seconds have passed and the moment ``due_at`` has come.
+class Follow:
+    """A task to queue when another one is over, in the same atomic step: one of two bodies."""
 
-    ``due_at`` is seconds since 1970 by the store's clock, so that no skew of another clock matters.
-    """
+    task_id: str
+    on_success: bytes
+    """Queued when the other is acknowledged as succeeded."""
+    on_failure: bytes
+    """Queued when it is buried, canceled, dropped, or acknowledged as not succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task to push. It waits until ``delay`` seconds have passed and the moment ``due_at`` has come."""
 
     task_id: str
     body: bytes
     delay: float = 0.0
     due_at: float = 0.0
+    """Seconds since 1970 by the store's clock, so that no skew of another clock matters; or NEVER."""
+    priority: int = 0
+    """Those of a higher one are handed out first; within one, first in first out."""
+    replaces: bool = False
+    """Whether it takes the place of a task of its id: of one that waits or is delayed, at once (as if that had
+    never been pushed, but for its follow); of one that is held, when that hand-out ends, however it ends. Of
+    several replacements of a held task the last one counts; ``cancel`` and ``drop_all`` forget it."""
+    follow: Follow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +81,10 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The task is done: remove it for good."""
+    """The task is over: remove it for good. Not ``succeeded``: it was canceled."""
 
     reservation: Reservation
+    succeeded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,24 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A task that is waiting, delayed or held."""
+
+    body: bytes
+    due_at: float = 0.0
+    """When it is delayed: until when. NEVER: until someone says otherwise. Else 0."""
+    token: str = ""
+    """When it is held: by which hand-out, as ``token_of`` names it. Else empty."""
+    lapses_at: float = 0.0
+    """When it is held: until when, unless the lease is extended; it may be past. Else 0."""
+    position: int | None = None
+    """When it waits: how many are handed out before it, if the store can tell."""
+    deliveries: int = 0
+    """Hand-outs since the task last had an outcome, the present one included."""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How many tasks of a queue are in which state."""
 
@@ -121,27 +163,53 @@ class Counts:
 class Records(Protocol):
     """Small values by key, such as "workers/<uuid>": what is written above the stores is kept here.
 
-    The part of a key before its first "/" names a family; ``list`` costs by the size of one family.
+    The part of a key before its first "/" names a family; ``list`` costs by the size of one family. What stands
+    after a ":" in the family's name is the queue that the family goes with, if any: Redis then keeps the two in
+    one slot of a cluster.
     """
 
     def get(self, key: str) -> bytes | None:
         """Return the value of a key; None when there is none or it has expired."""
         ...
 
+    def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the values of those keys that have one, in one round trip; not all of one moment."""
+        ...
+
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
         """Write a value, to be forgotten after ``ttl`` seconds (None: never)."""
+        ...
+
+    def set_many(
+        self, values: Mapping[str, bytes], ttl: float | Mapping[str, float] | None = None
+    ) -> None:
+        """Write several values, in one round trip and in this order; not in one step.
+
+        Args:
+            values: The values, by key.
+            ttl: Seconds after which to forget them: all, or each (a key that is left out: never).
+        """
+        ...
         ...
 
     def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
         """Write ``new`` if the value still is ``old`` (None: absent), in one step; return whether it was."""
         ...
 
-    def delete(self, key: str) -> None:
-        """Forget a key; it need not exist."""
+    def delete(self, *keys: str) -> None:
+        """Forget keys, in one round trip; they need not exist."""
         ...
 
-    def list(self, family: str) -> dict[str, bytes]:
-        """Return the keys and values of a family, sorted by key."""
+    def list(self, family: str, limit: int | None = None) -> dict[str, bytes]:
+        """Return the keys and values of a family, sorted by key; the first ``limit`` of them, or all."""
+        ...
+
+    def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
+        """Block until a key has a value.
+
+        Returns at once if one has; else when one may have been written, after ``timeout`` seconds, or when the
+        ``bell`` rings. So it may return early: the caller looks, and waits again.
+        """
         ...
 
 
@@ -160,20 +228,70 @@ class Backend(ABC):
     """False: reserving takes a task out, and a worker that dies has lost it (at most once)."""
     can_delay = True
     """False: ``delay`` and ``due_at`` are refused at push, and no release waits."""
+    can_prioritize = True
+    """False: ``priority`` is refused at push."""
+    can_find = True
+    """False: nothing can be asked or changed of a single task: there is no ``replaces``, ``follow``, ``find``,
+    ``watch``, ``reschedule`` and ``push_if``."""
     in_process = False
     """True: the tasks live and die with this process, and no other can see them."""
 
     @abstractmethod
-    def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
+    def push_many(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[bool]:
         """Queue tasks, all or (where a store has no such step) the first of them, in order.
+
+        Args:
+            queue_name: Where to.
+            messages: The tasks.
+            max_length: How many tasks may wait or be delayed in the queue, these included.
 
         Returns:
             For each message whether it was queued. False: that id is waiting, delayed or held already, and
             stays as it is, so that a push may be repeated. A dead letter of that id is no obstacle.
 
         Raises:
-            QueueFull: There is no room; nothing was queued.
+            QueueFull: There is no room, or there would be more than ``max_length``; nothing was queued. (Of
+                more than a thousand messages the first thousands may have been.)
         """
+
+    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
+        """Queue a task and swap a record, in one step; where the record is not ``old``, do neither.
+
+        The record's family goes with this queue ("schedules:<queue>"). Returns whether it was done.
+        """
+        raise self._cannot()
+
+    def find(self, queue_name: str, task_id: str) -> Found | None:
+        """Return a task as it is now; None when it is neither waiting, delayed nor held."""
+        raise self._cannot()
+
+    def reschedule(
+        self, queue_name: str, task_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[bool]:
+        """Let delayed tasks be due at another moment (0: now), by the store's clock.
+
+        Returns for each whether it was delayed; those that were not are left as they are. One that is due now
+        joins the end of its priority.
+        """
+        raise self._cannot()
+
+    def watch(self, queue_name: str, task_id: str, follow: Follow) -> bool:
+        """Let a task be followed by another, if it is waiting, delayed or held; a follow it has, it keeps.
+
+        The follow is queued in the same queue with a priority above all others, in the same step in which the
+        task is over: acknowledged, buried, canceled or dropped. A release, a lapse or a replacement leaves it
+        as it is.
+
+        Returns:
+            False when there is no such task.
+        """
+        raise self._cannot()
+
+    def now(self) -> float:
+        """Return the store's time, in seconds since 1970; right to some milliseconds, and cheap."""
+        return time.time()
 
     @abstractmethod
     def reserve(
@@ -250,7 +368,10 @@ class Backend(ABC):
 
     @abstractmethod
     def drop_all(self, queue_name: str) -> None:
-        """Take out every waiting and delayed task. What runs, runs on; dead letters stay."""
+        """Take out every waiting and delayed task. What runs, runs on; dead letters stay.
+
+        What follows a task that is dropped is queued, and stays.
+        """
 
     @abstractmethod
     def count(self, queue_name: str) -> Counts:
@@ -267,10 +388,12 @@ class Backend(ABC):
         """Return dead letters, the newest first; with a ``task_id`` those of that task."""
 
     @abstractmethod
-    def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+    def retry_dead(
+        self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[str]:
         """Move dead letters to the end of their queue, as they were buried; return the ids moved.
 
-        One whose task id is queued again meanwhile stays a dead letter.
+        One whose task id is queued again meanwhile stays a dead letter. They are due at the moment ``due_at``.
         """
 
     @abstractmethod
@@ -287,6 +410,11 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close connections and files; the next call opens them again."""
+
+    def _cannot(self) -> InvalidOption:
+        return InvalidOption(
+            f"{type(self).__module__} knows no single tasks: use a store that does (locmem, sqlite, redis)."
+        )
 
     # The five documented methods, on top of those above.
 
@@ -316,6 +444,31 @@ class Backend(ABC):
             return None
         self.settle([Ack(reservation)])
         return reservation.body
+
+
+def ttl_of(key: str, ttl: float | Mapping[str, float] | None) -> float | None:
+    """Return the ttl of one of the keys that ``Records.set_many`` is given."""
+    return ttl.get(key) if isinstance(ttl, Mapping) else ttl
+
+
+def token_of(worker: str, number: int, now: float) -> str:
+    """Return the token of a worker's hand-out number so-and-so, made at this moment of the store's clock.
+
+    Example:
+        >>> token_of("w1", 7, 1700000000.25)
+        'w1.7.1700000000250'
+    """
+    return f"{worker}.{number}.{round(now * 1000)}"
+
+
+def worker_of(token: str) -> str:
+    """Return who holds a hand-out."""
+    return token.rsplit(".", 2)[0]
+
+
+def reserved_at(token: str) -> float:
+    """Return when a hand-out was made, by the store's clock."""
+    return int(token.rsplit(".", 2)[-1]) / 1000
 
 
 def as_bytes(data: bytes | str) -> bytes:

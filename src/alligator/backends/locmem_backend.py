@@ -4,59 +4,31 @@ Each client is a store of its own, so that one test cannot find another's tasks.
 Pushing, reserving and settling cost O(log n) of the tasks waiting, or delayed; leases are looked through.
 """
 
-import heapq
 import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from alligator.backends.base import (
+    MAX_PRIORITY,
     Ack,
     Backend,
     Batch,
+    Bury,
     Counts,
     DeadLetter,
+    Follow,
+    Found,
     Message,
     Release,
     Reservation,
     Settlement,
+    token_of,
 )
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A task; it is in exactly one of its queue's waiting, delayed and leased."""
-
-    task_id: str
-    body: bytes
-    order: int
-    lapses: int = 0
-    token: str = ""
-    due_at: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Lease:
-    worker: str
-    lapses_at: float
-    entries: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    entries: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-    waiting: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-    delayed: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-    # Heaps over these two, by order and by time. What leaves a dict early stays on its heap until it is
-    # popped, and is passed over then. The second of the three keeps entries from being compared.
-    in_order: list[tuple[int, int, _Entry]] = field(default_factory=list[tuple[int, int, _Entry]])
-    by_time: list[tuple[float, int, _Entry]] = field(
-        default_factory=list[tuple[float, int, _Entry]]
-    )
-    leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
-    dead: dict[str, DeadLetter] = field(default_factory=dict[str, DeadLetter])
+from alligator.backends.locmem_queue import Entry, Lease, Letter, Queue, place
+from alligator.backends.locmem_records import MemoryRecords
+from alligator.exceptions import QueueFull
 
 
 class Client(Backend):
@@ -72,20 +44,82 @@ class Client(Backend):
     def __init__(self, conn_string: str, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, Queue] = {}
         self._numbers = itertools.count(1)
         # One for each who waits. SimpleQueue.put is the one wake-up that a signal handler may call.
         self._bells: set[queue.SimpleQueue[None]] = set()
         self._interrupts: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.records = _Records(clock)
+        self.records = self._records = MemoryRecords(clock)
 
-    def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
+    def push_many(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[bool]:
         """Queue tasks, all in one step."""
         with self._lock:
             target = self._queue(queue_name)
-            queued = [self._push(target, message) for message in messages]
+            if max_length is not None:
+                room = max_length - len(target.waiting) - len(target.delayed)
+                if len(messages) > room:
+                    raise QueueFull(
+                        f"{len(messages)} more would be too many for {queue_name!r}: its max_length is "
+                        f"{max_length}."
+                    )
+            now = self._clock()
+            queued = [self._push(target, message, now) for message in messages]
         self._wake()
         return queued
+
+    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
+        """Queue a task and swap a record."""
+        with self._lock:  # who sees the new record and looks for the task, waits until it is there
+            if not self._records.swap(key, old, new):
+                return False
+            self._push(self._queue(queue_name), message, self._clock())
+        self._wake()
+        return True
+
+    def find(self, queue_name: str, task_id: str) -> Found | None:
+        """Return a task as it is."""
+        with self._lock:
+            found = self._queue(queue_name)
+            entry = found.entries.get(task_id)
+            if entry is None:
+                return None
+            place = found.waiting.key(task_id)
+            due_at = found.delayed.key(task_id)
+            held = found.leases[entry.token] if place is None and due_at is None else None
+            return Found(
+                entry.body,
+                due_at=due_at or 0.0,
+                token=entry.token if held else "",
+                lapses_at=held.lapses_at if held else 0.0,
+                position=None if place is None else found.waiting.count_before(place),
+                deliveries=entry.lapses + (held is not None),
+                priority=entry.priority,
+            )
+
+    def reschedule(
+        self, queue_name: str, task_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[bool]:
+        """Let delayed tasks be due at another moment, all in one step."""
+        with self._lock:
+            found = self._queue(queue_name)
+            done = [self._reschedule(found, task_id, due_at) for task_id in task_ids]
+        self._wake()
+        return done
+
+    def watch(self, queue_name: str, task_id: str, follow: Follow) -> bool:
+        """Let a task be followed by another."""
+        with self._lock:
+            entry = self._queue(queue_name).entries.get(task_id)
+            if entry is None:
+                return False
+            entry.follow = entry.follow or follow
+            return True
+
+    def now(self) -> float:
+        """Return the time."""
+        return self._clock()
 
     def reserve(
         self,
@@ -152,8 +186,8 @@ class Client(Backend):
         with self._lock:
             for name in queue_names:
                 found = self._queue(name)
-                for token in [t for t, held in found.leases.items() if held.worker == worker]:
-                    count += self._end_lease(found, token, started)
+                tokens = [t for t, held in found.leases.items() if held.worker == worker]
+                count += self._end_leases(found, tokens, started)
         self._wake()
         return count
 
@@ -162,18 +196,27 @@ class Client(Backend):
         with self._lock:
             found = self._queue(queue_name)
             entry = self._take(found, task_id)
-            return found.entries.pop(task_id).body if entry else None
+            if entry:
+                del found.entries[task_id]
+                if entry.follow:
+                    self._queue_follow(found, entry.follow, succeeded=False)
+                return entry.body
+            if held := found.entries.get(task_id):
+                held.replacement = None
+            return None
 
     def drop_all(self, queue_name: str) -> None:
         """Take out all that wait or are delayed."""
         with self._lock:
             found = self._queue(queue_name)
-            for task_id in [*found.waiting, *found.delayed]:
-                del found.entries[task_id]
-            found.waiting.clear()
-            found.delayed.clear()
-            found.in_order.clear()
-            found.by_time.clear()
+            dropped = found.waiting.clear() + found.delayed.clear()
+            for entry in dropped:
+                del found.entries[entry.task_id]
+            for held in found.entries.values():
+                held.replacement = None
+            for entry in sorted(dropped, key=_order):  # after the others: these are not dropped
+                if entry.follow:
+                    self._queue_follow(found, entry.follow, succeeded=False)
 
     def count(self, queue_name: str) -> Counts:
         """Count tasks by state."""
@@ -196,19 +239,20 @@ class Client(Backend):
     ) -> list[DeadLetter]:
         """Return dead letters, the newest first."""
         with self._lock:
-            letters = reversed(self._queue(queue_name).dead.values())
+            letters = (one.letter for one in reversed(self._queue(queue_name).dead.values()))
             found = (letter for letter in letters if task_id in (None, letter.task_id))
             return list(itertools.islice(found, skip, skip + max(0, limit)))
 
-    def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+    def retry_dead(
+        self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[str]:
         """Queue dead letters again."""
         with self._lock:
             found = self._queue(queue_name)
-            letters = [found.dead[letter_id] for letter_id in letter_ids if letter_id in found.dead]
             moved = [
-                letter.letter_id
-                for letter in letters
-                if self._push(found, Message(letter.task_id, letter.body))
+                letter_id
+                for letter_id in letter_ids
+                if (dead := found.dead.get(letter_id)) and self._retry(found, dead, due_at)
             ]
             self.purge_dead(queue_name, moved)
         self._wake()
@@ -228,27 +272,58 @@ class Client(Backend):
     def close(self) -> None:
         """Nothing to close."""
 
-    def _queue(self, name: str) -> _Queue:
+    def _queue(self, name: str) -> Queue:
         if name not in self._queues:
-            self._queues[name] = _Queue()
+            self._queues[name] = Queue()
         return self._queues[name]
 
-    def _push(self, target: _Queue, message: Message) -> bool:
-        if message.task_id in target.entries:
-            return False
-        entry = _Entry(message.task_id, message.body, next(self._numbers))
-        target.entries[entry.task_id] = entry
-        self._make_ready(target, entry, max(self._clock() + message.delay, message.due_at))
+    def _push(self, target: Queue, message: Message, now: float) -> bool:
+        due_at = max(now + message.delay, message.due_at)
+        task_id = message.task_id
+        if task_id in target.entries:
+            return message.replaces and self._replace(target, message, due_at)
+        entry = Entry(task_id, message.body, next(self._numbers), message.priority, message.follow)
+        target.entries[task_id] = entry
+        if due_at > now:
+            target.delayed.add(due_at, entry)
+        else:
+            target.waiting.add(place(entry), entry)
         return True
 
-    def _make_ready(self, target: _Queue, entry: _Entry, due_at: float) -> None:
+    def _make_ready(self, target: Queue, entry: Entry, due_at: float) -> None:
         if due_at > self._clock():
-            entry.due_at = due_at
-            target.delayed[entry.task_id] = entry
-            heapq.heappush(target.by_time, (due_at, next(self._numbers), entry))
+            target.delayed.add(due_at, entry)
         else:
-            target.waiting[entry.task_id] = entry
-            heapq.heappush(target.in_order, (entry.order, next(self._numbers), entry))
+            target.waiting.add(place(entry), entry)
+
+    def _replace(self, target: Queue, message: Message, due_at: float) -> bool:
+        entry = target.entries[message.task_id]
+        if self._take(target, message.task_id):
+            self._renew(target, entry, message, due_at)
+        else:
+            entry.replacement = message, due_at
+        entry.follow = entry.follow or message.follow
+        return True
+
+    def _renew(self, target: Queue, entry: Entry, message: Message, due_at: float) -> None:
+        """Give a task that is nowhere now what a message brings, and a place at the end."""
+        entry.body, entry.priority = message.body, message.priority
+        entry.lapses, entry.order = 0, next(self._numbers)
+        self._make_ready(target, entry, due_at)
+
+    def _reschedule(self, found: Queue, task_id: str, due_at: float) -> bool:
+        entry = found.delayed.remove(task_id)
+        if entry is None:
+            return False
+        if due_at <= self._clock():
+            entry.order = next(self._numbers)  # it joins the end
+        self._make_ready(found, entry, due_at)
+        return True
+
+    def _retry(self, found: Queue, dead: Letter, due_at: float) -> bool:
+        letter = dead.letter
+        again = Message(letter.task_id, letter.body, due_at=due_at, priority=dead.priority)
+        return self._push(found, again, self._clock())
 
     def _reserve(
         self, queue_names: Sequence[str], worker: str, limit: int, lease: float
@@ -256,39 +331,36 @@ class Client(Backend):
         for name in queue_names:
             found = self._queue(name)
             self._bring_up_to_date(found)
-            entries: list[_Entry] = []
-            while found.waiting and len(entries) < limit:
-                order, _, entry = heapq.heappop(found.in_order)
-                if found.waiting.get(entry.task_id) is entry and entry.order == order:
-                    entries.append(found.waiting.pop(entry.task_id))
+            entries = found.waiting.take(limit)
             if entries:
                 yield from self._lease(name, entries, worker, lease)
                 limit -= len(entries)
 
-    def _bring_up_to_date(self, found: _Queue) -> None:
+    def _bring_up_to_date(self, found: Queue) -> None:
         """Make ready what is due, and take back what lapsed."""
         now = self._clock()
-        while found.by_time and found.by_time[0][0] <= now:
-            due_at, _, entry = heapq.heappop(found.by_time)
-            if found.delayed.get(entry.task_id) is entry and entry.due_at == due_at:
+        while found.delayed.first_key() <= now:
+            for entry in found.delayed.take(1):
                 entry.order = next(self._numbers)  # it joins the end
-                self._make_ready(found, found.delayed.pop(entry.task_id), now)
-        for token in [token for token, held in found.leases.items() if held.lapses_at <= now]:
-            self._end_lease(found, token, found.leases[token].entries.keys())
+                self._make_ready(found, entry, due_at=0.0)
+        lapsed = [token for token, held in found.leases.items() if held.lapses_at <= now]
+        if lapsed:
+            self._end_leases(found, lapsed)
 
-    def _next_at(self, found: _Queue) -> float:
+    def _next_at(self, found: Queue) -> float:
         moments = [held.lapses_at for held in found.leases.values()]
-        return min([*moments, found.by_time[0][0] if found.by_time else float("inf")])
+        return min([*moments, found.delayed.first_key()])
 
-    def _take(self, found: _Queue, task_id: str) -> _Entry | None:
-        return found.waiting.pop(task_id, None) or found.delayed.pop(task_id, None)
+    def _take(self, found: Queue, task_id: str) -> Entry | None:
+        return found.waiting.remove(task_id) or found.delayed.remove(task_id)
 
     def _lease(
-        self, queue_name: str, entries: Sequence[_Entry], worker: str, lease: float
+        self, queue_name: str, entries: Sequence[Entry], worker: str, lease: float
     ) -> list[Reservation]:
-        token = f"{worker}.{next(self._numbers)}"
-        self._queue(queue_name).leases[token] = _Lease(
-            worker, self._clock() + lease, {entry.task_id: entry for entry in entries}
+        now = self._clock()
+        token = token_of(worker, next(self._numbers), now)
+        self._queue(queue_name).leases[token] = Lease(
+            worker, now + lease, {entry.task_id: entry for entry in entries}
         )
         for entry in entries:
             entry.token = token
@@ -298,47 +370,72 @@ class Client(Backend):
             for entry in entries
         ]
 
-    def _held(self, reservation: Reservation) -> _Entry | None:
+    def _held(self, reservation: Reservation) -> Entry | None:
         held = self._queue(reservation.queue_name).leases.get(reservation.token)
         return held.entries.get(reservation.task_id) if held else None
 
     def _settle(self, settlement: Settlement) -> bool:
         held = settlement.reservation
-        entry = self._held(held)
-        if entry is None:
-            return False
         found = self._queue(held.queue_name)
-        lease = found.leases[held.token]
-        del lease.entries[held.task_id]
+        lease = found.leases.get(held.token)
+        entry = lease.entries.pop(held.task_id, None) if lease else None
+        if lease is None or entry is None:
+            return False
         if not lease.entries:
             del found.leases[held.token]
-        if isinstance(settlement, Release):
+        if isinstance(settlement, Bury):
+            self._bury(found, entry, settlement)
+        if entry.replacement:
+            self._put_replacement(found, entry, *entry.replacement)
+        elif isinstance(settlement, Release):
             self._release(found, entry, settlement)
         else:
             del found.entries[held.task_id]
-            if not isinstance(settlement, Ack):
-                letter_id = str(next(self._numbers))
-                found.dead[letter_id] = DeadLetter(
-                    held.queue_name,
-                    letter_id,
-                    entry.task_id,
-                    entry.body,
-                    settlement.note,
-                    self._clock(),
-                )
+            if entry.follow:
+                succeeded = isinstance(settlement, Ack) and settlement.succeeded
+                self._queue_follow(found, entry.follow, succeeded)
         return True
 
-    def _release(self, found: _Queue, entry: _Entry, release: Release) -> None:
+    def _bury(self, found: Queue, entry: Entry, bury: Bury) -> None:
+        letter = DeadLetter(
+            bury.reservation.queue_name,
+            str(next(self._numbers)),
+            entry.task_id,
+            entry.body,
+            bury.note,
+            self._clock(),
+        )
+        found.dead[letter.letter_id] = Letter(letter, entry.priority)
+
+    def _queue_follow(self, found: Queue, follow: Follow, succeeded: bool) -> None:
+        body = follow.on_success if succeeded else follow.on_failure
+        message = Message(follow.task_id, body, priority=MAX_PRIORITY + 1)
+        self._push(found, message, self._clock())
+        self._wake()
+
+    def _put_replacement(self, found: Queue, entry: Entry, message: Message, due_at: float) -> None:
+        """Let what was kept aside be the task, now that the hand-out has ended."""
+        entry.replacement = None
+        self._renew(found, entry, message, due_at)
+        self._wake()
+
+    def _release(self, found: Queue, entry: Entry, release: Release) -> None:
         if release.body is not None:
             entry.body, entry.lapses, entry.order = release.body, 0, next(self._numbers)
         entry.lapses += release.lapsed
         self._make_ready(found, entry, self._clock() + release.delay)
 
-    def _end_lease(self, found: _Queue, token: str, started: Collection[str]) -> int:
-        entries = list(found.leases.pop(token).entries.values())
-        for entry in entries:
-            entry.lapses += entry.task_id in started
-            self._make_ready(found, entry, due_at=0.0)
+    def _end_leases(
+        self, found: Queue, tokens: Sequence[str], started: Collection[str] | None = None
+    ) -> int:
+        """Take back what was handed out. A delivery counts for what had been started; None: for all."""
+        entries = [entry for t in tokens for entry in found.leases.pop(t).entries.values()]
+        for entry in sorted(entries, key=_order):
+            entry.lapses += started is None or entry.task_id in started
+            if entry.replacement:
+                self._put_replacement(found, entry, *entry.replacement)
+            else:
+                self._make_ready(found, entry, due_at=0.0)
         return len(entries)
 
     def _wake(self) -> None:
@@ -361,45 +458,5 @@ def _wait(bell: "queue.SimpleQueue[None]", timeout: float) -> None:
         pass
 
 
-class _Records:
-    """Small values in memory."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._values: dict[str, tuple[bytes, float]] = {}
-
-    def get(self, key: str) -> bytes | None:
-        with self._lock:
-            return self._get(key)
-
-    def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        with self._lock:
-            self._set(key, value, ttl)
-
-    def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
-        with self._lock:
-            if self._get(key) != old:
-                return False
-            self._set(key, new, ttl)
-            return True
-
-    def delete(self, key: str) -> None:
-        with self._lock:
-            self._values.pop(key, None)
-
-    def list(self, family: str) -> dict[str, bytes]:
-        with self._lock:
-            keys = sorted(key for key in self._values if key.partition("/")[0] == family)
-            return {key: value for key in keys if (value := self._get(key)) is not None}
-
-    def _get(self, key: str) -> bytes | None:
-        value, expires_at = self._values.get(key, (None, 0.0))
-        if value is not None and expires_at <= self._clock():
-            del self._values[key]
-            return None
-        return value
-
-    def _set(self, key: str, value: bytes, ttl: float | None) -> None:
-        expires_at = float("inf") if ttl is None else self._clock() + ttl
-        self._values[key] = value, expires_at
+def _order(entry: Entry) -> int:
+    return entry.order

@@ -4,6 +4,7 @@ What the keys are and mean stands in redis_scripts.py. Costs, with n tasks waiti
 settle and cancel O(log n) a task; extend and recover go by what is held, not by what waits.
 """
 
+import functools
 import itertools
 import math
 import time
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from alligator.backends import redis_scripts as scripts
+from alligator.backends import redis_task_scripts as task_scripts
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -18,20 +20,23 @@ from alligator.backends.base import (
     Bury,
     Counts,
     DeadLetter,
+    Follow,
+    Found,
     Message,
     Reservation,
     Settlement,
 )
-from alligator.backends.redis_connection import Command, Server, script_call
+from alligator.backends.redis_connection import Command, Server, hash_tag, script_call
+from alligator.backends.redis_records import Records, index_of, name_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
-from alligator.exceptions import BackendRefused, BackendUnavailable
+from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most. A wake-up sent to a worker just killed is lost: others look by themselves."""
 MOST = 3000
 """Tasks to hand out at once: a script can pass about 8,000 values to a command, and it takes two each."""
-PUSH_AT_ONCE = 1000
+AT_ONCE = 1000
 """Tasks a script: it holds up the server for about 5 ms. Round trips stay one: they go out together."""
 REGISTER_EVERY = 60.0
 """Seconds after which a producer notes its queue's name again, lest the server was emptied."""
@@ -54,24 +59,57 @@ class Client(Backend):
         self._bell = Bell()
         self._tokens = itertools.count(1)
         self._registered: dict[str, float] = {}
-        self.records = _Records(self._server)
+        self.records = Records(self._server)
 
-    def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
-        chunks = [messages[at : at + PUSH_AT_ONCE] for at in range(0, len(messages), PUSH_AT_ONCE)]
-        calls = [
-            self._call(scripts.PUSH, queue_name, *itertools.chain(*map(_pushed, chunk)))
-            for chunk in chunks
-        ]
-        if time.monotonic() - self._registered.get(queue_name, -math.inf) > REGISTER_EVERY:
-            calls.append(("SADD", _QUEUES, queue_name))
-        try:
-            replies = self._server.run(calls)
-        except BackendUnavailable:
-            # Safe: what the first one queued, this one leaves as it is.
-            replies = self._server.run(calls)
-        if len(calls) > len(chunks):
-            self._registered[queue_name] = time.monotonic()
-        return [bool(new) for reply in replies[: len(chunks)] for new in reply]
+    def push_many(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[bool]:
+        chunks = [messages[at : at + AT_ONCE] for at in range(0, len(messages), AT_ONCE)]
+        calls = [self._pushing(queue_name, chunk, max_length) for chunk in chunks]
+        # What comes after a chunk that finds no room must not get in: so those go one by one.
+        rounds = [calls] if max_length is None else [[call] for call in calls]
+        queued: list[bool] = []
+        for together in rounds:
+            for reply in self._push(queue_name, together):
+                if reply is None:
+                    raise QueueFull(
+                        f"Queue {queue_name!r} has no room: {max_length} may wait there."
+                    )
+                queued += map(bool, reply)
+        return queued
+
+    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
+        keys = [_prefix(queue_name), name_of(key), index_of(key)]
+        call = script_call(scripts.PUSH_IF, keys, old, new, *_pushed(message))
+        return self._push(queue_name, [call], again=False) == [1]
+
+    def find(self, queue_name: str, task_id: str) -> Found | None:
+        reply = self._server.run([self._call(task_scripts.FIND, queue_name, task_id)])[0]
+        if not reply:
+            return None
+        body, due, token, lapses_at, position, lapses, priority = reply
+        return Found(
+            body,
+            _seconds(due),
+            token.decode(),
+            _seconds(lapses_at),
+            position,
+            int(lapses) + bool(token),
+            int(priority),
+        )
+
+    def reschedule(
+        self, queue_name: str, task_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[bool]:
+        replies = self._in_parts(task_scripts.RESCHEDULE, queue_name, _micros(due_at), task_ids)
+        return list(map(bool, replies))
+
+    def watch(self, queue_name: str, task_id: str, follow: Follow) -> bool:
+        call = self._call(task_scripts.WATCH, queue_name, task_id, *_following(follow))
+        return bool(self._server.run([call])[0])
+
+    def now(self) -> float:
+        return self._server.now()
 
     def reserve(
         self,
@@ -90,7 +128,6 @@ class Client(Backend):
         until = time.monotonic() + wait
         batch = Batch()
         has_answered = False
-        wakes = [_prefix(name) + "wake" for name in queue_names]
         try:
             while True:
                 soon = math.inf
@@ -103,6 +140,7 @@ class Client(Backend):
                 left = min(until - time.monotonic(), soon, MAX_BLOCK)
                 if batch.reservations or (left <= 0 and until <= time.monotonic()):
                     return batch
+                wakes = [_prefix(name) + "wake" for name in queue_names]
                 if self._server.block(wakes, max(left, 0.001), self._bell):
                     return batch
         except (BackendUnavailable, BackendRefused):
@@ -114,12 +152,13 @@ class Client(Backend):
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
     ) -> Reservation | None:
-        token = f"{worker}.{next(self._tokens)}"
-        call = self._call(scripts.RESERVE_TASK, queue_name, token, _micros(lease), task_id)
+        whose = f"{worker}.{next(self._tokens)}"
+        call = self._call(scripts.RESERVE_TASK, queue_name, whose, _micros(lease), task_id)
         reply = self._server.run([call])[0]
         if not reply:
             return None
-        return Reservation(queue_name, task_id, reply[0], token, int(reply[1]) + 1)
+        body, lapses, token = reply
+        return Reservation(queue_name, task_id, body or b"", token.decode(), int(lapses) + 1)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         by_queue = _by_queue(settlements)
@@ -144,15 +183,18 @@ class Client(Backend):
         return sum(self._server.run(calls))
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        body: bytes | None = self._server.run([self._call(scripts.CANCEL, queue_name, task_id)])[0]
+        body: bytes | None = self._server.run(
+            [self._call(task_scripts.CANCEL, queue_name, task_id)]
+        )[0]
         return body
 
     def drop_all(self, queue_name: str) -> None:
-        while self._server.run([self._call(scripts.DROP, queue_name)])[0]:
-            pass
+        count, known = 1, ()
+        while count:
+            count, *known = self._server.run([self._call(task_scripts.DROP, queue_name, *known)])[0]
 
     def count(self, queue_name: str) -> Counts:
-        return Counts(*self._server.run([self._call(scripts.COUNT, queue_name)])[0])
+        return Counts(*self._server.run([self._call(task_scripts.COUNT, queue_name)])[0])
 
     def queues(self) -> list[str]:
         return sorted(name.decode() for name in self._server.run([("SMEMBERS", _QUEUES)])[0])
@@ -163,7 +205,9 @@ class Client(Backend):
         if limit <= 0:
             return []
         which = () if task_id is None else (task_id,)
-        reply = self._server.run([self._call(scripts.DEAD, queue_name, skip, limit, *which)])[0]
+        reply = self._server.run([self._call(task_scripts.DEAD, queue_name, skip, limit, *which)])[
+            0
+        ]
         return [
             DeadLetter(
                 queue_name,
@@ -176,11 +220,13 @@ class Client(Backend):
             for letter, id, body, note, at in reply
         ]
 
-    def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
-        return self._empty_dead(queue_name, letter_ids, retry=1)
+    def retry_dead(
+        self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[str]:
+        return self._empty_dead(queue_name, letter_ids, _micros(due_at))
 
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
-        return self._empty_dead(queue_name, letter_ids, retry=0)
+        return self._empty_dead(queue_name, letter_ids, "")
 
     def interrupt(self) -> None:
         self._bell.interrupt()
@@ -188,6 +234,31 @@ class Client(Backend):
     def close(self) -> None:
         self._server.close()
         self._bell.close()
+
+    def _pushing(
+        self, queue_name: str, messages: Sequence[Message], max_length: int | None
+    ) -> Command:
+        if max_length is None and all(map(_is_plain, messages)):
+            return self._call(
+                scripts.PUSH_PLAIN, queue_name, *itertools.chain(*map(_plain, messages))
+            )
+        most = "" if max_length is None else max_length
+        return self._call(scripts.PUSH, queue_name, most, *itertools.chain(*map(_pushed, messages)))
+
+    def _push(self, queue_name: str, calls: Sequence[Command], *, again: bool = True) -> list[Any]:
+        """Make calls that queue something, and note the queue's name; return their answers."""
+        at_hand = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
+        commands = [*calls] if at_hand else [*calls, ("SADD", _QUEUES, queue_name)]
+        try:
+            replies = self._server.run(commands)
+        except BackendUnavailable:
+            if not again:
+                raise
+            # Safe: what the first one queued, this one leaves as it is.
+            replies = self._server.run(commands)
+        if not at_hand:
+            self._registered[queue_name] = time.monotonic()
+        return replies[: len(calls)]
 
     def _reserve(
         self,
@@ -199,12 +270,13 @@ class Client(Backend):
         settlements: Sequence[Settlement],
     ) -> float:
         """Settle, and add to a batch what a queue has ready. Returns the seconds until it has more."""
-        token = f"{worker}.{next(self._tokens)}"
+        whose = f"{worker}.{next(self._tokens)}"
         by_queue = _by_queue(settlements)
         calls = self._settling(by_queue)
-        calls.append(self._call(scripts.RESERVE, queue_name, token, _micros(lease), limit))
-        *settled, (ids, bodies, lapses, soon) = self._server.run(calls)
+        calls.append(self._call(scripts.RESERVE, queue_name, whose, _micros(lease), limit))
+        *settled, (ids, bodies, lapses, soon, by_what) = self._server.run(calls)
         batch.late.extend(_late(by_queue, settled))
+        token = by_what.decode()
         for id, body, lapsed in itertools.zip_longest(ids, bodies, lapses):
             task_id = id.decode(errors="surrogateescape")
             batch.reservations.append(
@@ -219,83 +291,53 @@ class Client(Backend):
             for name, settlements in by_queue.items()
         ]
 
-    def _empty_dead(self, queue_name: str, letter_ids: Sequence[str], retry: int) -> list[str]:
+    def _empty_dead(self, queue_name: str, letter_ids: Sequence[str], due: int | str) -> list[str]:
+        replies = self._in_parts(task_scripts.EMPTY_DEAD, queue_name, due, letter_ids)
+        return [letter.decode() for letter in replies]
+
+    def _in_parts(self, script: str, queue_name: str, what: Any, ids: Sequence[str]) -> list[Any]:
+        """Call a script for some ids at a time, in one round trip; return its answers in one list."""
         calls = [
-            self._call(scripts.EMPTY_DEAD, queue_name, retry, *letter_ids[at : at + PUSH_AT_ONCE])
-            for at in range(0, len(letter_ids), PUSH_AT_ONCE)
+            self._call(script, queue_name, what, *ids[at : at + AT_ONCE])
+            for at in range(0, len(ids), AT_ONCE)
         ]
-        return [letter.decode() for reply in self._server.run(calls) for letter in reply]
+        return list(itertools.chain(*self._server.run(calls)))
 
     def _call(self, script: str, queue_name: str, *arguments: Any) -> Command:
         return script_call(script, [_prefix(queue_name)], *arguments)
 
 
-class _Records:
-    """Small values, each under a key of its own, and an index for each family of them.
-
-    The index is a sorted set by expiry. Each write drops up to two of its members that have expired, so
-    that it cannot grow beyond what lives.
-    """
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def get(self, key: str) -> bytes | None:
-        value: bytes | None = self._server.run([("GET", self._key(key))])[0]
-        return value
-
-    def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        self._swap(key, b"", value, ttl, "any")
-
-    def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
-        return self._swap(key, old or b"", new, ttl, "no" if old is None else "yes")
-
-    def delete(self, key: str) -> None:
-        self._server.run([("DEL", self._key(key)), ("ZREM", self._index(key), self._key(key))])
-
-    def list(self, family: str) -> dict[str, bytes]:
-        index = self._index(family)
-        keys = sorted(self._server.run([("ZRANGE", index, 0, -1)])[0])
-        if not keys:
-            return {}
-        values = self._server.run([("MGET", *keys)])[0]
-        start = len(index) + 1
-        return {
-            key.decode()[start:]: value
-            for key, value in zip(keys, values, strict=True)
-            if value is not None
-        }
-
-    def _swap(self, key: str, old: bytes, new: bytes, ttl: float | None, has_old: str) -> bool:
-        keys = self._key(key), self._index(key)
-        values = old, new, _micros(ttl or 0), has_old
-        return bool(self._server.run([script_call(scripts.SWAP, keys, *values)])[0])
-
-    @classmethod
-    def _key(cls, key: str) -> str:
-        return f"{cls._index(key)}:{key}"
-
-    @staticmethod
-    def _index(key: str) -> str:
-        return f"alligator:records:{_tag(key.partition('/')[0])}"
-
-
+@functools.lru_cache(maxsize=1000)  # a tenth of what a push costs here
 def _prefix(queue_name: str) -> str:
-    return f"alligator:{_tag(queue_name)}:"
+    return f"alligator:{hash_tag(queue_name)}:"
 
 
-def _tag(name: str) -> str:
-    """Return a hash tag: what keeps the keys that have it in one slot of a cluster."""
-    # Braces in the name would end the tag early, and spread the keys.
-    return "{" + name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") + "}"
+def _micros(seconds: float) -> int | str:
+    return math.ceil(seconds * 1_000_000) if seconds != math.inf else "inf"
 
 
-def _micros(seconds: float) -> int:
-    return math.ceil(seconds * 1_000_000)
+def _seconds(micros: bytes) -> float:
+    return float(micros or 0) / 1_000_000
+
+
+def _is_plain(message: Message) -> bool:
+    more = message.delay or message.due_at or message.priority or message.replaces or message.follow
+    return not more
+
+
+def _plain(message: Message) -> tuple[Any, ...]:
+    return message.task_id, message.body
 
 
 def _pushed(message: Message) -> tuple[Any, ...]:
-    return message.task_id, message.body, _micros(message.delay), _micros(message.due_at)
+    """Return a message as the nine values of a script."""
+    times = _micros(message.delay), _micros(message.due_at)
+    how = message.priority, int(message.replaces)
+    return message.task_id, message.body, *times, *how, *_following(message.follow)
+
+
+def _following(follow: Follow | None) -> tuple[Any, ...]:
+    return (follow.task_id, follow.on_success, follow.on_failure) if follow else ("", b"", b"")
 
 
 def _by_queue(settlements: Sequence[Settlement]) -> dict[str, list[Settlement]]:
@@ -306,11 +348,16 @@ def _by_queue(settlements: Sequence[Settlement]) -> dict[str, list[Settlement]]:
 
 
 def _runs(settlements: Sequence[Settlement]) -> Iterator[list[Settlement]]:
-    """Part settlements into runs of acks of the same token, and others one by one."""
-    for _, run in itertools.groupby(
-        settlements, lambda one: one.reservation.token if isinstance(one, Ack) else object()
-    ):
+    """Part settlements into runs of like acks of the same token, and others one by one."""
+    for _, run in itertools.groupby(settlements, _kind):
         yield list(run)
+
+
+def _kind(settlement: Settlement) -> object:
+    """Return what is equal of settlements that may be in one run."""
+    if isinstance(settlement, Ack):
+        return settlement.reservation.token, settlement.succeeded
+    return object()
 
 
 def _settled(run: list[Settlement]) -> list[Any]:
@@ -318,7 +365,8 @@ def _settled(run: list[Settlement]) -> list[Any]:
     settlement = run[0]
     held = settlement.reservation
     if isinstance(settlement, Ack):
-        return ["ack", held.token, len(run), *(ack.reservation.task_id for ack in run)]
+        what = "ack" if settlement.succeeded else "fail"
+        return [what, held.token, len(run), *(ack.reservation.task_id for ack in run)]
     if isinstance(settlement, Bury):
         return ["bury", held.token, held.task_id, settlement.note]
     body = settlement.body

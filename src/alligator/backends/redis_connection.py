@@ -1,11 +1,13 @@
 """A Redis server: carrying out scripts in one round trip, blocking, and redis-py's errors as ours."""
 
 import hashlib
+import math
 import os
 import select
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -27,6 +29,11 @@ from alligator.exceptions import (
 SOCKET_TIMEOUT = 10.0
 """Seconds for the server to answer. A server that runs a slow command of others' makes us wait as long."""
 
+MAX_SILENCE = 5.0
+"""Seconds after which one who listens looks by itself, lest a message or the connection was lost."""
+ASK_TIME_EVERY = 60.0
+"""Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
+
 Command = tuple[Any, ...]
 
 _NO_SCRIPT = exceptions.NoScriptError
@@ -42,6 +49,12 @@ def script_call(script: str, keys: Sequence[str], *arguments: Any) -> Command:
     return ("EVALSHA", _SHAS[script], len(keys), *keys, *arguments)
 
 
+def hash_tag(name: str) -> str:
+    """Return what, in a key, keeps it in one slot of a cluster with all other keys that have it."""
+    # Braces in the name would end the tag early, and spread the keys.
+    return "{" + name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") + "}"
+
+
 class Server:
     """A Redis server, or one that speaks its protocol.
 
@@ -55,6 +68,7 @@ class Server:
     def __init__(self, dsn: DSN) -> None:
         self._dsn = dsn
         self._local = threading.local()
+        self._clock = -math.inf, 0.0
         # Any: half of redis-py's methods have types, and those depend on its version.
         client: Any = redis.Redis
         try:
@@ -65,9 +79,12 @@ class Server:
                 socket_timeout=SOCKET_TIMEOUT,
                 socket_connect_timeout=SOCKET_TIMEOUT,
                 socket_keepalive=True,
+                # By RESP3, redis-py's connections know who knows them: those of threads that have ended
+                # would stay open until the garbage is collected.
+                protocol=2,
             )
             # These say what is wrong with the options, and with the host's name.
-            self._redis.connection_pool.make_connection()
+            self._new_connection()
             str(self._redis.connection_pool.connection_kwargs.get("host", "")).encode("idna")
         except (ValueError, TypeError) as err:
             # The text may quote a part of the DSN that is a part of the password.
@@ -108,10 +125,37 @@ class Server:
             connection.read_response()
             return False
 
+    def listen(
+        self, channels: Sequence[str], timeout: float, bell: Bell, has_come: Callable[[], bool]
+    ) -> None:
+        """Wait until what is announced on some channels has come, the time is over, or the bell rings.
+
+        May return early. Whether it has come is looked at first, and now and then.
+        """
+        until = time.monotonic() + timeout
+        with self._translated(), self._connection(listens=True) as listener:
+            self._subscribe(listener, channels)
+            while not has_come():
+                left = until - time.monotonic()
+                if left <= 0 or _is_called(listener, min(left, MAX_SILENCE), bell):
+                    break
+            # Else what is said there would pile up. The answer is read when it subscribes again.
+            with suppress(exceptions.RedisError):
+                listener.send_command("UNSUBSCRIBE")
+
+    def now(self) -> float:
+        """Return the server's time, in seconds since 1970."""
+        # No lock: if two threads ask at once, either answer will do. A fork goes on by the same clock.
+        if time.monotonic() - self._clock[0] > ASK_TIME_EVERY:
+            self._clock = self._ask_time()
+        return time.monotonic() + self._clock[1]
+
     def close(self) -> None:
-        """Close the connection, in this thread at once and in others when they are done."""
+        """Close the connections, of this thread at once and of others when they are done."""
         if getattr(self._local, "pid", 0) == os.getpid():
             self._local.connection.disconnect()
+            if self._local.listener is not None:
+                self._local.listener.disconnect()
         self._local = threading.local()
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
@@ -130,10 +174,34 @@ class Server:
         except exceptions.ResponseError as err:  # to be raised when all answers have been read
             return err
 
+    def _subscribe(self, listener: Any, channels: Sequence[str]) -> None:
+        was_connected = listener._sock is not None
+        try:
+            _listen_to(listener, channels)
+        except (exceptions.ConnectionError, exceptions.TimeoutError):
+            if not was_connected:
+                raise
+            # The server, or one in between, had hung up on a connection that was not used for long.
+            listener.disconnect()
+            _listen_to(listener, channels)
+
+    def _ask_time(self) -> tuple[float, float]:
+        """Return when the server was asked by our clock, and how far it is ahead of that."""
+        with self._translated(), self._connection() as connection:
+            connection.connect()  # now, for it may take several round trips
+            asked_at = time.monotonic()
+            connection.send_command("TIME")
+            seconds, micros = connection.read_response()
+            there_at = (asked_at + time.monotonic()) / 2
+        return asked_at, int(seconds) + int(micros) / 1_000_000 - there_at
+
     @contextmanager
-    def _connection(self) -> Generator[Any]:
-        """This thread's connection; closed if it may have an answer left to read."""
+    def _connection(self, *, listens: bool = False) -> Generator[Any]:
+        """This thread's connection, or its other one; closed if it may have an answer left to read."""
         connection = self._own_connection()
+        if listens:
+            connection = self._local.listener or self._new_connection()
+            self._local.listener = connection
         try:
             yield connection
         except BaseException:
@@ -143,12 +211,18 @@ class Server:
     def _own_connection(self) -> Any:
         # One a thread, and not from the pool, for to take it and give it back costs half as much as to use it.
         if getattr(self._local, "pid", 0) != os.getpid():
-            self._local.connection = self._redis.connection_pool.make_connection()
+            self._local.connection = self._new_connection()
+            self._local.listener = None
             self._local.pid = os.getpid()
         connection = self._local.connection
         if _is_stale(connection):
             connection.disconnect()
         return connection
+
+    def _new_connection(self) -> Any:
+        # Not by the pool: it makes a hundred, and counts those of threads that have ended.
+        pool = self._redis.connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
 
     @contextmanager
     def _translated(self) -> Generator[None]:
@@ -157,6 +231,22 @@ class Server:
             yield
         except exceptions.RedisError as err:
             raise _ours(err, self._dsn) from err
+
+
+def _listen_to(listener: Any, channels: Sequence[str]) -> None:
+    listener.send_command("SUBSCRIBE", *channels)
+    confirmed = 0
+    while confirmed < len(channels):
+        # What else was said, or answered, is from before: whoever listens looks after this.
+        said = listener.read_response(push_request=True)
+        confirmed += bool(said) and said[0] == b"subscribe"
+
+
+def _is_called(listener: Any, timeout: float, bell: Bell) -> bool:
+    """Wait for something said, or a ring. Returns False if there was neither."""
+    until = time.monotonic() + timeout
+    bell.wait(timeout, _file_of(listener))
+    return time.monotonic() < until
 
 
 def _encoded(word: Any) -> Any:

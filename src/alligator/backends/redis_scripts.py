@@ -3,114 +3,143 @@ r"""The scripts of the Redis store: one for each change of state, so that each i
 All keys of a queue begin with ``KEYS[1]``, "alligator:{<queue>}:", and so lie in one slot of a cluster::
 
     tasks         hash    id -> body, of every task that is waiting, delayed or held
-    waiting       zset    id by order: the number it was pushed under
-    delayed       zset    id by the moment it is due
+    waiting       zset    id by order: the number it was given, less 2^45 for each step of its priority
+    delayed       zset    id by the moment it is due; +inf: until someone says otherwise
+    priorities    hash    id -> priority; only of delayed tasks that have one
     leases        zset    token by the moment its lease lapses
     held:<token>  hash    id -> order, of the tasks handed out under that token
     lapses        hash    id -> hand-outs with no outcome; only of tasks that had one
+    follows       hash    id -> what follows it: MessagePack of id, on_success, on_failure; if anything does
+    replacements  hash    id -> what replaces it: MessagePack of due moment, priority, body; only of held tasks
     seq           string  the last number given
     wake          list    at most one element, for those who wait: pushed when something is ready
     dead          zset    letter id by itself
     dead:ids      zset    "<task id>\n<letter id>", to find by task id
-    dead:<letter> hash    task_id, body, note, buried_at
+    dead:<letter> hash    task_id, body, note, buried_at; priority, if it has one
 
 A task's id is in exactly one of waiting, delayed and a held:<token>. Moments are microseconds by the server's
-clock, as whole numbers, which scores carry exactly until the year 2255.
+clock, as whole numbers, which scores carry exactly until the year 2255; as arguments they may be "inf".
 
-The scripts but for PUSH run with ``allow-oom``: a server that is full must still be able to drain. They need
-Redis 7.0 or Valkey for that.
+The scripts but for the three that push and those that write records run with ``allow-oom``: a server that is
+full must still be able to drain. They need Redis 7.0 or Valkey for that.
 """
 
-_START = """
-local q = KEYS[1]
-local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
--- One who waits is enough: it wakes the next one if there is more than it can take.
-local function wake()
-  if redis.call('LLEN', q .. 'wake') == 0 then
-    redis.call('RPUSH', q .. 'wake', 1)
-  end
-end
-"""
+from alligator.backends import redis_record_scripts, redis_task_scripts
+from alligator.backends.redis_lua import (
+    FOLLOW,
+    GIVE_BACK,
+    HAND_OUT,
+    PLACES,
+    PUSH_FROM,
+    START,
+    TAKE_PLACE,
+)
+from alligator.backends.redis_record_scripts import WRITE
 
-# The task's order is the place it returns to.
-_GIVE_BACK = """
-local function give_back(token, counts)
-  local held = redis.call('HGETALL', q .. 'held:' .. token)
-  local back = {}
-  for i = 1, #held, 2 do
-    back[i], back[i + 1] = held[i + 1], held[i]
-    if counts(held[i]) then
-      redis.call('HINCRBY', q .. 'lapses', held[i], 1)
-    end
-  end
-  redis.call('DEL', q .. 'held:' .. token)
-  redis.call('ZREM', q .. 'leases', token)
-  if #back > 0 then
-    redis.call('ZADD', q .. 'waiting', unpack(back))
-  end
-  return #back / 2
-end
-"""
-
-# ARGV: id, body, delay, due_at of each task; the times in microseconds.
-# Returns for each 1 if it was queued, 0 if its id is queued or held already.
-PUSH = (
+# ARGV: id and body of each task; they have nothing else that is special. Returns for each 1 if it was
+# queued, 0 if its id is queued or held already.
+PUSH_PLAIN = (
     "#!lua\n"
-    + _START
+    + START
     + """
-local queued, ready = {}, false
-for i = 1, #ARGV, 4 do
-  local id, new = ARGV[i], redis.call('HSETNX', q .. 'tasks', ARGV[i], ARGV[i + 1])
+local queued, ready = {}, {}
+for i = 1, #ARGV, 2 do
+  local new = redis.call('HSETNX', q .. 'tasks', ARGV[i], ARGV[i + 1])
   queued[#queued + 1] = new
   if new == 1 then
-    local due, moment = 0, 0
-    if ARGV[i + 2] ~= '0' or ARGV[i + 3] ~= '0' then
-      moment = now()
-      due = math.max(moment + ARGV[i + 2], tonumber(ARGV[i + 3]))
-    end
-    if due > moment then
-      redis.call('ZADD', q .. 'delayed', due, id)
-      -- Whoever waits does so until the first is due: if that is this one, it must wait anew.
-      ready = ready or redis.call('ZRANK', q .. 'delayed', id) == 0
-    else
-      redis.call('ZADD', q .. 'waiting', redis.call('INCR', q .. 'seq'), id)
-      ready = true
-    end
+    ready[#ready + 1] = ARGV[i]
   end
 end
-if ready then
+if #ready == 1 then
+  redis.call('ZADD', q .. 'waiting', redis.call('INCR', q .. 'seq'), ready[1])
+  wake()
+elseif #ready > 1 then
+  local before, places = redis.call('INCRBY', q .. 'seq', #ready) - #ready, {}
+  for i, id in ipairs(ready) do
+    places[2 * i - 1], places[2 * i] = before + i, id
+  end
+  redis.call('ZADD', q .. 'waiting', unpack(places))
   wake()
 end
 return queued
 """
 )
 
-# ARGV: token, lease in microseconds, limit.
-# Returns ids, bodies, lapses (empty where none has any), and the microseconds until something
-# becomes ready by itself (-1: nothing will).
+# ARGV: how many tasks may wait or be delayed (empty: any number); then nine values of each task, as PUSH_FROM
+# says. Returns what that does; nothing if there is no room.
+PUSH = (
+    "#!lua\n"
+    + START
+    + PLACES
+    + PUSH_FROM
+    + """
+local most = tonumber(ARGV[1])
+if most then
+  local new = 0
+  for i = 2, #ARGV, 9 do
+    new = new + 1 - redis.call('HEXISTS', q .. 'tasks', ARGV[i])
+  end
+  local length = redis.call('ZCARD', q .. 'waiting') + redis.call('ZCARD', q .. 'delayed')
+  if new > 0 and length + new > most then
+    return false
+  end
+end
+return push_from(2)
+"""
+)
+
+# KEYS: the queue's, a record, the index of its family. ARGV: old and new value of the record, then nine values
+# of a task. Returns 1 if the record was as it should be, and so is swapped, and the task queued.
+PUSH_IF = (
+    "#!lua\n"
+    + START
+    + PLACES
+    + PUSH_FROM
+    + WRITE
+    + """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+  return 0
+end
+write(KEYS[2], KEYS[3], ARGV[2], 0, 0)
+push_from(3)
+return 1
+"""
+)
+
+# ARGV: token but for its time, lease in microseconds, limit.
+# Returns ids, bodies, lapses (empty where none has any), the microseconds until something becomes ready by
+# itself (-1: nothing will), and the token.
 RESERVE = (
     "#!lua flags=allow-oom\n"
-    + _START
-    + _GIVE_BACK
+    + START
+    + HAND_OUT
     + """
-local token, lease, limit, moment = ARGV[1], ARGV[2], ARGV[3], now()
+local lease, limit, moment = ARGV[2], ARGV[3], now()
 
 local due = redis.call('ZRANGE', q .. 'delayed', '-inf', moment, 'BYSCORE', 'LIMIT', 0, 1000)
 if #due > 0 then
-  local order, ready = redis.call('INCRBY', q .. 'seq', #due) - #due, {}
+  local last, ready, priorities = redis.call('INCRBY', q .. 'seq', #due) - #due, {}, {}
+  if redis.call('EXISTS', q .. 'priorities') == 1 then
+    priorities = redis.call('HMGET', q .. 'priorities', unpack(due))
+    redis.call('HDEL', q .. 'priorities', unpack(due))
+  end
   for i, id in ipairs(due) do
-    ready[2 * i - 1], ready[2 * i] = order + i, id
+    ready[2 * i - 1], ready[2 * i] = last + i - (priorities[i] or 0) * STEP, id
   end
   redis.call('ZREM', q .. 'delayed', unpack(due))
   redis.call('ZADD', q .. 'waiting', unpack(ready))
 end
 
 local lapsed = redis.call('ZRANGE', q .. 'leases', '-inf', moment, 'BYSCORE', 'LIMIT', 0, 10)
-for _, old in ipairs(lapsed) do
-  give_back(old, function() return true end)
+if #lapsed > 0 then
+"""
+    + PLACES
+    + TAKE_PLACE
+    + GIVE_BACK
+    + """
+  for _, old in ipairs(lapsed) do
+    give_back(old, function() return true end)
+  end
 end
 
 -- The microseconds until something becomes ready by itself; -1 if nothing will.
@@ -118,7 +147,7 @@ local function until_next()
   local soon = -1
   for _, name in ipairs({'delayed', 'leases'}) do
     local score = redis.call('ZRANGE', q .. name, 0, 0, 'WITHSCORES')[2]
-    if score and (soon < 0 or score - moment < soon) then
+    if score and score ~= 'inf' and (soon < 0 or score - moment < soon) then
       soon = math.max(0, score - moment)
     end
   end
@@ -127,10 +156,10 @@ end
 
 local first = redis.call('ZPOPMIN', q .. 'waiting', limit)
 if #first == 0 then
-  return {{}, {}, {}, until_next()}
+  return {{}, {}, {}, until_next(), ''}
 end
 
-local ids = {}
+local token, ids = token_at(moment), {}
 for i = 1, #first, 2 do
   ids[#ids + 1] = first[i]
 end
@@ -145,40 +174,46 @@ local lapses = {}
 if redis.call('EXISTS', q .. 'lapses') == 1 then
   lapses = redis.call('HMGET', q .. 'lapses', unpack(ids))
 end
-return {ids, redis.call('HMGET', q .. 'tasks', unpack(ids)), lapses, -1}
+return {ids, redis.call('HMGET', q .. 'tasks', unpack(ids)), lapses, -1, token}
 """
 )
 
-# ARGV: token, lease in microseconds, id. Returns body and lapses, or nothing.
+# ARGV: token but for its time, lease in microseconds, id. Returns body, lapses and token, or nothing.
 RESERVE_TASK = (
     "#!lua flags=allow-oom\n"
-    + _START
+    + START
+    + PLACES
+    + HAND_OUT
     + """
-local token, lease, id = ARGV[1], ARGV[2], ARGV[3]
+local lease, id, moment = ARGV[2], ARGV[3], now()
 local order = redis.call('ZSCORE', q .. 'waiting', id)
 if order then
   redis.call('ZREM', q .. 'waiting', id)
 elseif redis.call('ZREM', q .. 'delayed', id) == 1 then
-  order = redis.call('INCR', q .. 'seq')
+  order = last_of(redis.call('HGET', q .. 'priorities', id) or 0)
+  redis.call('HDEL', q .. 'priorities', id)
 else
   return {}
 end
+local token = token_at(moment)
 redis.call('HSET', q .. 'held:' .. token, id, order)
-redis.call('ZADD', q .. 'leases', now() + lease, token)
-return {redis.call('HGET', q .. 'tasks', id), redis.call('HGET', q .. 'lapses', id) or 0}
+redis.call('ZADD', q .. 'leases', moment + lease, token)
+return {redis.call('HGET', q .. 'tasks', id), redis.call('HGET', q .. 'lapses', id) or 0, token}
 """
 )
 
 # ARGV: one after the other
-#   'ack', token, how many, ids
+#   'ack' or, not succeeded, 'fail', token, how many, ids
 #   'release', token, id, delay in microseconds, 1 if it lapsed, 1 if a body follows, body
 #   'bury', token, id, note
 # Returns the places, counted from 0 and each id of an ack as one, of those that came too late.
+# What only some need stands within the blocks that do: to make it takes time.
 SETTLE = (
     "#!lua flags=allow-oom\n"
-    + _START
+    + START
     + """
 local at, place, late, ready = 1, 0, {}, false
+local is_special = redis.call('EXISTS', q .. 'follows', q .. 'replacements', q .. 'lapses') > 0
 
 -- Let go of a task; return its order, or nothing if the token does not hold it.
 local function let_go(token, id)
@@ -192,21 +227,29 @@ local function let_go(token, id)
   return order
 end
 
-local function end_empty_lease(token)
-  if redis.call('EXISTS', q .. 'held:' .. token) == 0 then
-    redis.call('ZREM', q .. 'leases', token)
+-- Tasks are over and gone. One that is replaced lives on, and so is not followed yet.
+local function over(ids, succeeded)
+  redis.call('HDEL', q .. 'tasks', unpack(ids))
+  if is_special then
+    redis.call('HDEL', q .. 'lapses', unpack(ids))
+"""
+    + PLACES
+    + TAKE_PLACE
+    + FOLLOW
+    + """
+    for _, id in ipairs(ids) do
+      ready = take_place(id) or follow(id, succeeded) or ready
+    end
   end
 end
 
-local settle = {}
-
-function settle.ack(token)
-  local ids, ours = {}, {}
+local function ack(token, succeeded)
+  local held, ids, ours = q .. 'held:' .. token, {}, {}
   for i = at + 3, at + 2 + ARGV[at + 2] do
     ids[#ids + 1] = ARGV[i]
   end
   at = at + 3 + #ids
-  for i, order in ipairs(redis.call('HMGET', q .. 'held:' .. token, unpack(ids))) do
+  for i, order in ipairs(redis.call('HMGET', held, unpack(ids))) do
     if order then
       ours[#ours + 1] = ids[i]
     else
@@ -215,55 +258,75 @@ function settle.ack(token)
     place = place + 1
   end
   if #ours > 0 then
-    redis.call('HDEL', q .. 'held:' .. token, unpack(ours))
-    redis.call('HDEL', q .. 'tasks', unpack(ours))
-    redis.call('HDEL', q .. 'lapses', unpack(ours))
+    redis.call('HDEL', held, unpack(ours))
+    over(ours, succeeded)
   end
 end
 
-function settle.release(token)
-  local id, delay, lapsed = ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4] == '1'
+local function release(token)
+"""
+    + PLACES
+    + TAKE_PLACE
+    + """
+  local id, delay, lapsed = ARGV[at + 2], micros(ARGV[at + 3]), ARGV[at + 4] == '1'
   local has_body, body = ARGV[at + 5] == '1', ARGV[at + 6]
   at = at + 7
   local order = let_go(token, id)
   if not order then
     return
   end
+  ready = true
+  if is_special and take_place(id) then
+    return
+  end
   if has_body then
     redis.call('HSET', q .. 'tasks', id, body)
     redis.call('HDEL', q .. 'lapses', id)
-    order = redis.call('INCR', q .. 'seq')
   end
   if lapsed then
     redis.call('HINCRBY', q .. 'lapses', id, 1)
   end
-  if delay > 0 then
-    redis.call('ZADD', q .. 'delayed', now() + delay, id)
+  if has_body or delay > 0 then
+    local moment = now()
+    line_up(id, moment + delay, priority_of(order), moment)
   else
     redis.call('ZADD', q .. 'waiting', order, id)
   end
-  ready = true
 end
 
-function settle.bury(token)
+local function bury(token)
+"""
+    + PLACES
+    + """
   local id, note = ARGV[at + 2], ARGV[at + 3]
   at = at + 4
-  if not let_go(token, id) then
+  local order = let_go(token, id)
+  if not order then
     return
   end
-  local letter = redis.call('INCR', q .. 'seq')
+  local letter, priority = redis.call('INCR', q .. 'seq'), priority_of(order)
   redis.call('HSET', q .. 'dead:' .. letter, 'task_id', id, 'note', note, 'buried_at', now(),
     'body', redis.call('HGET', q .. 'tasks', id) or '')
+  if priority ~= 0 then
+    redis.call('HSET', q .. 'dead:' .. letter, 'priority', priority)
+  end
   redis.call('ZADD', q .. 'dead', letter, letter)
   redis.call('ZADD', q .. 'dead:ids', 0, id .. '\\n' .. letter)
-  redis.call('HDEL', q .. 'tasks', id)
-  redis.call('HDEL', q .. 'lapses', id)
+  over({id}, false)
 end
 
 while at <= #ARGV do
-  local token = ARGV[at + 1]
-  settle[ARGV[at]](token)
-  end_empty_lease(token)
+  local what, token = ARGV[at], ARGV[at + 1]
+  if what == 'release' then
+    release(token)
+  elseif what == 'bury' then
+    bury(token)
+  else
+    ack(token, what == 'ack')
+  end
+  if redis.call('EXISTS', q .. 'held:' .. token) == 0 then
+    redis.call('ZREM', q .. 'leases', token)
+  end
 end
 -- Those who wait learn of what is ready, and of one who leaves and may have taken their wake-up along.
 if ready or redis.call('EXISTS', q .. 'waiting') == 1 then
@@ -277,7 +340,7 @@ return late
 # Returns token and id of each that is held no more.
 EXTEND = (
     "#!lua flags=allow-oom\n"
-    + _START
+    + START
     + """
 local at, lost, lapses_at = 2, {}, now() + ARGV[1]
 while at <= #ARGV do
@@ -305,8 +368,10 @@ return lost
 # ARGV: worker, then ids of tasks that it had started. Returns how many tasks were given back.
 RECOVER = (
     "#!lua flags=allow-oom\n"
-    + _START
-    + _GIVE_BACK
+    + START
+    + PLACES
+    + TAKE_PLACE
+    + GIVE_BACK
     + """
 local mine, started, count = ARGV[1] .. '.', {}, 0
 for i = 2, #ARGV do
@@ -324,139 +389,15 @@ return count
 """
 )
 
-# ARGV: id. Returns the body, or nothing.
-CANCEL = (
-    "#!lua flags=allow-oom\n"
-    + _START
-    + """
-local id = ARGV[1]
-if redis.call('ZREM', q .. 'waiting', id) + redis.call('ZREM', q .. 'delayed', id) == 0 then
-  return false
-end
-local body = redis.call('HGET', q .. 'tasks', id)
-redis.call('HDEL', q .. 'tasks', id)
-redis.call('HDEL', q .. 'lapses', id)
-return body
-"""
-)
-
-# Drops some; returns how many. To be called until that is 0.
-DROP = (
-    "#!lua flags=allow-oom\n"
-    + _START
-    + """
-local count = 0
-for _, name in ipairs({'waiting', 'delayed'}) do
-  local ids = redis.call('ZRANGE', q .. name, 0, 999)
-  if #ids > 0 then
-    redis.call('ZREM', q .. name, unpack(ids))
-    redis.call('HDEL', q .. 'tasks', unpack(ids))
-    redis.call('HDEL', q .. 'lapses', unpack(ids))
-    count = count + #ids
-  end
-end
-return count
-"""
-)
-
-# Returns waiting, delayed, running, dead.
-COUNT = (
-    "#!lua flags=no-writes\n"
-    + _START
-    + """
-local waiting, delayed = redis.call('ZCARD', q .. 'waiting'), redis.call('ZCARD', q .. 'delayed')
-return {waiting, delayed, redis.call('HLEN', q .. 'tasks') - waiting - delayed,
-  redis.call('ZCARD', q .. 'dead')}
-"""
-)
-
-# ARGV: skip, limit, and perhaps a task id. Returns for each its letter id and its fields.
-DEAD = (
-    "#!lua flags=no-writes\n"
-    + _START
-    + """
-local skip, limit, id = ARGV[1], ARGV[2], ARGV[3]
-local letters = {}
-if id then
-  local found = redis.call('ZRANGE', q .. 'dead:ids', '(' .. id .. '\\n:', '[' .. id .. '\\n',
-    'BYLEX', 'REV')
-  for _, pair in ipairs(found) do
-    letters[#letters + 1] = tonumber(string.sub(pair, #id + 2))
-  end
-  table.sort(letters, function(a, b) return a > b end)
-  letters = {unpack(letters, skip + 1, math.min(#letters, skip + limit))}
-else
-  letters = redis.call('ZRANGE', q .. 'dead', skip, skip + limit - 1, 'REV')
-end
-local found = {}
-for i, letter in ipairs(letters) do
-  found[i] = redis.call('HMGET', q .. 'dead:' .. letter, 'task_id', 'body', 'note', 'buried_at')
-  table.insert(found[i], 1, tostring(letter))
-end
-return found
-"""
-)
-
-# ARGV: 1 to queue them again or 0 to remove them; then letter ids. Returns the letter ids so treated.
-EMPTY_DEAD = (
-    "#!lua flags=allow-oom\n"
-    + _START
-    + """
-local retry, treated = ARGV[1] == '1', {}
-for i = 2, #ARGV do
-  local letter = ARGV[i]
-  local fields = redis.call('HMGET', q .. 'dead:' .. letter, 'task_id', 'body')
-  local id, body = fields[1], fields[2]
-  if id and (not retry or redis.call('HSETNX', q .. 'tasks', id, body) == 1) then
-    if retry then
-      redis.call('ZADD', q .. 'waiting', redis.call('INCR', q .. 'seq'), id)
-    end
-    redis.call('DEL', q .. 'dead:' .. letter)
-    redis.call('ZREM', q .. 'dead', letter)
-    redis.call('ZREM', q .. 'dead:ids', id .. '\\n' .. letter)
-    treated[#treated + 1] = letter
-  end
-end
-if retry and #treated > 0 then
-  wake()
-end
-return treated
-"""
-)
-
-# KEYS: record, index of its family. ARGV: old value, new value, ttl in microseconds (0: none), and
-# "any", "no" or "yes": whether there must be an old value. Returns 1 if it was written.
-SWAP = """#!lua
-local old, new, ttl, has_old = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-if has_old ~= 'any' and redis.call('GET', KEYS[1]) ~= (has_old == 'yes' and old) then
-  return 0
-end
-if ttl > 0 then
-  redis.call('SET', KEYS[1], new, 'PX', math.ceil(ttl / 1000))
-else
-  redis.call('SET', KEYS[1], new)
-end
-redis.call('ZADD', KEYS[2], ttl > 0 and now + ttl or '+inf', KEYS[1])
-for _, key in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 2)) do
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('ZREM', KEYS[2], key)
-  end
-end
-return 1
-"""
 ALL = (
+    PUSH_PLAIN,
     PUSH,
+    PUSH_IF,
     RESERVE,
     RESERVE_TASK,
     SETTLE,
     EXTEND,
     RECOVER,
-    CANCEL,
-    DROP,
-    COUNT,
-    DEAD,
-    EMPTY_DEAD,
-    SWAP,
+    *redis_task_scripts.ALL,
+    *redis_record_scripts.ALL,
 )

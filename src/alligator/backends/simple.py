@@ -2,7 +2,8 @@
 
 Such a client has ``len, drop_all, push(queue_name, task_id, data), pop, get`` and need not inherit from
 anything. It takes a task out before it runs, so it can promise *at most once*: a worker that dies loses what
-it took. It cannot delay, and keeps no dead letters: what fails for good is logged with its payload instead.
+it took. It cannot delay or prioritize, knows nothing of single tasks, and keeps no dead letters: what fails
+for good is logged with its payload instead.
 """
 
 import logging
@@ -23,7 +24,7 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
-from alligator.exceptions import UnreadableTask
+from alligator.exceptions import QueueFull, UnreadableTask
 from alligator.utils import new_id
 
 log = logging.getLogger("alligator.backend")
@@ -58,14 +59,23 @@ class SimpleBackend(Backend):
 
     can_lease = False
     can_delay = False
+    can_prioritize = False
+    can_find = False
 
     def __init__(self, client: SimpleClient) -> None:
         self.client = client
         self._interrupts: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._used: set[str] = set()
 
-    def push_many(self, queue_name: str, messages: Sequence[Message]) -> list[bool]:
+    def push_many(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[bool]:
         """Hand each to ``push``. Whether an id is queued already is for the client to tell."""
+        if max_length is not None and self.client.len(queue_name) + len(messages) > max_length:
+            raise QueueFull(
+                f"{len(messages)} more would be too many for {queue_name!r}: its max_length is "
+                f"{max_length}."
+            )
         self._used.add(queue_name)
         for message in messages:
             self.client.push(queue_name, message.task_id, _as_pushed(message.body))
@@ -149,7 +159,9 @@ class SimpleBackend(Backend):
         """None are kept."""
         return []
 
-    def retry_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
+    def retry_dead(
+        self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
+    ) -> list[str]:
         """None are kept."""
         return []
 

@@ -45,7 +45,7 @@ else:
 
 APPLICATION = 0x416C6C69
 """Marks a SQLite file as ours: "Alli", in its application_id."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the tables below, in the file's user_version."""
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for the writers before us. Each takes milliseconds, unless it was stopped half-way."""
@@ -58,16 +58,25 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA_VERSION};
 -- A task waits if it has neither a token nor a time, is delayed if it has a time, held if it has a token.
 CREATE TABLE tasks (
-    seq INTEGER PRIMARY KEY,      -- the order in its queue
+    seq INTEGER PRIMARY KEY,      -- the order in its queue, among those of its priority
     queue TEXT NOT NULL,
     task_id TEXT NOT NULL,
+    priority INTEGER NOT NULL,
     body BLOB NOT NULL,
-    due_at REAL,
+    due_at REAL,                  -- infinite: until someone says otherwise
     token TEXT,
-    lapses INTEGER NOT NULL DEFAULT 0
+    lapses INTEGER NOT NULL DEFAULT 0,
+    -- The task to queue when it is over, if it has a follow.
+    follow_id TEXT,
+    on_success BLOB,
+    on_failure BLOB,
+    -- What it becomes when its hand-out ends, if a held one was replaced.
+    new_body BLOB,
+    new_due_at REAL,
+    new_priority INTEGER
 );
 CREATE UNIQUE INDEX tasks_by_id ON tasks (queue, task_id);
-CREATE INDEX tasks_waiting ON tasks (queue) WHERE token IS NULL AND due_at IS NULL;
+CREATE INDEX tasks_waiting ON tasks (queue, priority DESC) WHERE token IS NULL AND due_at IS NULL;
 CREATE INDEX tasks_delayed ON tasks (queue, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX tasks_held ON tasks (token) WHERE token IS NOT NULL;
 -- One row a hand-out, not a task: to extend it is one update, however many tasks it holds.
@@ -80,6 +89,7 @@ CREATE TABLE dead (
     letter_id INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
     task_id TEXT NOT NULL,
+    priority INTEGER NOT NULL,
     body BLOB NOT NULL,
     note TEXT NOT NULL,
     buried_at REAL NOT NULL

@@ -9,16 +9,20 @@ import os
 import threading
 from pathlib import Path
 
+SHORTEST_LOOK, LONGEST_LOOK = 0.001, 0.05
+"""Seconds between two looks for what other processes wrote, though nobody rang: the ring may have woken another
+who waits. 20 looks a second cost about half a percent of a processor."""
+
 
 class Wake:
-    """The named pipe ``<file>-wake``.
+    """A named pipe, for those who wait for the same kind of thing: each ring may wake but one of them.
 
     Args:
-        path: The SQLite file.
+        path: Where it is; it is made at the first use.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = Path(f"{path}-wake")
+        self._path = path
         self._pipe = -1
         self._lock = threading.Lock()
         self._is_possible = hasattr(os, "mkfifo")

@@ -1,0 +1,150 @@
+"""Records in Redis or Valkey: small values by key.
+
+Each is a string of its own. An index for each family of them holds their keys, a sorted set by expiry. Each
+write drops some of its members that have expired, so that it cannot grow beyond what lives. Each write of a
+record is announced on the channel of its name, for those who wait for it::
+
+    alligator:records:{<family>}            zset    key by expiry
+    alligator:records:{<family>}:<key>      string
+    alligator:records:{<queue>}/<family>    zset    of a family that goes with a queue, "<family>:<queue>"
+    alligator:records:{<queue>}/<family>:<key>
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from alligator.backends import redis_record_scripts as scripts
+from alligator.backends.base import ttl_of
+from alligator.backends.redis_connection import Command, Server, hash_tag, script_call
+from alligator.bell import Bell
+
+T = TypeVar("T")
+
+AT_ONCE = 1000
+"""Records a script or a command: it must not hold up the server for long."""
+
+
+class Records:
+    """The records of a server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def get(self, key: str) -> bytes | None:
+        """Return a value."""
+        value: bytes | None = self._server.run([("GET", name_of(key))])[0]
+        return value
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return several values."""
+        parts = [some for _, some in _by_index(keys)]
+        commands: list[Command] = [("MGET", *map(name_of, some)) for some in parts]
+        values = itertools.chain(*(self._server.run(commands) if commands else ()))
+        found = zip(itertools.chain(*parts), values, strict=True)
+        return {key: value for key, value in found if value is not None}
+
+    def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        """Write a value."""
+        self.set_many({key: value}, ttl)
+
+    def set_many(
+        self, values: Mapping[str, bytes], ttl: float | Mapping[str, float] | None = None
+    ) -> None:
+        """Write several values."""
+        self._server.run(
+            [
+                script_call(
+                    scripts.SET,
+                    [index, *map(name_of, keys)],
+                    micros,
+                    *(values[key] for key in keys),
+                )
+                # Neighbours of one family and ttl go into one script: so all are written in order.
+                for (index, micros), run in itertools.groupby(
+                    values, lambda key: (index_of(key), _micros(ttl_of(key, ttl)))
+                )
+                for keys in _parts(list(run))
+            ]
+        )
+
+    def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
+        """Write a value if the old one is as known."""
+        known = () if old is None else (old,)
+        names = [index_of(key), name_of(key)]
+        call = script_call(scripts.SWAP, names, _micros(ttl), new, *known)
+        return bool(self._server.run([call])[0])
+
+    def delete(self, *keys: str) -> None:
+        """Forget keys."""
+        self._server.run(
+            [
+                script_call(scripts.DELETE, [index, *map(name_of, keys)])
+                for index, keys in _by_index(keys)
+            ]
+        )
+
+    def list(self, family: str, limit: int | None = None) -> dict[str, bytes]:
+        """Return the keys and values of a family."""
+        index = index_of(family)
+        names = sorted(self._server.run([("ZRANGE", index, 0, -1)])[0])
+        # Some may have expired: so a look at the first of them may not do.
+        step = len(names) if limit is None else max(limit, AT_ONCE)
+        found: dict[str, bytes] = {}
+        while names and (limit is None or len(found) < limit):
+            some, names = names[:step], names[step:]
+            found |= self._values(some, len(index) + 1)
+        return dict(itertools.islice(found.items(), limit))
+
+    def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
+        """Wait for a value; its writing is announced."""
+        looks = [("EXISTS", *map(name_of, some)) for _, some in _by_index(keys)]
+        self._server.listen(
+            [name_of(key) for key in keys],
+            timeout,
+            bell or Bell(),
+            lambda: any(self._server.run(looks)),
+        )
+
+    def _values(self, names: Sequence[bytes], start: int) -> dict[str, bytes]:
+        """Return the values of records that there are, each by what its name says from ``start`` on."""
+        commands: list[Command] = [("MGET", *some) for some in _parts(names)]
+        values = itertools.chain(*self._server.run(commands))
+        return {
+            name.decode()[start:]: value
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+
+
+def index_of(key: str) -> str:
+    """Return the name of the index of a key's family."""
+    family = key.partition("/")[0]
+    kind, _, queue = family.partition(":")
+    where = f"{hash_tag(queue)}/{kind}" if queue else hash_tag(family)
+    return f"alligator:records:{where}"
+
+
+def name_of(key: str) -> str:
+    """Return the name of a record, and of the channel on which it is announced."""
+    return f"{index_of(key)}:{key}"
+
+
+def _by_index(keys: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Part keys by their families, and those into what fits a script."""
+    families: dict[str, list[str]] = {}
+    for key in keys:
+        families.setdefault(index_of(key), []).append(key)
+    for index, all_of_it in families.items():
+        for some in _parts(all_of_it):
+            yield index, some
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for at in range(0, len(values), AT_ONCE):
+        yield values[at : at + AT_ONCE]
+
+
+def _micros(ttl: float | None) -> int:
+    return 0 if ttl is None else max(1, math.ceil(ttl * 1_000_000))
