@@ -3,13 +3,38 @@
 import logging
 import os
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from contextvars import Context, copy_context
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
+from typing import Any, TypeVar
 
-from alligator import payloads, retries
-from alligator.backends.base import Ack, Backend, Bury, Release, Reservation, Settlement, as_bytes
-from alligator.exceptions import TaskFailed
-from alligator.tasks import Abandoned, Task
+from alligator import dependencies, limits, payloads, results, retries, stops
+from alligator.backends.base import (
+    Ack,
+    Backend,
+    Bury,
+    Records,
+    Release,
+    Reservation,
+    Settlement,
+    as_bytes,
+)
+from alligator.constants import RETRYING
+from alligator.exceptions import (
+    Canceled,
+    QueueFull,
+    Snooze,
+    TaskFailed,
+    TaskTimeout,
+    UnreadableTask,
+)
+from alligator.running import CURRENT, RunningTask
+from alligator.stops import Stop
+from alligator.tasks import Abandoned, GivenBack, Task
+from alligator.timeouts import limited, time_limit
+from alligator.utils import run_coroutine
 
 log = logging.getLogger("alligator.task")
 
@@ -18,6 +43,12 @@ VOID = "Task %r went to another worker while it ran here: what came of it here i
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that a dead letter keeps: its end, where the error is."""
+MAX_ERROR = 1000
+"""Characters of an error that the next attempts are told."""
+MAX_HISTORY = 10
+"""Attempts that the next ones are told of: the last."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,95 +58,378 @@ class Attempt:
     settlement: Settlement
     task: Task | None = None
     error: BaseException | None = None
+    then: Callable[[], None] | None = None
+    """To be called when it is settled."""
+    waits_for: limits.Limit | None = None
+    """The limit under which the task may not start yet: in place of the settlement, it is to be parked."""
 
 
-def attempt(
-    reservation: Reservation,
-    task_class: type[Task],
-    *,
-    max_deliveries: int = retries.MAX_DELIVERIES,
-    code_wait: float = 10.0,
-) -> Attempt:
-    """Run a reserved task once, and decide how to settle it. Only the task's own code is called.
+def _at_once(call: Callable[[], T]) -> T:
+    return call()
+
+
+class Runner:
+    """Makes attempts: decides whether a reserved task may start, runs it, and decides how to settle it.
 
     Args:
-        reservation: What to run.
-        task_class: What reads it.
-        max_deliveries: How often it may be handed out with no outcome.
+        backend: The store.
+        task_class: What reads tasks.
+        results: Where results are kept; None: nowhere.
         code_wait: Seconds before the first look again for code that is missing; doubling.
+        patiently: Calls the store for us, and may try again.
+        gives_back: An exception that is no failure: the task goes back to its queue.
     """
-    task_id, deliveries = reservation.task_id, reservation.deliveries
-    if retries.is_poison(deliveries, max_deliveries):
+
+    def __init__(
+        self,
+        backend: Backend,
+        task_class: type[Task],
+        *,
+        results: Records | None = None,
+        code_wait: float = 10.0,
+        patiently: Callable[[Callable[[], Any]], Any] = _at_once,
+        gives_back: type[BaseException] | tuple[()] = (),
+    ) -> None:
+        self.backend = backend
+        self.task_class = task_class
+        self.results = results
+        self.code_wait = code_wait
+        self.patiently = patiently
+        self.gives_back = gives_back
+        # A store without leases cannot count, and must not loop.
+        self.max_deliveries = retries.MAX_DELIVERIES if backend.can_lease else 1
+
+    def attempt(self, reservation: Reservation) -> Attempt:
+        """Run a reserved task once, in this thread, and decide how to settle it."""
+        run = self.begin(reservation)
+        if isinstance(run, Run):
+            return run.complete()
+        if run.waits_for is None:
+            return run
+        waiting = [(reservation, run.waits_for)]
+        parked = self.patiently(lambda: limits.park(self.backend, waiting))
+        return Attempt(parked.releases[0], run.task, then=parked.then)
+
+    def begin(self, reservation: Reservation) -> "Run | Attempt":
+        """Read a reserved task; return the run to be made of it, or what becomes of it without one."""
+        held = reservation
+        if retries.is_poison(held.deliveries, self.max_deliveries):
+            return self._poison(held)
+        try:
+            task = dependencies.class_for(held.body, self.task_class).deserialize(held.body)
+        except Abandoned:
+            raise
+        except BaseException as err:
+            return self._unreadable(held, err)
+        task.queue_name = held.queue_name
+        run = Run(self, held, task)
+        return run.obstacle() or run
+
+    def _poison(self, held: Reservation) -> Attempt:
         error = TaskFailed(
-            f"Handed out {deliveries - 1} times, and no worker lived to tell the outcome"
+            f"Handed out {held.deliveries - 1} times, and no worker lived to tell the outcome"
         )
-        log.error("Task %r is buried as poison: %s", task_id, error)
-        return Attempt(Bury(reservation, note("poison", error)), error=error)
-    try:
-        task = task_class.deserialize(reservation.body)
-    except Abandoned:
-        raise
-    except BaseException as err:
-        return _unreadable(reservation, err, max_deliveries, code_wait)
-    pid = os.getpid()
-    try:
-        task.run()
-    except Abandoned:
-        raise
-    except BaseException as err:
-        _end_copy(pid, 1)
-        return _failed(reservation, task, err)
-    _end_copy(pid, 0)
-    return Attempt(Ack(reservation), task)
+        log.error("Task %r is buried as poison: %s", held.task_id, error)
+        if (limit := limits.limit_in(held.body)) is not None:
+            self.patiently(
+                lambda: limits.forget(self.backend, held.queue_name, held.task_id, limit)
+            )
+        return self.buried(held, None, error, "poison")
+
+    def _unreadable(self, held: Reservation, err: BaseException) -> Attempt:
+        wait = retries.wait_for_code(
+            held.deliveries, base=self.code_wait, limit=self.max_deliveries
+        )
+        if wait is None:
+            log.error("Task %r cannot be read or imported: buried", held.task_id, exc_info=err)
+            return self.buried(held, None, err, "unreadable")
+        log.warning(
+            "Task %r cannot be read or imported, next try in %s s: %s", held.task_id, wait, err
+        )
+        return Attempt(Release(held, delay=wait, lapsed=True), error=err)
+
+    def buried(
+        self, held: Reservation, task: Task | None, err: BaseException, reason: str
+    ) -> Attempt:
+        """Return the burial of a task; who waits for its result is told."""
+        told = note(reason, err)
+        keep_for = task.keep_result if task else _kept_for(held.body)
+        if keep_for is not None and (kept_in := self.results) is not None:
+            name = held.queue_name, held.task_id
+            self.keep(held, lambda at: results.keep_failure(kept_in, *name, told, keep_for, *at))
+        return Attempt(Bury(held, told), task, err)
+
+    def keep(self, held: Reservation, call: Callable[[tuple[float, str]], None]) -> None:
+        """Keep what came of a task: call with when it ended, and which hand-out of it.
+
+        Where the store has no room for that, the task is over all the same.
+        """
+
+        def keep() -> None:
+            try:
+                call((self.backend.now(), held.token))
+            except QueueFull as err:
+                log.error("What came of task %r is not kept: %s", held.task_id, err)
+
+        self.patiently(keep)
 
 
-def _end_copy(pid: int, status: int) -> None:
-    """End here if the task has forked, and this is the copy: it must not go on as a second worker."""
-    if os.getpid() != pid:
-        os._exit(status)
+class Run:
+    """A task that was read, and may be run: by ``complete``, or by others, who say how it ended.
+
+    Args:
+        runner: What made it.
+        held: The reservation.
+        task: The task read from it.
+    """
+
+    def __init__(self, runner: Runner, held: Reservation, task: Task) -> None:
+        self.held = held
+        self.task = task
+        self.running = RunningTask(task, held, runner.backend)
+        self._runner = runner
+        self._pid = os.getpid()
+
+    def obstacle(self) -> Attempt | None:
+        """Return what becomes of the task if it may not start now; None: it may."""
+        task, held = self.task, self.held
+        if held.deliveries > 1 or task.attempt > 1:
+            stop = self._ask(lambda: stops.found(self._backend, held, task.history))
+            if stop is not None:
+                return self._stopped(stop)
+        if task.expires is not None and self._backend.now() > task.expires[1]:
+            log.warning("Task %r has expired: buried", held.task_id)
+            error = TaskFailed("It was not started before it expired")
+            self._forget_limit()
+            return self._runner.buried(held, task, error, "expired")
+        if task.depends_on is not None:
+            on = task.depends_on
+            found = self._ask(lambda: dependencies.verdict(self._backend, self._name, on))
+            if found.failed:
+                error = TaskFailed(f"It depends on {found.failed}")
+                return self._runner.buried(held, task, error, "dependency")
+            if not found.is_free:
+                task.to_delayed()
+                put_off = Release(held, delay=found.look_in)
+                return Attempt(put_off, task, then=partial(self._look_again, on))
+        limit = task.limit
+        if limit is not None and not self._ask(lambda: limits.enter(self._backend, held, limit)):
+            task.to_delayed()
+            return Attempt(Release(held), task, waits_for=limit)
+        return None
+
+    def complete(self) -> Attempt:
+        """Run it in this thread; return what becomes of it.
+
+        Raises:
+            Abandoned: The worker may wait for it no longer.
+        """
+        token = CURRENT.set(self.running)
+        try:
+            if type(self.task).run is not Task.run:
+                return self._as_overridden()
+            try:
+                with time_limit(self.task.timeout):
+                    result = self.task.begin()
+                result = run_coroutine(limited(result, self.running.time_left))
+            except Abandoned:
+                raise
+            except self._runner.gives_back as err:
+                return replace(self.given_back(), error=err)
+            except BaseException as err:
+                return self.failed(err)
+            return self.succeeded(result)
+        except GivenBack:
+            return self.given_back()
+        finally:
+            CURRENT.reset(token)
+
+    def context(self) -> Context:
+        """Return a context in which this is the current task, for a coroutine to run in."""
+        context = copy_context()
+        context.run(CURRENT.set, self.running)
+        return context
+
+    def succeeded(self, result: Any) -> Attempt:
+        """Return what becomes of the task after it has returned this."""
+        self._end_copy(0)
+        self.running.end()
+        self.task.succeed(result)
+        return self._done()
+
+    def failed(self, err: BaseException) -> Attempt:
+        """Return what becomes of the task after it has raised this."""
+        self._end_copy(1)
+        self.running.end()
+        self.task.fail(err)
+        return self._not_done(err)
+
+    def given_back(self) -> Attempt:
+        """Return what becomes of the task if it has ended where it can be resumed: it goes back, uncounted."""
+        self.running.end()
+        if self.running.canceled:
+            return self._canceled()
+        self.running.save_to_resume()
+        self._leave_limit()
+        return Attempt(Release(self.held), self.task, then=self._heed_stop)
+
+    def _as_overridden(self) -> Attempt:
+        """Run it by the ``run`` of its own class, which calls the hooks itself."""
+        try:
+            with time_limit(self.task.timeout):
+                self.task.run()
+        except Abandoned:
+            raise
+        except BaseException as err:
+            self._end_copy(1)
+            self.running.end()
+            return self._not_done(err)
+        self._end_copy(0)
+        self.running.end()
+        return self._done()
+
+    def _done(self) -> Attempt:
+        task, kept_in = self.task, self._runner.results
+        if (keep_for := task.keep_result) is not None and kept_in is not None:
+            keep = results.keep_success
+            self._runner.keep(
+                self.held, lambda at: keep(kept_in, *self._name, task.result, keep_for, *at)
+            )
+        self.running.forget()
+        self._leave_limit()
+        return Attempt(Ack(self.held), task, then=self._forget_stop())
+
+    def _not_done(self, err: BaseException) -> Attempt:
+        task = self.task
+        comes_again = isinstance(err, Snooze) or task.status == RETRYING
+        if isinstance(err, Canceled) or (self.running.canceled and comes_again):
+            return self._canceled()
+        self._leave_limit()
+        if isinstance(err, Snooze):
+            log.info("Task %r is put off: %s", self.held.task_id, err)
+            self.running.save_to_resume()
+            put_off = Release(self.held, err.delay, self.held.body)
+            return Attempt(put_off, task, then=self._heed_stop)
+        again = self._next_attempt(err)
+        if again is not None:
+            log.warning("Task %r failed, to be tried again: %r", self.held.task_id, err)
+            self.running.save()
+            return Attempt(again, task, err, self._forget_stop())
+        log.error("Task %r failed", self.held.task_id, exc_info=err)
+        self.running.forget()
+        reason = "timeout" if isinstance(err, TaskTimeout) else "failed"
+        outcome = self._runner.buried(self.held, task, err, reason)
+        return replace(outcome, then=self._forget_stop())
+
+    def _canceled(self) -> Attempt:
+        log.warning("Task %r is canceled", self.held.task_id)
+        self.task.to_canceled()
+        if (kept_in := self._runner.results) is not None:
+            keep_for = self.task.keep_result or 0.0
+            keep = results.keep_canceled
+            self._runner.keep(self.held, lambda at: keep(kept_in, *self._name, keep_for, *at))
+        self.running.forget()
+        self._leave_limit()
+        return Attempt(Ack(self.held, succeeded=False), self.task, then=self._forget_stop())
+
+    def _stopped(self, stop: Stop) -> Attempt:
+        """Return what becomes of a task whose process was ended to stop it."""
+        self._stop = stop
+        if stop.reason == stops.CANCELED:
+            return self._canceled()
+        timeout = self.task.timeout or 0.0
+        return self.failed(
+            TaskTimeout(f"It ran for more than {timeout:g} s, and its process was ended")
+        )
+
+    def _next_attempt(self, err: BaseException) -> Release | None:
+        """Take a retry; None if none is left, or none would help."""
+        task = self.task
+        entry = {
+            "attempt": task.attempt,
+            "error": describe(err),
+            "at": self._backend.now(),
+            "token": (self._stop or self.held).token,
+        }
+        wait = take_retry(task, err, entry)
+        if wait is None:
+            return None
+        try:
+            body = as_bytes(task.serialize())
+        except Exception as unserializable:
+            # A hook has put something into the task that cannot be queued.
+            log.error("Task %r cannot be tried again: %s", self.held.task_id, unserializable)
+            task.to_failed()
+            return None
+        return Release(self.held, wait, body)
+
+    def _forget_stop(self) -> Callable[[], None] | None:
+        if self._stop is None and not self.running.canceled:
+            return None
+        token = (self._stop or self.held).token
+        return lambda: stops.forget(self._backend, *self._name, token)
+
+    def _look_again(self, depends_on: Collection[tuple[str, str]]) -> None:
+        """See whether what a task waits for has ended while it was held, and could not be told."""
+        dependencies.look_again(self._backend, self._name, depends_on)
+        self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        """See whether it was asked to end while nobody told it: for a task that goes back and has not failed."""
+        stops.heed(self._backend, self._runner.results, [self.held])
+
+    def _leave_limit(self) -> None:
+        if (limit := self.task.limit) is not None:
+            self._ask(lambda: limits.leave(self._backend, self.held, limit))
+
+    def _forget_limit(self) -> None:
+        """Let another one have the place that may have been kept for this one."""
+        if (limit := self.task.limit) is not None:
+            self._ask(lambda: limits.forget(self._backend, *self._name, limit))
+
+    def _end_copy(self, status: int) -> None:
+        """End here if the task has forked, and this is the copy: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            os._exit(status)
+
+    @property
+    def _name(self) -> tuple[str, str]:
+        return self.held.queue_name, self.held.task_id
+
+    @property
+    def _backend(self) -> Backend:
+        return self._runner.backend
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Call the store, with the patience of the worker."""
+        answer: T = self._runner.patiently(call)
+        return answer
+
+    _stop: Stop | None = None
 
 
-def take_retry(task: Task) -> bool:
-    """Take one of a failed task's retries, and return whether there was one left."""
-    if task.retries <= 0:
+def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float | None:
+    """Take one of a failed task's retries; return the seconds to wait, or None if none is left or would help.
+
+    Args:
+        task: The task; it is told what went before (``entry``).
+        err: What it failed with.
+        entry: What to tell of this attempt.
+    """
+    if task.retries <= 0 or not task.may_retry(err):
         task.to_failed()
-        return False
+        return None
+    wait = task.wait_before_retry(err)
     task.retries -= 1
+    task.attempt += 1
+    task.history = (*task.history, entry)[-MAX_HISTORY:]
     task.to_retrying()
-    return True
+    return wait
 
 
-def deliveries_of(backend: Backend) -> int:
-    """Return the ``max_deliveries`` for a store: one without leases cannot count, and must not loop."""
-    return retries.MAX_DELIVERIES if backend.can_lease else 1
-
-
-def _failed(reservation: Reservation, task: Task, err: BaseException) -> Attempt:
-    try:
-        again = task.serialize() if take_retry(task) else None
-    except Exception as unserializable:
-        # A hook has put something into the task that cannot be queued.
-        log.error("Task %r cannot be tried again: %s", reservation.task_id, unserializable)
-        task.to_failed()
-        again = None
-    if again is not None:
-        log.warning("Task %r failed, to be tried again: %r", reservation.task_id, err)
-        return Attempt(Release(reservation, body=as_bytes(again)), task, err)
-    log.error("Task %r failed", reservation.task_id, exc_info=err)
-    return Attempt(Bury(reservation, note("failed", err)), task, err)
-
-
-def _unreadable(
-    reservation: Reservation, err: BaseException, max_deliveries: int, code_wait: float
-) -> Attempt:
-    wait = retries.wait_for_code(reservation.deliveries, base=code_wait, limit=max_deliveries)
-    if wait is None:
-        log.error("Task %r cannot be read or imported: buried", reservation.task_id, exc_info=err)
-        return Attempt(Bury(reservation, note("unreadable", err)), error=err)
-    log.warning(
-        "Task %r cannot be read or imported, next try in %s s: %s", reservation.task_id, wait, err
-    )
-    return Attempt(Release(reservation, delay=wait, lapsed=True), error=err)
+def describe(err: BaseException) -> str:
+    """Return an error's type and text, in few words."""
+    return "".join(traceback.format_exception_only(err)).strip()[:MAX_ERROR]
 
 
 def note(reason: str, err: BaseException) -> str:
@@ -123,12 +437,36 @@ def note(reason: str, err: BaseException) -> str:
     return payloads.encode(
         {
             "reason": reason,
+            "type": _type_of(err),
+            "message": _message_of(err)[:MAX_TRACEBACK],
             "error": "".join(traceback.format_exception_only(err)).strip()[-MAX_TRACEBACK:],
             "traceback": "".join(
                 traceback.format_exception(type(err), err, _below_us(err.__traceback__))
             )[-MAX_TRACEBACK:],
         }
     )
+
+
+def _type_of(err: BaseException) -> str:
+    """Return the name of an error's type as a traceback has it."""
+    module, name = type(err).__module__, type(err).__qualname__
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
+
+
+def _message_of(err: BaseException) -> str:
+    try:
+        return str(err)
+    except Exception:  # of a user's class
+        return ""
+
+
+def _kept_for(body: bytes) -> float | None:
+    """Return how long to keep the result of a task that could not be read whole; None: not at all."""
+    try:
+        told = payloads.decode(body).get("options", {}).get("keep_result")
+    except UnreadableTask:
+        return None
+    return told if isinstance(told, float | int) and not isinstance(told, bool) else None
 
 
 def _below_us(trace: TracebackType | None) -> TracebackType | None:

@@ -11,6 +11,7 @@ class Bell:
         self._pid = 0
         self._ends = (-1, -1)
         self._is_interrupted = False
+        self._open()  # now, for two threads that did so at first use would each have a pipe of their own
 
     def __del__(self) -> None:
         self.close()

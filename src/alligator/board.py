@@ -6,25 +6,29 @@ written to one of two slots in turn, and a counter then says which is current, s
 death half-way meets half a list; all that changes from task to task is one byte a task::
 
     header   number of the current list | outcomes so far | when leases were last extended | how it ended
-    slot     how many, how long | since when | what the worker does with each | the keeper's marks | names
+    slot     how many, how long | since when | until when | what is done with each | the keeper's marks | names
 
 A mark that meets a list just replaced may land on another task. The marks bear that: a task is then given back
 without need, or a late settlement goes unreported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Protocol
 
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Reservation
 
-CAPACITY = 512
+CAPACITY = 1280
 """Tasks that one process may hold."""
+
+_NO_DEADLINES: Mapping[int, float] = MappingProxyType({})
 
 _HEADER = 64
 _COUNTS = 16
 _MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
+_ZEROS = memoryview(bytes(8 * CAPACITY)).cast("d")
 _GENERATION, _DONE, _FAILED, _RETRIED = range(4)
 _EXTENDED_AT = 4
 _END = 5
@@ -79,6 +83,8 @@ class Posted:
     since: float
     state: State
     mark: Mark
+    deadline: float = 0.0
+    """When it is to have ended, by the monotonic clock; 0: it has no timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +128,30 @@ class Board:
     # The worker writes:
 
     def post(
-        self, tasks: Sequence[tuple[Reservation, float, State]], marks: Sequence[int] = ()
+        self,
+        tasks: Sequence[tuple[Reservation, float, State]],
+        marks: Sequence[int] = (),
+        deadlines: Mapping[int, float] = _NO_DEADLINES,
     ) -> None:
         """Replace the list.
 
         Args:
             tasks: Each with the moment it was reserved, and what is done with it.
             marks: The keeper's, for the first of them, which were on the list before.
+            deadlines: By place, of those that have one.
         """
         slot = self._slots[(self._numbers[_GENERATION] + 1) & 1]
-        slot.write(tasks, marks)
+        slot.write(tasks, marks, deadlines)
         self._slot = slot
         self._numbers[_GENERATION] += 1
 
     def set_state(self, place: int, state: State) -> None:
         """Say what is done with the task at a place of the list."""
         self._slot.states[place] = state
+
+    def set_deadline(self, place: int, moment: float) -> None:
+        """Say when the task at a place of the list is to have ended; 0: no more is said of that."""
+        self._slot.deadlines[place] = moment
 
     def mark_of(self, place: int) -> int:
         """Return the keeper's mark at a place of the list."""
@@ -185,6 +199,12 @@ class Board:
             # The worker has posted meanwhile. It does so once a batch, so the next look is whole.
 
     @property
+    def has_deadlines(self) -> bool:
+        """Whether any task on the list has one; cheaper than to read it."""
+        slot = self._current()
+        return any(slot.deadlines[: slot.counts[0]])
+
+    @property
     def tally(self) -> Tally:
         """The outcomes counted so far."""
         return Tally(self._numbers[_DONE], self._numbers[_FAILED], self._numbers[_RETRIED])
@@ -194,7 +214,7 @@ class Board:
 
 
 def _slot_size(capacity: int) -> int:
-    size = _COUNTS + capacity * (8 + 1 + 1 + _MAX_LINE)
+    size = _COUNTS + capacity * (8 + 8 + 1 + 1 + _MAX_LINE)
     return size + -size % 8
 
 
@@ -204,16 +224,21 @@ class _Slot:
     def __init__(self, view: memoryview, capacity: int) -> None:
         self._view = view
         self._capacity = capacity
-        states = _COUNTS + 8 * capacity
+        limits = _COUNTS + 8 * capacity
+        states = limits + 8 * capacity
         marks = states + capacity
         self.counts = view[:_COUNTS].cast("Q")
-        self.since = view[_COUNTS:states].cast("d")
+        self.since = view[_COUNTS:limits].cast("d")
+        self.deadlines = view[limits:states].cast("d")
         self.states = view[states:marks]
         self.marks = view[marks : marks + capacity]
         self.names = view[marks + capacity :]
 
     def write(
-        self, tasks: Sequence[tuple[Reservation, float, State]], marks: Sequence[int]
+        self,
+        tasks: Sequence[tuple[Reservation, float, State]],
+        marks: Sequence[int],
+        deadlines: Mapping[int, float],
     ) -> None:
         # Names have no control characters, so these separators are free.
         lines = [f"{task.queue_name}\0{task.token}\0{task.task_id}" for task, _, _ in tasks]
@@ -223,6 +248,9 @@ class _Slot:
             self.since[place] = since
             self.states[place] = state
         self.marks[: len(tasks)] = bytes(marks).ljust(len(tasks), b"\0")
+        self.deadlines[: len(tasks)] = _ZEROS[: len(tasks)]
+        for place, moment in deadlines.items():
+            self.deadlines[place] = moment
         self.counts[0], self.counts[1] = len(tasks), len(names)
 
     def copy(self) -> "_Slot":
@@ -239,5 +267,6 @@ class _Slot:
             queue_name, token, task_id = line.split("\0")
             task = Reservation(queue_name, task_id, b"", token)
             state, mark = State(self.states[place]), Mark(self.marks[place])
-            posted.append(Posted(place, task, self.since[place], state, mark))
+            limit = self.deadlines[place]
+            posted.append(Posted(place, task, self.since[place], state, mark, limit))
         return posted

@@ -1,7 +1,8 @@
 """One worker process of a supervisor: ``python -m alligator.child CONTROL BOARD``.
 
-CONTROL is the descriptor of a pipe from the parent: first a line of JSON, the settings; later "s" to leave. Its
-end means that the parent has died. BOARD is shared memory, where the parent reads what is held.
+CONTROL is the descriptor of a pipe from the parent, which writes lines: first JSON, the settings; later "s" to
+leave, or "c", a token and an id, to cancel a task that runs. The pipe ends when the parent has died. BOARD is
+shared memory, where the parent reads what is held.
 """
 
 import json
@@ -12,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
@@ -22,7 +25,7 @@ from alligator.targets import found_here, gator_at
 from alligator.utils import take_default
 from alligator.workers import Worker
 
-STOP = b"s"
+STOP = b"s\n"
 
 log = logging.getLogger("alligator.child")
 
@@ -34,8 +37,12 @@ class Settings:
     target: str = field(repr=False)
     worker_id: str
     queues: list[str]
+    weights: list[int]
+    """One for each queue; or none, and the queues come in strict order."""
     max_tasks: int
+    max_memory: int
     threads: int
+    concurrency: int
     burst: bool
     lease: float
     grace: float
@@ -48,6 +55,12 @@ class Settings:
     def line(self) -> bytes:
         """Return them as a line for the pipe."""
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def canceling(token: str, task_id: str) -> bytes:
+    """Return the line that says that a task was canceled which that hand-out holds."""
+    # Neither has control characters, and a token has no blanks.
+    return f"c {token} {task_id}\n".encode()
 
 
 class _Supervised(Worker):
@@ -82,12 +95,14 @@ def main(control: int, board_file: int) -> None:
     worker = _Supervised(
         gator,
         max_tasks=settings.max_tasks,
-        to_consume=settings.queues,
+        to_consume=_to_consume(settings),
         nap_time=settings.nap,
         lease=settings.lease,
         grace=settings.grace,
         burst=settings.burst,
         threads=settings.threads,
+        concurrency=settings.concurrency,
+        max_memory=settings.max_memory,
         board=board,
         worker_id=settings.worker_id,
     )
@@ -95,8 +110,13 @@ def main(control: int, board_file: int) -> None:
     threading.Thread(target=_obey, args=(control, worker, board), daemon=True).start()
     _leave_at_signal(worker)
     worker.run_forever()
-    used_up = worker.max_tasks and worker.tasks_complete >= worker.max_tasks
-    board.end = End.USED_UP if used_up else End.FINISHED
+    board.end = End.USED_UP if worker.is_used_up else End.FINISHED
+
+
+def _to_consume(settings: Settings) -> list[str] | dict[str, int]:
+    if settings.weights:
+        return dict(zip(settings.queues, settings.weights, strict=True))
+    return settings.queues
 
 
 def set_up_output(level: int) -> None:
@@ -118,8 +138,13 @@ def _occupy_standard_files() -> None:
 
 def _obey(control: int, worker: Worker, board: Board) -> None:
     """Do what the parent says, until it has died: then give back what can be, and end before the leases do."""
-    while os.read(control, 1) == STOP:
-        worker.stop()
+    for line in _lines(control):
+        if line == STOP:
+            worker.stop()
+        else:
+            _, token, task_id = line.decode().rstrip("\n").split(" ", 2)
+            with suppress(RuntimeError):  # the loop that it ran in has just been closed
+                worker.cancel(token, task_id)
     log.warning("The parent process has died: leaving")
     worker.stop()
     leave_at = time.monotonic() + min(worker.grace, worker.lease)
@@ -153,13 +178,21 @@ def _leave_at_signal(worker: Worker) -> None:
 
 
 def _read_line(file: int) -> bytes:
+    try:
+        return next(_lines(file))
+    except StopIteration:
+        sys.exit("alligator.child is started by latergator, not by hand.")
+
+
+def _lines(file: int) -> Generator[bytes]:
+    """Give each line as it comes, until the end."""
+    # One byte at a time: what follows the first line is for another to read.
     line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(file, 1)
-        if not part:
-            sys.exit("alligator.child is started by latergator, not by hand.")
-        line += part
-    return line
+    while byte := os.read(file, 1):
+        line += byte
+        if byte == b"\n":
+            yield line
+            line = b""
 
 
 if __name__ == "__main__":

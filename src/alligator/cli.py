@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alligator import letters, registry, reports, version
+from alligator import (
+    letters,
+    looking,
+    registry,
+    reports,
+    revival,
+    schedule_reports,
+    schedules,
+    stops,
+    version,
+)
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
 from alligator.child import set_up_output
 from alligator.exceptions import (
@@ -127,7 +137,8 @@ def _show(gator: Gator, options: argparse.Namespace) -> int:
 
 def _retry(gator: Gator, options: argparse.Namespace) -> int:
     refs, unknown = _chosen(gator, options)
-    outcome = letters.retry(gator.backend, refs)
+    retry = revival.retry if options.with_dependents else letters.retry
+    outcome = retry(gator.backend, refs)
     if options.json:
         _print_json(reports.outcome_json("retried", outcome, unknown))
     elif refs:
@@ -153,25 +164,70 @@ def _purge(gator: Gator, options: argparse.Namespace) -> int:
 
 def _cancel(gator: Gator, options: argparse.Namespace) -> int:
     queues = _queues(gator, options)
-    bodies = {name: gator.backend.cancel(name, options.id) for name in queues}
-    canceled = [
-        (name, letters.callable_of(body)) for name, body in bodies.items() if body is not None
-    ]
+    canceled = {
+        name: found
+        for name in queues
+        if (found := stops.cancel(gator.backend, gator.results, name, options.id)) is not None
+    }
     if not canceled:
         is_dead = any(gator.backend.dead(name, task_id=options.id, limit=1) for name in queues)
         _complain(_not_canceled(options.id, is_dead=is_dead))
         return 1
     if options.json:
         told = [
-            {"task_id": options.id, "queue": queue, "callable": call} for queue, call in canceled
+            {
+                "task_id": options.id,
+                "queue": queue,
+                "callable": letters.callable_of(found.body),
+                "runs": found.runs,
+            }
+            for queue, found in canceled.items()
         ]
         _print_json({"canceled": told})
         return 0
-    for queue, call in canceled:
-        print(
-            f"Canceled {options.id} in queue {quoted(queue)}, a call of {printable(call or '?')}."
-        )
+    for queue, found in canceled.items():
+        call = printable(letters.callable_of(found.body) or "?")
+        done = "It runs, and is asked to end:" if found.runs else "Canceled"
+        print(f"{done} {options.id} in queue {quoted(queue)}, a call of {call}.")
     return 0
+
+
+def _show_task(gator: Gator, options: argparse.Namespace) -> int:
+    return looking.show(gator, options, _queues_for(gator, options))
+
+
+def _why(gator: Gator, options: argparse.Namespace) -> int:
+    return looking.tell_why(gator, options, _queues_for(gator, options))
+
+
+def _schedules(gator: Gator, options: argparse.Namespace) -> int:
+    queues = [options.queue] if options.queue else schedules.queues(gator.backend)
+    found = [one for name in queues for one in schedules.listed(gator.backend, name)]
+    if options.json:
+        _print_json({"schedules": schedule_reports.schedules_json(found)})
+    elif found:
+        print(schedule_reports.schedules_text(found, gator.backend.now(), _width()))
+    else:
+        print(f"No schedules{_in_queue(options)}.")
+    return 0
+
+
+def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
+    queues = [options.queue] if options.queue else schedules.queues(gator.backend)
+    removed = [name for name in queues if schedules.remove(gator.backend, name, options.name)]
+    if options.json:
+        _print_json({"removed": [{"name": options.name, "queue": name} for name in removed]})
+    for name in removed if not options.json else ():
+        print(f"Removed schedule {quoted(options.name)} of queue {quoted(name)}.")
+    if not removed:
+        _complain(f"No schedule has the name {quoted(options.name)}{_in_queue(options)}.")
+    return 0 if removed else 1
+
+
+def _queues_for(gator: Gator, options: argparse.Namespace) -> list[str]:
+    """Return the queues where one task may be: the Gator's own first, though it may be empty by now."""
+    own = [gator.queue_name] if not options.queue else []
+    return [*own, *(name for name in _queues(gator, options) if name not in own)]
 
 
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
@@ -219,7 +275,7 @@ def _not_canceled(task_id: str, *, is_dead: bool) -> str:
     if is_dead:
         return f"{quoted(task_id)} is dead; `alligator dead TARGET purge` would remove it."
     return (
-        f"{quoted(task_id)} neither waits nor is delayed: it runs, is done, or is unknown. "
+        f"{quoted(task_id)} neither waits, is delayed nor runs: it is done, or unknown. "
         "(Only a whole id will do.)"
     )
 
@@ -272,10 +328,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_limit(dead)
     _add_actions(dead)
 
-    cancel = commands.add_parser("cancel", help="take a task out before it runs")
+    cancel = commands.add_parser("cancel", help="take a task out, or ask one that runs to end")
     cancel.add_argument("target", metavar="TARGET")
     cancel.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
     _add_common(cancel, _cancel)
+
+    for name, command, what in (
+        ("show", _show_task, "tell all that is known of a task"),
+        ("why", _why, "say in one sentence why a task does not run, or what became of it"),
+    ):
+        of_one = commands.add_parser(name, help=what)
+        of_one.add_argument("target", metavar="TARGET")
+        of_one.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
+        _add_common(of_one, command)
+
+    repeated = commands.add_parser("schedules", help="what is queued again and again: list, remove")
+    repeated.add_argument("target", metavar="TARGET")
+    _add_common(repeated, _schedules)
+    actions = repeated.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
+    remove = actions.add_parser("remove", help="remove one for good")
+    remove.add_argument("name", metavar="NAME", help="its name, as listed")
+    _add_common(remove, _unschedule, is_action=True)
     return parser
 
 
@@ -290,6 +363,8 @@ def _add_actions(dead: argparse.ArgumentParser) -> None:
     _add_limit(show, is_action=True)
 
     retry = actions.add_parser("retry", help="queue them again")
+    dependents = "what failed because of them too, to wait for them again"
+    retry.add_argument("--with-dependents", action="store_true", help=dependents)
     purge = actions.add_parser("purge", help="remove them for good")
     purge.add_argument("--yes", action="store_true", help="do not ask")
     for action, command in ((retry, _retry), (purge, _purge)):

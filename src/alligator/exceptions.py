@@ -1,12 +1,110 @@
 """Every error that Alligator raises of its own; all derive from AlligatorException."""
 
+import math
+
 
 class AlligatorException(Exception):
     """A base exception for all Alligator errors."""
 
 
 class TaskFailed(AlligatorException):
-    """Raised when a task fails."""
+    """Raised when a task fails; to one who waits for its result, with what is known of the error.
+
+    Args:
+        message: What it says.
+        error_type: The type of the task's own error, such as "ValueError" or "myapp.errors.NoSuchFeed".
+        error_message: The text of the task's own error.
+        traceback: Where the task raised it, as text.
+        reason: Why the task ended: "failed", "poison", "unreadable", "expired", "timeout" or "dependency".
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        error_type: str = "",
+        error_message: str = "",
+        traceback: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.error_message = error_message
+        self.traceback = traceback
+        self.reason = reason
+
+
+class TaskCanceled(TaskFailed):
+    """The task that was waited for has been canceled."""
+
+
+class NotFinished(AlligatorException, TimeoutError):
+    """The task that was waited for has not finished within the time given."""
+
+
+class ResultExpired(AlligatorException, LookupError):
+    """The task has finished, and its result was kept for as long as it was to be: it is gone."""
+
+
+class ResultNotKept(AlligatorException, LookupError):
+    """The task keeps no result (``keep_result``), or has returned something that JSON cannot carry."""
+
+
+class UnknownTask(AlligatorException, LookupError):
+    """No task of that id is queued or runs, and nothing is known of one that did."""
+
+
+class TaskExists(AlligatorException):
+    """A task of that id is queued or runs already, and was pushed with ``if_exists="raise"``."""
+
+
+class TaskTimeout(AlligatorException, TimeoutError):
+    """Raised inside a task that runs longer than its ``timeout``; a moment later its process is ended."""
+
+    def __init__(self, message: str = "It ran for longer than its timeout") -> None:
+        super().__init__(message)
+
+
+class Retry(AlligatorException):
+    """Raised by a task that wants to be tried again later. It counts as a retry; if none is left, it fails.
+
+    Args:
+        message: Why, for the log.
+        delay: Seconds to wait; by default what the task's ``backoff`` says.
+
+    Example:
+        >>> raise Retry(delay=60)
+        Traceback (most recent call last):
+        alligator.exceptions.Retry: try again in 60 s
+    """
+
+    def __init__(self, message: str = "", *, delay: float | None = None) -> None:
+        if delay is not None:
+            delay = _delay("Retry", delay)
+        when = "" if delay is None else f" in {delay:g} s"
+        super().__init__(message or f"try again{when}")
+        self.delay = delay
+
+
+class Snooze(AlligatorException):
+    """Raised by a task that cannot run yet. It is run again after ``delay`` seconds, and no retry is counted.
+
+    Example:
+        >>> raise Snooze(60)
+        Traceback (most recent call last):
+        alligator.exceptions.Snooze: not before 60 s have passed
+    """
+
+    def __init__(self, delay: float) -> None:
+        self.delay = _delay("Snooze", delay)
+        super().__init__(f"not before {self.delay:g} s have passed")
+
+
+class Canceled(BaseException):
+    """Raised inside a running task that has been canceled, where it asks: in ``track``.
+
+    No Exception, so that ``except Exception`` lets it pass, as it does asyncio's CancelledError.
+    """
 
 
 class UnknownModuleError(AlligatorException):
@@ -48,4 +146,10 @@ class BackendRefused(AlligatorException):
 
 
 class QueueFull(BackendRefused):
-    """The store has no room for another task; nothing was queued."""
+    """The store has no room for another task, or the queue has its ``max_length``; nothing was queued."""
+
+
+def _delay(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InvalidOption(f"{what} takes a delay in seconds, 0 or more; not {value!r}.")
+    return float(value)

@@ -1,27 +1,31 @@
 """The front door: queue a task, run one now, cancel one."""
 
 import logging
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from alligator import signatures
-from alligator.attempts import VOID, Attempt, attempt, deliveries_of, take_retry
+from alligator import async_waiting, depending, schedules, signatures, statuses, stops, waiting
+from alligator.attempts import VOID, Runner, describe, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
     Backend,
     Message,
-    Release,
     Reservation,
     as_bytes,
     check_name,
 )
 from alligator.constants import ALL, RETRYING
+from alligator.dependencies import OurTask
 from alligator.dsn import DSN
-from alligator.exceptions import InvalidArguments, InvalidOption
+from alligator.exceptions import InvalidArguments, InvalidOption, Snooze, TaskExists
 from alligator.keeper import LEASE, keeping
+from alligator.queueing import Batch, Options
+from alligator.running import CURRENT, RunningTask
+from alligator.schedules import Schedule
+from alligator.statuses import Status
 from alligator.tasks import Task
 from alligator.utils import new_id
 
@@ -38,6 +42,9 @@ class Gator:
         task_class: What makes tasks, and reads them.
         backend_class: Your own store, called with ``conn_string``, in place of the one that the
             DSN's scheme names.
+        options: Options for every task that is made here, unless its own say otherwise; see ``Task``.
+        results: The DSN of another store to keep results in, for a store that keeps none.
+        max_length: How many tasks may wait or be delayed in the queue; a push beyond that raises QueueFull.
 
     Raises:
         InvalidOption: The DSN or the name makes no sense.
@@ -57,12 +64,21 @@ class Gator:
         queue_name: str = ALL,
         task_class: type[Task] = Task,
         backend_class: Callable[[str], Any] | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        results: str | None = None,
+        max_length: int | None = None,
     ) -> None:
         self.dsn = DSN.parse(conn_string)
         self.queue_name = check_name("queue_name", queue_name, MAX_NAME_BYTES)
         self.task_class = task_class
         self.backend_class = backend_class
+        self.task_kwargs = dict(options or {})
+        self.task_class(**self.task_kwargs)  # says now what is wrong with them
+        self.max_length = _max_length(max_length)
         self.backend = self.build_backend(conn_string)
+        kept_in = self.backend if results is None else loading.build(DSN.parse(results))
+        self.results = kept_in.records
 
     def __repr__(self) -> str:
         return f"<Gator {str(self.dsn)!r}, queue {self.queue_name!r}>"
@@ -92,9 +108,39 @@ class Gator:
             >>> from operator import add
             >>> on_queue = Gator("locmem://").task(add, 1, 2)
         """
-        return self.push(self.task_class(), func, *args, **kwargs)
+        return self.push(self.task_class(**self.task_kwargs), func, *args, **kwargs)
 
-    def options(self, **kwargs: Any) -> "Options":
+    async def task_async(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
+        """Queue a call of a function from an event loop, without blocking it; as ``task``."""
+        return await self.options().task_async(func, *args, **kwargs)
+
+    def map(self, func: Callable[[Any], Any], items: Iterable[Any], /) -> list[Task]:
+        """Queue a call of a function for each item, a thousand in a round trip. Returns the tasks.
+
+        Raises:
+            AlligatorException: As ``task``. The thousands that were sent before it are queued.
+
+        Example:
+            >>> gator = Gator("locmem://")
+            >>> tasks = gator.map(abs, [-1, -2, -3])
+            >>> gator.len()
+            3
+        """
+        return self.options().map(func, items)
+
+    def batch(self, **kwargs: Any) -> Batch:
+        """Return a context manager whose ``task()`` collects tasks with these options, and that queues them.
+
+        At its end, that is, with one round trip per thousand. An exception inside the block queues nothing.
+
+        Example:
+            >>> from operator import add
+            >>> with Gator("locmem://").batch(retries=2) as batch:
+            ...     tasks = [batch.task(add, number, 1) for number in range(100)]
+        """
+        return Batch(self, **{**self.task_kwargs, **kwargs})
+
+    def options(self, **kwargs: Any) -> Options:
         """Return a context manager whose ``task()`` queues tasks with these options (see ``Task``).
 
         Example:
@@ -102,7 +148,7 @@ class Gator:
             >>> with Gator("locmem://").options(retries=2, delay_by=60) as opts:
             ...     task = opts.task(add, 1, 2)
         """
-        return Options(self, **kwargs)
+        return Options(self, **{**self.task_kwargs, **kwargs})
 
     def push(self, task: Task, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a task that you made yourself, or, where its ``is_async`` is False, run it now.
@@ -119,19 +165,48 @@ class Gator:
             >>> Gator("locmem://").push(Task(is_async=False), add, 1, 2).result
             3
         """
-        if not callable(func):
-            raise InvalidArguments(f"A task calls a function; {func!r} cannot be called.")
-        if task.depends_on:
-            raise InvalidOption(
-                "depends_on is not available yet. Queue the next task from on_success."
-            )
-        task.to_call(func, *args, **kwargs)
-        signatures.check_arguments(func, args, kwargs)
+        self.prepare(task, func, *args, **kwargs)
         if not task.is_async:
             return self.execute(task)
-        self._check_possible(task, func)
-        self._queue(task, as_bytes(task.serialize()))
+        self.send([task])
         return task
+
+    def prepare(self, task: Task, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
+        """Set what a task calls, and check that it can be queued here; ``send`` then queues it."""
+        if not callable(func):
+            raise InvalidArguments(f"A task calls a function; {func!r} cannot be called.")
+        task.to_call(func, *args, **kwargs)
+        signatures.check_arguments(func, args, kwargs)
+        if task.is_async:
+            self._check_possible(task, func)
+        elif task.depends_on:
+            raise InvalidOption(
+                "A task with is_async=False runs at once: it cannot depend on others."
+            )
+        if task.depends_on is not None:
+            depending.resolve(task, self.queue_name)
+        task.gator, task.queue_name = self, self.queue_name
+        return task
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Queue tasks that were prepared, in one round trip per thousand.
+
+        Raises:
+            TaskExists: One with ``if_exists="raise"`` is queued or runs already; the others are queued.
+        """
+        messages = [self._message(task) for task in tasks]
+        push = self.backend.push_many
+        if any(task.depends_on for task in tasks):
+            push = depending.pushing(self.backend, tasks)
+        queued = push(self.queue_name, messages, max_length=self.max_length)
+        now = time.monotonic()
+        for task in tasks:
+            task.sent_at = now
+        for task, is_new in zip(tasks, queued, strict=True):
+            if not is_new and task.if_exists == "raise":
+                raise TaskExists(
+                    f"Task {task.task_id!r} is queued or runs in {self.queue_name!r} already."
+                )
 
     def execute(self, task: Task) -> Task:
         """Run a task here and now, hooks and retries included. Returns it, with its status and result.
@@ -150,15 +225,18 @@ class Gator:
             136
         """
         while True:
+            token = CURRENT.set(RunningTask(task))
             try:
                 task.run()
-            except Exception:
-                if not self._try_again(task):
+            except Exception as err:
+                if isinstance(err, Snooze) or not self._try_again(task, err):
                     raise
                 if task.is_async:
                     return task
             else:
                 return task
+            finally:
+                CURRENT.reset(token)
 
     def pop(self) -> Task | None:
         """Run the first task of the queue, here and now.
@@ -175,8 +253,12 @@ class Gator:
         Example:
             >>> Gator("locmem://").pop()
         """
-        batch = self.backend.reserve([self.queue_name], new_id(), lease=LEASE)
-        return self._run(batch.reservations[0]) if batch.reservations else None
+        while held := self.backend.reserve([self.queue_name], new_id(), lease=LEASE).reservations:
+            task = self._run(held[0])
+            # One of ours lets those of the user start that waited for others: it is none of theirs.
+            if not isinstance(task, OurTask):
+                return task
+        return None
 
     def get(self, task_id: str) -> Task | None:
         """Run one task of the queue by its id, here and now, whether or not its time has come.
@@ -190,10 +272,13 @@ class Gator:
         return self._run(reservation) if reservation else None
 
     def cancel(self, task_id: str) -> Task | None:
-        """Take a task out of the queue before it runs.
+        """Take a task out of the queue before it runs, or ask one that runs to end.
+
+        One that runs meets it in ``track`` and ``current_task().canceled``; one that has not ended after its
+        worker's ``grace`` is ended with its process (under ``latergator``).
 
         Returns:
-            The canceled task; None when no such task is waiting or delayed.
+            The task: CANCELED, or RUNNING if it was asked to end. None when it is neither queued nor runs.
 
         Raises:
             UnreadableTask, UnknownModuleError, UnknownCallableError: It is canceled, but cannot be read.
@@ -206,12 +291,86 @@ class Gator:
             >>> gator.len()
             0
         """
-        body = self.backend.cancel(self.queue_name, task_id)
-        if body is None:
+        canceled = stops.cancel(self.backend, self.results, self.queue_name, task_id)
+        if canceled is None:
             return None
-        task = self.task_class.deserialize(body)
-        task.to_canceled()
+        task = self.task_class.deserialize(canceled.body)
+        if canceled.runs:
+            task.to_running()
+        else:
+            task.to_canceled()
         return task
+
+    def status(self, task_id: str) -> Status:
+        """Return what is known of a task of the queue, wherever it is.
+
+        Example:
+            >>> Gator("locmem://").status("a-specific-uuid-here").state
+            'unknown'
+        """
+        return statuses.status_of(self.backend, self.results, self.queue_name, task_id)
+
+    def result(self, task_id: str, timeout: float | None = None) -> Any:
+        """Wait for a task of the queue to end, and return what it returned; it needs ``keep_result`` for that.
+
+        Args:
+            task_id: Which.
+            timeout: Seconds to wait; None: as long as it takes, 0: not at all.
+
+        Raises:
+            TaskFailed: It has failed for good; ``error_type``, ``error_message`` and ``traceback`` tell how.
+            TaskCanceled: It was canceled.
+            NotFinished: It is not over yet.
+            ResultExpired: It is over, and so is its ``keep_result``.
+            ResultNotKept: It has no ``keep_result``, or returned what JSON cannot carry.
+            UnknownTask: Nothing is known of it.
+        """
+        return waiting.result_of(self.backend, self.results, self.queue_name, task_id, timeout)
+
+    async def result_async(
+        self,
+        task_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109 -- as of result()
+    ) -> Any:
+        """Wait for a task of the queue to end, without blocking the event loop; as ``result``."""
+        return await async_waiting.result_of_async(
+            self.backend, self.results, self.queue_name, task_id, timeout
+        )
+
+    def every(
+        self,
+        seconds: float,
+        func: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Schedule:
+        """Let a call of a function be queued every so many seconds; see ``Options.every``."""
+        return self.options().every(seconds, func, *args, name=name, kwargs=kwargs)
+
+    def cron(
+        self,
+        expression: str,
+        func: Callable[..., Any],
+        /,
+        *args: Any,
+        timezone: str = "UTC",
+        name: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Schedule:
+        """Let a call of a function be queued at the times of a cron expression; see ``Options.cron``."""
+        return self.options().cron(
+            expression, func, *args, timezone=timezone, name=name, kwargs=kwargs
+        )
+
+    def schedules(self) -> list[Schedule]:
+        """Return what is queued here again and again, sorted by name."""
+        return schedules.listed(self.backend, self.queue_name)
+
+    def unschedule(self, name: str) -> bool:
+        """Remove a schedule by its name; return whether there was one."""
+        return schedules.remove(self.backend, self.queue_name, name)
 
     def len(self) -> int:
         """Return how many tasks of the queue no worker has taken yet: waiting and delayed."""
@@ -222,68 +381,69 @@ class Gator:
             for call in (func, task.on_start, task.on_success, task.on_error):
                 if call is not None:
                     signatures.check_other_process(call)
-        if (task.delay_by or task.due_at) and not self.backend.can_delay:
-            raise InvalidOption(
-                f"The store {self.dsn} cannot delay a task: leave out delay_by and delay_until, or use "
-                "a store that can (locmem, sqlite, redis)."
-            )
+        for names, is_asked, is_possible in (
+            ("delay_by and delay_until", task.delay_by or task.due_at, self.backend.can_delay),
+            ("backoff", task.backoff, self.backend.can_delay),
+            ("priority", task.priority, self.backend.can_prioritize),
+            ("if_exists", task.if_exists not in (None, "skip"), self.backend.can_find),
+            ("depends_on", task.depends_on, self._can_coordinate),
+            ("limit", task.limit, self._can_coordinate),
+            ("keep_result", task.keep_result, self.results is not None),
+        ):
+            if is_asked and not is_possible:
+                raise InvalidOption(
+                    f"The store {self.dsn} cannot do what {names} needs: leave it out, or use a store that "
+                    "can (locmem, sqlite, redis)."
+                )
 
-    def _queue(self, task: Task, body: bytes) -> None:
-        if task.delay_by or task.due_at:
+    @property
+    def _can_coordinate(self) -> bool:
+        return self.backend.can_find and self.backend.records is not None
+
+    def _message(self, task: Task) -> Message:
+        if task.expires is not None and task.expires[0]:
+            task.expires = 0.0, self.backend.now() + task.expires[0]
+        if task.delay_by or task.due_at or task.depends_on:
             task.to_delayed()
         else:
             task.to_waiting()
         check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
-        message = Message(task.task_id, body, task.delay_by, task.due_at)
-        self.backend.push_many(self.queue_name, [message])
+        body = as_bytes(task.serialize())
+        replaces = task.if_exists == "replace"
+        return Message(task.task_id, body, task.delay_by, task.due_at, task.priority, replaces)
 
-    def _try_again(self, task: Task) -> bool:
+    def _try_again(self, task: Task, err: Exception) -> bool:
         """Take one of a failed task's retries, and queue it if it is async; False when none is left."""
-        if not take_retry(task):
+        entry = {"attempt": task.attempt, "error": describe(err), "at": self.backend.now()}
+        wait = take_retry(task, err, entry)
+        if wait is None:
             return False
         if task.is_async:
             body = as_bytes(task.serialize())
-            self.backend.push_many(self.queue_name, [Message(task.task_id, body)])
+            message = Message(task.task_id, body, wait, priority=task.priority)
+            self.backend.push_many(self.queue_name, [message])
         return True
 
     def _run(self, reservation: Reservation) -> Task | None:
         with keeping(self.backend, reservation):
-            outcome = attempt(
-                reservation, self.task_class, max_deliveries=deliveries_of(self.backend)
-            )
-        if isinstance(outcome.error, KeyboardInterrupt):
-            # The person who waited stops waiting: no failure.
-            outcome = Attempt(Release(reservation), error=outcome.error)
+            outcome = Runner(
+                self.backend,
+                self.task_class,
+                results=self.results,
+                gives_back=KeyboardInterrupt,  # the person who waited stops waiting
+            ).attempt(reservation)
         if self.backend.settle([outcome.settlement]):
             log.warning(VOID, reservation.task_id)
+        if outcome.then is not None:
+            outcome.then()
         if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
             raise outcome.error
         return outcome.task
 
 
-class Options:
-    """Options for every task queued with its ``task()``, made by ``Gator.options``.
-
-    Raises:
-        InvalidOption: There is no such option, or its value makes no sense.
-    """
-
-    def __init__(self, gator: Gator, **kwargs: Any) -> None:
-        self.gator = gator
-        self.task_kwargs = kwargs
-        gator.task_class(**kwargs)  # says at the "with" what is wrong, not at each task
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
-        """Queue a call of a function, as ``Gator.task`` does, with these options."""
-        return self.gator.push(self.gator.task_class(**self.task_kwargs), func, *args, **kwargs)
+def _max_length(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidOption(f"max_length is how many tasks may wait, 1 or more; not {value!r}.")
+    return value

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
 from alligator.board import Board, Mark, State
+from alligator.running import RunningTask
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +19,8 @@ class Held:
     place: int = 0
     state: State = State.HELD
     settlement: Settlement | None = None
+    running: RunningTask | None = None
+    deadline: float = 0.0
 
 
 class Holdings:
@@ -34,6 +37,7 @@ class Holdings:
         self._lock = threading.Lock()
         self._held: list[Held] = []
         self._todo: deque[Held] = deque()
+        self._postponed: deque[Held] = deque()
         self._finished: list[Held] = []
         self._sending: list[Held] = []
 
@@ -85,6 +89,41 @@ class Holdings:
                 self._give_up(held)
         return None
 
+    def postpone(self, held: Held) -> None:
+        """Note that a task was not started after all, and waits; the keeper may give it back meanwhile."""
+        with self._lock:
+            self._set(held, State.HELD)
+            self._set_deadline(held, 0.0)
+            self._postponed.append(held)
+
+    @property
+    def postponed(self) -> int:
+        """How many tasks wait that were postponed."""
+        with self._lock:
+            for _ in range(len(self._postponed)):
+                held = self._postponed.popleft()
+                if held.state == State.HELD and self._is_taken(held):
+                    self._give_up(held)
+                elif held.state == State.HELD:
+                    self._postponed.append(held)
+            return len(self._postponed)
+
+    def resume(self) -> Held | None:
+        """Start the next task that was postponed, and return it; None when none is left to be run here."""
+        with self._lock:
+            while self._postponed:
+                held = self._postponed.popleft()
+                if held.state == State.SENT:  # given back by the worker itself
+                    continue
+                if held.running is not None:
+                    # First: else the keeper would see a task that was started too long ago.
+                    self._set_deadline(held, held.running.begin())
+                self._set(held, State.STARTED)
+                if not self._is_taken(held):
+                    return held
+                self._give_up(held)
+        return None
+
     def _is_taken(self, held: Held) -> bool:
         return self.board.mark_of(held.place) in (Mark.GIVE_BACK, Mark.GONE)
 
@@ -98,18 +137,41 @@ class Holdings:
         with self._lock:
             self._set(held, State.SENT)
 
-    def finish(self, held: Held, settlement: Settlement) -> None:
-        """Note how a task ended; it is to be settled with the next exchange."""
+    def run(self, held: Held, running: RunningTask) -> None:
+        """Note that a task's code is about to run, and must end with its timeout if it has one."""
+        held.running = running
+        if deadline := running.begin():
+            running.on_end = lambda: self._end(held)
+            with self._lock:
+                self._set_deadline(held, deadline)
+
+    def _end(self, held: Held) -> None:
+        # What follows, such as to tell the store, may take its time.
         with self._lock:
-            held.settlement = settlement
-            if isinstance(settlement, Ack):
-                # The rest the keeper cannot settle in our place: it has no body and no note.
-                self._set(held, State.DONE)
-            self._finished.append(held)
+            self._set_deadline(held, 0.0)
+
+    def cancel(self, token: str, task_id: str) -> None:
+        """Ask a task to end, if it runs under that token."""
+        for held in self._held:
+            reservation = held.reservation
+            if (reservation.token, reservation.task_id) == (token, task_id) and held.running:
+                held.running.cancel()
+
+    def finish(self, held: Held, settlement: Settlement, *, is_settled: bool = False) -> None:
+        """Note how a task ended; it is to be settled with the next exchange, unless it is settled already."""
+        with self._lock:
+            held.settlement, held.running = settlement, None
+            if is_settled:
+                self._set(held, State.SENT)
+            else:
+                if isinstance(settlement, Ack):
+                    # The rest the keeper cannot settle in our place: it has no body and no note.
+                    self._set(held, State.DONE)
+                self._finished.append(held)
             self.board.count(
                 done=isinstance(settlement, Ack),
                 failed=isinstance(settlement, Bury),
-                retried=isinstance(settlement, Release),
+                retried=isinstance(settlement, Release) and not _is_uncounted(settlement),
             )
 
     def send(self) -> list[Settlement]:
@@ -150,11 +212,20 @@ class Holdings:
         held.state = state
         self.board.set_state(held.place, state)
 
+    def _set_deadline(self, held: Held, moment: float) -> None:
+        held.deadline = moment
+        self.board.set_deadline(held.place, moment)
+
     def _post(self, new: list[Held]) -> None:
         kept = [held for held in self._held if held.state != State.SENT]
         marks = [self.board.mark_of(held.place) for held in kept]
         self._held = kept + new
         tasks = [(held.reservation, held.since, held.state) for held in self._held]
-        self.board.post(tasks, marks)
+        deadlines = {place: held.deadline for place, held in enumerate(kept) if held.deadline}
+        self.board.post(tasks, marks, deadlines)
         for place, held in enumerate(self._held):
             held.place = place
+
+
+def _is_uncounted(release: Release) -> bool:
+    return release.body is None and not release.lapsed

@@ -33,15 +33,24 @@ class Keeper:
         backend: The store that the tasks are held in.
         lease: Seconds to extend by.
         clock: The monotonic clock that the boards' moments are of.
+        given_back: Told what was given back without having been started. It may call the store, and is told
+            again if that does not answer.
     """
 
     def __init__(
-        self, backend: Backend, lease: float, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        lease: float,
+        clock: Callable[[], float] = time.monotonic,
+        given_back: Callable[[list[Reservation]], None] = lambda released: None,
     ) -> None:
         self._backend = backend
         self._lease = lease
         self._clock = clock
+        self._tell_given_back = given_back
         self._next_beat = clock() + lease / BEATS_PER_LEASE
+        self._marked: set[Reservation] = set()
+        self._released: list[Reservation] = []
         self._is_cut_off = False
 
     def tick(self, boards: Iterable[Board]) -> None:
@@ -53,6 +62,9 @@ class Keeper:
             self._free_stuck(posted, now)
             if now >= self._next_beat:
                 self._beat(boards, posted, now)
+            if self._released:
+                self._tell_given_back(self._released)
+                self._released = []
         except AlligatorException as err:
             if not self._is_cut_off:
                 log.warning("Cannot extend leases, trying on: %s", err)
@@ -85,6 +97,7 @@ class Keeper:
                 settlements.append(Ack(task.reservation))
             elif task.state == State.HELD and task.mark == Mark.NONE:
                 board.mark(task.place, Mark.GIVE_BACK)
+                self._marked.add(task.reservation)
             elif task.state == State.HELD and task.mark == Mark.GIVE_BACK:
                 # Marked a tick ago and not started since: the worker has seen the mark, or will.
                 settlements.append(Release(task.reservation))
@@ -93,6 +106,17 @@ class Keeper:
             self._backend.settle(settlements)
         for board, task in given_back:
             board.mark(task.place, Mark.GONE)
+        self._note_released({task.reservation for _, task in given_back}, posted)
+
+    def _note_released(
+        self, released: set[Reservation], posted: list[tuple[Board, Posted]]
+    ) -> None:
+        """Note what was given back: by us, or by the worker itself, which has seen a mark first."""
+        if self._marked:
+            there = {task.reservation for _, task in posted if task.state != State.SENT}
+            released |= self._marked - there
+            self._marked -= released
+            self._released += released
 
 
 def _is_held(task: Posted) -> bool:

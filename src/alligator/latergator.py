@@ -4,9 +4,11 @@ import argparse
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from alligator import version
 from alligator.backends.base import MAX_NAME_BYTES, Backend, check_name
@@ -16,6 +18,8 @@ from alligator.constants import ALL
 from alligator.exceptions import AlligatorException, InvalidOption
 from alligator.keeper import LEASE
 from alligator.progress import progress_on
+from alligator.reload import Reloader
+from alligator.schedules import Scheduler
 from alligator.supervisor import Supervisor
 from alligator.targets import TargetParser, checked, found_here, gator_at
 from alligator.workers import GRACE
@@ -41,14 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, level: int) -> None:
     target: str = options.target or os.environ.get("ALLIGATOR_CONN", "")
-    gator = checked(gator_at(target, options.queue[0] if options.queue else ALL))
-    queues: list[str] = options.queue or [gator.queue_name]
+    named, weights = queues_in(options.queue or [])
+    gator = checked(gator_at(target, named[0] if named else ALL))
+    queues = named or [gator.queue_name]
     settings = Settings(
         target=target,
         worker_id="",
         queues=queues,
+        weights=weights,
         max_tasks=options.max_tasks,
+        max_memory=options.max_memory,
         threads=options.threads,
+        concurrency=options.concurrency,
         burst=options.burst,
         lease=options.lease,
         grace=options.grace,
@@ -62,8 +70,41 @@ def _run(options: argparse.Namespace, level: int) -> None:
         if progress is not None:
             progress.show(tally, lambda: _waiting(gator.backend, queues))
 
+    supervisor = Supervisor(
+        gator.backend,
+        settings,
+        options.workers,
+        show,
+        results=gator.results,
+        scheduler=Scheduler(gator.backend, queues, gator.task_class) if options.schedule else None,
+        reloader=Reloader(Path.cwd()) if options.reload else None,
+    )
     with progress or nullcontext():
-        Supervisor(gator.backend, settings, options.workers, show).run()
+        supervisor.run()
+
+
+def queues_in(words: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the names of queues, and their weights, if they have any: as "mail=3".
+
+    Raises:
+        InvalidOption: Some have a weight and others do not, or a queue is named twice.
+
+    Example:
+        >>> queues_in(["mail=3", "reports=1"])
+        (['mail', 'reports'], [3, 1])
+        >>> queues_in(["mail", "reports"])
+        (['mail', 'reports'], [])
+    """
+    split = [re.fullmatch("(.+)=([0-9]{1,9})", word, re.DOTALL) for word in words]
+    found = [(one[1], int(one[2])) for one in split if one is not None]
+    if not found:
+        return list(words), []
+    names = [name for name, _ in found]
+    if len(found) < len(words) or len(set(names)) < len(names) or any(not one for _, one in found):
+        raise InvalidOption(
+            f"--queue {' --queue '.join(words)}: give each queue a weight of 1 or more, once, or none."
+        )
+    return names, [weight for _, weight in found]
 
 
 def _waiting(backend: Backend, queues: Sequence[str]) -> int:
@@ -97,8 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "--queue",
         action="append",
         type=_name,
-        metavar="NAME",
-        help="take from this queue; repeated, in this order",
+        metavar="NAME[=WEIGHT]",
+        help="take from this queue; repeated, in this order, or each in turn as often as its weight says",
     )
     add("--workers", type=_whole(1), default=1, metavar="N", help="processes (1)")
     add(
@@ -109,13 +150,33 @@ def _parser() -> argparse.ArgumentParser:
         help="tasks at a time in each process (1)",
     )
     add(
+        "--concurrency",
+        type=_whole(1),
+        default=1,
+        metavar="N",
+        help="tasks at a time in each process, if they are async def functions (1)",
+    )
+    add(
         "--max-tasks",
         type=_whole(0),
         default=0,
         metavar="N",
         help="replace a process after so many (never)",
     )
+    add(
+        "--max-memory",
+        type=_whole(0),
+        default=0,
+        metavar="MIB",
+        help="replace a process that takes more, after what it runs (never)",
+    )
     add("--burst", action="store_true", help="leave when nothing is ready")
+    add("--schedule", action="store_true", help="queue what is to be queued again and again")
+    add(
+        "--reload",
+        action="store_true",
+        help="start the processes anew when code below this folder changes; for development",
+    )
     add(
         "--lease",
         type=_seconds,

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from alligator import payloads
 from alligator.backends.base import Backend, DeadLetter
+from alligator.edges import Name, edges_in, needs_of, unlink
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.tables import CUT
 
@@ -56,11 +57,20 @@ class Ref:
     queue_name: str
     letter_id: str
     task_id: str
+    is_dependent: bool = False
+    """Whether it failed because of another task."""
 
     @classmethod
     def to(cls, letter: DeadLetter) -> "Ref":
         """Return the reference to a dead letter."""
-        return cls(letter.queue_name, letter.letter_id, letter.task_id)
+        # A look at how it begins: the note has a traceback, and there may be very many.
+        is_dependent = letter.note.startswith('{"reason":"dependency"')
+        return cls(letter.queue_name, letter.letter_id, letter.task_id, is_dependent)
+
+    @property
+    def task(self) -> Name:
+        """The task's queue and its id."""
+        return self.queue_name, self.task_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,8 @@ class Outcome:
     """Not retried: their task is queued again already."""
     gone: list[Ref] = field(default_factory=list[Ref])
     """Someone else has just retried or purged them."""
+    waiting: list[Ref] = field(default_factory=list[Ref])
+    """Those of ``done`` that wait for others."""
 
 
 def callable_of(body: bytes) -> str | None:
@@ -125,15 +137,32 @@ def find(backend: Backend, queue_names: Sequence[str], task_id: str) -> list[Dea
 def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     """Queue dead letters again, in this order; of several that a task has, the last only.
 
-    What fails again meanwhile is a new dead letter, and is left.
+    What fails again meanwhile is a new dead letter, and is left. What failed because of another task does not
+    wait for that any more (see revival.py).
     """
-    last = {(ref.queue_name, ref.task_id): ref for ref in refs}
-    return _outcome(backend, refs, _in_pages(backend.retry_dead, last.values()))
+    last = {ref.task: ref for ref in refs}
+    forget_needs(backend, last.values())
+    return outcome_of(backend, refs, in_pages(backend.retry_dead, last.values()))
 
 
 def purge(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     """Remove dead letters for good."""
-    return _outcome(backend, refs, _in_pages(backend.purge_dead, refs))
+    purged = in_pages(backend.purge_dead, refs)
+    forget_needs(backend, (ref for ref in purged if ref.is_dependent and _is_last(backend, ref)))
+    return outcome_of(backend, refs, purged)
+
+
+def forget_needs(backend: Backend, refs: Iterable[Ref]) -> None:
+    """Forget what tasks waited for that failed because of others, unless they are queued again."""
+    pairs: list[tuple[Name, Name]] = []
+    for ref in refs:
+        if ref.is_dependent and backend.find(*ref.task) is None:
+            pairs += [(ref.task, on) for on in edges_in(backend, needs_of(ref.task))]
+    unlink(backend, pairs)
+
+
+def _is_last(backend: Backend, ref: Ref) -> bool:
+    return not backend.dead(ref.queue_name, task_id=ref.task_id, limit=1)
 
 
 def _newest_of(
@@ -151,7 +180,7 @@ def _newest_of(
             return
 
 
-def _in_pages(treat: Callable[[str, Sequence[str]], list[str]], refs: Iterable[Ref]) -> set[Ref]:
+def in_pages(treat: Callable[[str, Sequence[str]], list[str]], refs: Iterable[Ref]) -> set[Ref]:
     """Call a store's method on some dead letters at a time. Returns those that it treated."""
     queues: dict[str, dict[str, Ref]] = {}
     for ref in refs:
@@ -164,7 +193,8 @@ def _in_pages(treat: Callable[[str, Sequence[str]], list[str]], refs: Iterable[R
     return treated
 
 
-def _outcome(backend: Backend, refs: Sequence[Ref], done: set[Ref]) -> Outcome:
+def outcome_of(backend: Backend, refs: Sequence[Ref], done: set[Ref]) -> Outcome:
+    """Return what became of dead letters, of which these are done."""
     outcome = Outcome()
     for ref in refs:
         if ref in done:

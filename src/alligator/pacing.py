@@ -1,4 +1,8 @@
-"""How many tasks to take at once: many short ones, a long one alone."""
+"""What to take next: many short tasks at once, a long one alone; and from which queue first."""
+
+from collections.abc import Callable, Mapping
+
+from alligator.retries import chance
 
 BATCH_SECONDS = 0.05
 """Work to take at once. Much longer, and tasks wait behind others in one process while the next is idle; much
@@ -24,3 +28,17 @@ class Pace:
     def one_by_one(self) -> None:
         """Start over: the next task is to be taken alone."""
         self.limit = 1
+
+
+def in_turn(weights: Mapping[str, int], rng: Callable[[], float] = chance) -> list[str]:
+    """Return names in a random order, each the sooner the greater its weight.
+
+    One of weight 3 comes first three times as often as one of weight 1; and one whose turn has come, with
+    nothing to do, leaves it to the next. The order is that of u ** (1 / weight) for random u (Efraimidis and
+    Spirakis, "Weighted random sampling with a reservoir", 2006).
+
+    Example:
+        >>> in_turn({"mail": 3, "reports": 1}, rng=lambda: 0.5)
+        ['mail', 'reports']
+    """
+    return sorted(weights, key=lambda name: rng() ** (1 / weights[name]), reverse=True)

@@ -122,6 +122,8 @@ def letter_json(
 def outcome_json(done: str, outcome: Outcome, unknown: Sequence[str]) -> dict[str, Any]:
     """Return what was done, under that name, and what was not."""
     parts = {done: outcome.done, "stayed": outcome.stayed, "gone": outcome.gone}
+    if outcome.waiting:
+        parts["waiting"] = outcome.waiting
     return {
         **{name: [_ref_json(ref) for ref in refs] for name, refs in parts.items()},
         "not_found": list(unknown),
@@ -131,6 +133,8 @@ def outcome_json(done: str, outcome: Outcome, unknown: Sequence[str]) -> dict[st
 def outcome_text(done: str, outcome: Outcome) -> str:
     """Return what was done, and what was not and why."""
     lines = [f"{counted(len(outcome.done), 'dead letter')} {done}."] if outcome.done else []
+    if waiting := len(outcome.waiting):
+        lines += [f"Of these, {waiting:,} {'wait' if waiting > 1 else 'waits'} for others of them."]
     lines += _each(outcome.stayed, "its task is queued again already, so this dead letter stays")
     lines += _each(outcome.gone, "it is gone, someone else has just retried or purged it")
     return "\n".join(lines)

@@ -1,26 +1,30 @@
-"""The parent of some worker processes: starts them, keeps their leases, and picks up after one that dies."""
+"""The parent of some worker processes: starts them, keeps their leases, and picks up after one that dies.
+
+It also ends a process whose task does not end: one that has a timeout, or was canceled, and hears nothing.
+"""
 
 import logging
-import mmap
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
-from alligator import registry, retries
-from alligator.backends.base import Ack, Backend
+from alligator import registry, retries, stops
+from alligator.backends.base import Ack, Backend, Records, Reservation
 from alligator.bell import Bell
 from alligator.board import Board, End, Mark, Posted, State, Tally
+from alligator.canceler import Canceler
 from alligator.child import STOP, Settings
 from alligator.exceptions import AlligatorException
 from alligator.keeper import BEATS_PER_LEASE, TICK, Keeper
-from alligator.utils import new_id
+from alligator.process import Process, started
+from alligator.reload import Reloader
+from alligator.schedules import Scheduler
+from alligator.timeouts import KILL_AFTER
 
 log = logging.getLogger("alligator.supervisor")
 
@@ -28,19 +32,10 @@ SETTLED_LIFE = 1.0
 """Seconds a process has to live for its death not to count as a failed start."""
 LATE_RESERVE = 1.0
 """Seconds after a process died in which the store may still carry out what it asked last."""
+RELOAD_GRACE = 1.0
+"""Seconds for running tasks to finish, at the most, when their code has changed."""
 
 _LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(slots=True)
-class _Child:
-    """A worker process."""
-
-    process: subprocess.Popen[bytes]
-    control: int
-    board: Board
-    presence: registry.Presence
-    began_at: float
 
 
 @dataclass(slots=True)
@@ -50,6 +45,11 @@ class _Ended:
     worker: str
     done: list[Ack]
     started: list[str]
+    """The ids of those tasks that it may have died of."""
+    uncounted: list[Reservation]
+    """Tasks that it held, and did not die of."""
+    not_stopped: list[Reservation]
+    """Tasks that it was killed for, but which had ended by then."""
     recover_at: float = 0.0
     is_recovered: bool = False
 
@@ -62,6 +62,9 @@ class Supervisor:
         settings: For each process; ``worker_id`` is its own.
         count: How many.
         on_look: Called every ``TICK`` seconds with what came of all attempts so far.
+        results: Where it is kept how tasks ended; None: nowhere.
+        scheduler: Queues what is due to be queued again; None: nothing is.
+        reloader: Sees when code has changed, and the processes are to be started anew; None: never.
     """
 
     def __init__(
@@ -70,14 +73,22 @@ class Supervisor:
         settings: Settings,
         count: int,
         on_look: Callable[[Tally], None] = lambda tally: None,
+        *,
+        results: Records | None = None,
+        scheduler: Scheduler | None = None,
+        reloader: Reloader | None = None,
     ) -> None:
         self._backend = backend
         self._settings = settings
         self._wanted = count
         self._on_look = on_look
-        self._keeper = Keeper(backend, settings.lease)
+        self._results = results
+        self._scheduler = scheduler
+        self._reloader = reloader
+        self._keeper = Keeper(backend, settings.lease, given_back=self._heed_stops)
+        self._canceler = Canceler(backend, self._cancel)
         self._bell = Bell()
-        self._children: list[_Child] = []
+        self._children: list[Process] = []
         self._dead: list[_Ended] = []
         self._tally = Tally()
         self._signals = 0
@@ -85,7 +96,7 @@ class Supervisor:
         self._failed_starts = 0
         self._start_at = 0.0
         self._announce_at = 0.0
-        self._is_cut_off = False
+        self._complaints: set[str] = set()
 
     @property
     def tally(self) -> Tally:
@@ -105,11 +116,16 @@ class Supervisor:
             self._tell_to_leave()
         if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
             self._kill()
+        self._reload()
+        self._end_overdue()
         self._wanted -= self._reap()
         self._start()
-        self._keeper.tick([child.board for child in self._children])
+        boards = [child.board for child in self._children]
+        self._keeper.tick(boards)
+        self._canceler.tick(boards)
         self._recover()
         self._announce()
+        self._schedule()
         self._on_look(self.tally)
         return self._wanted > 0 or bool(self._children)
 
@@ -117,7 +133,7 @@ class Supervisor:
         """Start the processes that are missing, slower if they die as soon as they are started."""
         while len(self._children) < self._wanted and time.monotonic() >= self._start_at:
             try:
-                self._children.append(_start_child(self._settings))
+                self._children.append(started(self._settings))
             except OSError as err:  # no memory, no descriptors, or a Python that is being replaced
                 log.error("Cannot start a worker process, trying on: %s", err)
                 self._failed_starts += 1
@@ -129,58 +145,69 @@ class Supervisor:
     def _reap(self) -> int:
         """Take note of processes that ended. Returns how many of them are not to be replaced."""
         finished = 0
-        for child in [child for child in self._children if child.process.poll() is not None]:
+        for child in [child for child in self._children if child.popen.poll() is not None]:
             self._children.remove(child)
             self._tally += child.board.tally
             self._note_end(child)
-            if child.board.end == End.FINISHED and self._settings.burst:
+            if child.is_ours_to_blame:
+                self._announce_at = 0.0
+            elif child.board.end == End.FINISHED and self._settings.burst:
                 finished += 1
             elif child.board.end == End.NONE and not self._signals:
-                self._judge(child, child.process.returncode)
+                self._judge(child, child.popen.returncode)
         return finished
 
-    def _judge(self, child: _Child, status: int) -> None:
+    def _judge(self, child: Process, status: int) -> None:
         """Say that a process died, and whether that was a failed start."""
         lived = time.monotonic() - child.began_at
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        log.error("Worker process %s died (%s): replacing it", child.process.pid, how)
+        log.error("Worker process %s died (%s): replacing it", child.popen.pid, how)
         has_worked = child.board.tally != Tally() or bool(child.board.read())
         self._failed_starts = 0 if has_worked or lived > SETTLED_LIFE else self._failed_starts + 1
         if not self._failed_starts:
             self._start_at = 0.0
 
-    def _note_end(self, child: _Child) -> None:
+    def _note_end(self, child: Process) -> None:
         os.close(child.control)
         posted = child.board.read()
+        counted = [task.reservation for task in posted if self._counts(child, task)]
+        held = [task.reservation for task in posted if task.state in (State.HELD, State.STARTED)]
         self._dead.append(
             _Ended(
                 child.presence.worker,
-                [Ack(task.reservation) for task in posted if task.state == State.DONE],
-                [task.reservation.task_id for task in posted if self._counts(task)],
+                done=[Ack(task.reservation) for task in posted if task.state == State.DONE],
+                started=[reservation.task_id for reservation in counted],
+                uncounted=[reservation for reservation in held if reservation not in counted],
+                not_stopped=[one for one in child.killed_for if one not in counted],
             )
         )
 
-    def _counts(self, task: Posted) -> bool:
-        """Whether a task may be what its process died of; not when it was we who killed it."""
-        return task.state == State.STARTED and task.mark != Mark.GONE and not self._signals
+    def _counts(self, child: Process, task: Posted) -> bool:
+        """Whether a task may be what its process died of; not when it was we who killed it, but for another."""
+        if task.state != State.STARTED or task.mark == Mark.GONE:
+            return False
+        if child.is_ours_to_blame:
+            return task.reservation in child.killed_for
+        return not self._signals
 
     def _recover(self) -> None:
         """Give back what dead processes held; again a moment later, for what they asked last."""
         for dead in [dead for dead in self._dead if time.monotonic() >= dead.recover_at]:
             dead.recover_at = time.monotonic() + LATE_RESERVE
-            try:
-                self._backend.settle(dead.done)
-                self._backend.recover(self._settings.queues, dead.worker, dead.started)
-                registry.withdraw(self._backend, dead.worker)
-            except AlligatorException as err:
-                if not self._is_cut_off:
-                    log.warning("Cannot give back what a dead process held, trying on: %s", err)
-                self._is_cut_off = True
+            if not self._try("give back what a dead process held", partial(self._give_back, dead)):
                 return  # the others would only wait as long for no answer
-            self._is_cut_off = False
             if dead.is_recovered:
                 self._dead.remove(dead)
             dead.is_recovered, dead.done, dead.started = True, [], []
+            dead.uncounted, dead.not_stopped = [], []
+
+    def _give_back(self, dead: _Ended) -> None:
+        self._backend.settle(dead.done)
+        self._backend.recover(self._settings.queues, dead.worker, dead.started)
+        for held in dead.not_stopped:
+            stops.forget(self._backend, held.queue_name, held.task_id, held.token)
+        self._heed_stops(dead.uncounted)
+        registry.withdraw(self._backend, dead.worker)
 
     def _announce(self) -> None:
         now = time.monotonic()
@@ -193,18 +220,88 @@ class Supervisor:
         except AlligatorException as err:
             log.debug("Cannot announce workers: %s", err)
 
+    def _schedule(self) -> None:
+        if self._scheduler is not None and not self._signals:
+            self._try("queue what is due", self._scheduler.tick)
+
+    # Tasks that are to end:
+
+    def _cancel(self, board: Board, held: Reservation) -> None:
+        """Tell the process whose board it is on that a task was canceled."""
+        for child in self._children:
+            if child.board is board:
+                child.cancel(held)
+
+    def _heed_stops(self, released: list[Reservation]) -> None:
+        stops.heed(self._backend, self._results, released)
+
+    def _end_overdue(self) -> None:
+        """End each process with a task in it that is told to end, and does not."""
+        for child in self._children:
+            overdue = [] if child.killed_for else self._overdue(child)
+            if overdue and not self._try("end a task", partial(self._end, child, overdue)):
+                return
+
+    def _end(self, child: Process, overdue: list[tuple[Reservation, str]]) -> None:
+        # First the store is told: should we end here, or the host, then who takes the task next knows.
+        for held, reason in overdue:
+            stops.ask(self._backend, held.queue_name, held.task_id, held.token, reason)
+        still = [one for one in self._overdue(child) if one in overdue]
+        if still:
+            child.killed_for = [held for held, _ in still]
+            child.kill()
+        for held, reason in still:
+            what = "was canceled" if reason == stops.CANCELED else "has run for longer than it may"
+            log.warning(
+                "Task %r %s, and does not end: replacing its worker process %s",
+                held.task_id,
+                what,
+                child.popen.pid,
+            )
+        for held, _ in [one for one in overdue if one not in still]:  # it has just ended
+            stops.forget(self._backend, held.queue_name, held.task_id, held.token)
+
+    def _overdue(self, child: Process) -> list[tuple[Reservation, str]]:
+        """Return the tasks that should have ended by now, and why."""
+        if not child.board.has_deadlines and not self._canceler.has_told(child.board):
+            return []
+        now = time.monotonic()
+        found: list[tuple[Reservation, str]] = []
+        for task in child.board.read():
+            if task.state != State.STARTED or task.mark == Mark.GONE:
+                continue
+            told_at = self._canceler.told_at(task.reservation)
+            if told_at is not None and now > told_at + self._settings.grace:
+                found.append((task.reservation, stops.CANCELED))
+            elif task.deadline and now > task.deadline + KILL_AFTER:
+                found.append((task.reservation, stops.TIMEOUT))
+        return found
+
+    # Processes that are to end:
+
+    def _reload(self) -> None:
+        """Start the processes anew if code has changed."""
+        now = time.monotonic()
+        changed = self._reloader.changed() if self._reloader and not self._signals else []
+        if changed:
+            log.warning("Starting workers anew, for there is new code: %s", _listed(changed))
+            self._failed_starts, self._start_at = 0, 0.0
+            for child in self._children:
+                child.tell(STOP)
+                child.kill_at = now + min(RELOAD_GRACE, self._settings.grace)
+        for child in self._children:
+            if child.kill_at is not None and now > child.kill_at:
+                child.kill()
+
     def _tell_to_leave(self) -> None:
         for child in self._children:
-            try:
-                os.write(child.control, STOP)
-            except BrokenPipeError:  # it has just ended
-                pass
+            child.tell(STOP)
 
     def _kill(self) -> None:
         """End what was told to leave and has not: then its tasks are ours to give back."""
         for child in self._children:
-            child.process.kill()
-            child.process.wait()
+            child.kill()
+            child.popen.wait()
 
     @contextmanager
     def _heeding_signals(self) -> Generator[None]:
@@ -212,7 +309,7 @@ class Supervisor:
             self._signals += 1
             if self._signals > 1:  # now, even while a call to the store is waiting
                 for child in self._children:
-                    child.process.kill()
+                    child.kill()
             self._bell.ring()
 
         def look(number: int, frame: FrameType | None) -> None:
@@ -229,39 +326,19 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-
-def _start_child(settings: Settings) -> _Child:
-    """Start a process. It is new, not forked: nothing that this one has loaded or opened can disturb it."""
-    settings = replace(settings, worker_id=new_id())
-    theirs, ours = os.pipe()
-    memory = -1
-    try:
-        os.write(ours, settings.line())  # a pipe holds that much, whether or not anyone reads it
-        memory = _shared_memory(Board.size())
-        board = Board(mmap.mmap(memory, Board.size()))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "alligator.child", str(theirs), str(memory)],
-            pass_fds=(theirs, memory),
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # ^C in a terminal is for the parent, which tells its children
-        )
-    except BaseException:
-        os.close(ours)
-        raise
-    finally:
-        os.close(theirs)
-        if memory >= 0:
-            os.close(memory)
-    presence = registry.Presence.of(settings.worker_id, process.pid, settings.queues)
-    return _Child(process, ours, board, presence, time.monotonic())
+    def _try(self, what: str, call: Callable[[], None]) -> bool:
+        """Do what the store may refuse, and say once that it does. Returns whether it is done."""
+        try:
+            call()
+        except AlligatorException as err:
+            if what not in self._complaints:
+                log.warning("Cannot %s, trying on: %s", what, err)
+            self._complaints.add(what)
+            return False
+        self._complaints.discard(what)
+        return True
 
 
-def _shared_memory(size: int) -> int:
-    """Return the descriptor of some memory that has no name and goes when nobody uses it."""
-    if sys.platform == "linux":
-        file = os.memfd_create("alligator-board")
-    else:
-        with tempfile.TemporaryFile() as temporary:
-            file = os.dup(temporary.fileno())
-    os.truncate(file, size)
-    return file
+def _listed(paths: list[str]) -> str:
+    more = len(paths) - 3
+    return ", ".join(paths[:3]) + (f" and {more} more" if more > 0 else "")

@@ -1,12 +1,12 @@
 """A task: what to call, with what, how, and its form in the queue."""
 
 import logging
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
 from operator import is_
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from alligator import payloads
+from alligator import options, payloads, retries
 from alligator.backends.base import MAX_ID_BYTES, check_name
 from alligator.constants import (
     CANCELED,
@@ -17,7 +17,16 @@ from alligator.constants import (
     SUCCESS,
     WAITING,
 )
-from alligator.exceptions import InvalidArguments, InvalidOption, UnreadableTask
+from alligator.exceptions import (
+    Canceled,
+    InvalidArguments,
+    InvalidOption,
+    Snooze,
+    UnknownTask,
+    UnreadableTask,
+)
+from alligator.limits import Limit
+from alligator.options import OPTIONS
 from alligator.signatures import path_of
 from alligator.utils import import_attr, new_id, run_coroutine
 
@@ -32,6 +41,22 @@ class Abandoned(BaseException):
     """Raised inside a running task whose worker may wait for it no longer; the task goes back."""
 
 
+class GivenBack(Abandoned):
+    """Raised by a running task that ends where it can be resumed, for its worker leaves."""
+
+
+class Waits(Protocol):
+    """What can wait for a task's result: the Gator that it was pushed with."""
+
+    def result(self, task_id: str, timeout: float | None = None) -> Any:
+        """Wait for a task to end, and return what it returned."""
+        ...
+
+    async def result_async(self, task_id: str, timeout: float | None = None) -> Any:  # noqa: ASYNC109 -- as of the one that blocks
+        """Wait for a task to end, without blocking the event loop."""
+        ...
+
+
 class Task:
     """A function to call, its arguments, and how to run it.
 
@@ -44,9 +69,24 @@ class Task:
         on_start: Called with the task, before the function. If it raises, the task has failed.
         on_success: Called with the task and the result.
         on_error: Called with the task and the exception, at each failure. It may raise ``task.retries``.
-        depends_on: Reserved for the ids of tasks that must succeed first; refused at push until then.
+        depends_on: Tasks that must succeed first, or their ids (of the same queue). If one fails for good or is
+            canceled, so does this one.
         delay_by: Seconds to wait before the task may start.
-        delay_until: When the task may start: a timestamp, or a datetime (a naive one is UTC).
+        delay_until: When the task may start: a timestamp, a datetime (a naive one is UTC), or a date.
+        expires: Seconds from the push, or a datetime or date, after which no attempt is started any more: the
+            task is a dead letter then.
+        backoff: Seconds to wait before the first retry, at the most; doubled for each further one. The wait is
+            a random part of that ("full jitter"), so that what failed together does not come back together.
+        max_backoff: Seconds that a backoff grows to; an hour by default.
+        retry_on: Types of exceptions that a retry may mend; for any other the task fails at once.
+        give_up_on: Types of exceptions that no retry mends; these win over ``retry_on``.
+        timeout: Seconds that an attempt may run. Then TaskTimeout is raised in it; 2 s later, under
+            ``latergator``, its process is ended. Either counts as a failure.
+        priority: Which tasks of a queue come first: the higher, the sooner, from -100 to 100; 0 by default.
+        keep_result: Seconds to keep what the task returns, for ``wait()`` and ``Gator.result``.
+        limit: A ``Concurrency`` or a ``Rate`` that the task shares with others.
+        if_exists: What to do when a task of this ``task_id`` is queued or runs: "raise" TaskExists, "skip" (the
+            default), or "replace" it (one that runs: queue this one when it is over).
         legacy: ``**{"async": False}``, the older spelling of ``is_async``.
 
     Raises:
@@ -60,6 +100,30 @@ class Task:
         136
     """
 
+    # None: not set, and so neither in the payload nor looked at when the task runs.
+    depends_on: tuple[Any, ...] | None = None
+    expires: tuple[float, float] | None = None
+    backoff: float | None = None
+    max_backoff: float | None = None
+    retry_on: tuple[type[BaseException], ...] | None = None
+    give_up_on: tuple[type[BaseException], ...] | None = None
+    timeout: float | None = None
+    priority: int = 0
+    keep_result: float | None = None
+    limit: Limit | None = None
+    if_exists: str | None = None
+    attempt: int = 1
+    history: tuple[dict[str, Any], ...] = ()
+    queue_name: str | None = None
+    """Where it was pushed to, or comes from."""
+    gator: "Waits | None" = None
+    """What it was pushed with."""
+    sent_at: float | None = None
+    """When it was queued from here, by the monotonic clock."""
+    depends_on_sent: frozenset[tuple[str, str]] = frozenset()
+    """Of what it depends on, that which was queued from here just before."""
+    _own_id = ""
+
     def __init__(
         self,
         task_id: str | None = None,
@@ -70,7 +134,18 @@ class Task:
         on_error: Hook | None = None,
         depends_on: Sequence[Any] | None = None,
         delay_by: float | None = None,
-        delay_until: float | datetime | None = None,
+        delay_until: float | date | None = None,
+        *,
+        expires: float | date | None = None,
+        backoff: float | None = None,
+        max_backoff: float | None = None,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] | None = None,
+        give_up_on: type[BaseException] | Sequence[type[BaseException]] | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+        keep_result: float | None = None,
+        limit: Limit | None = None,
+        if_exists: str | None = None,
         **legacy: Any,
     ) -> None:
         is_async = legacy.pop("async", is_async)
@@ -79,15 +154,23 @@ class Task:
                 f"A task has no option {next(iter(legacy))!r}. "
                 "The function's own arguments go to task(), not to options()."
             )
-        self.task_id = new_id() if task_id is None else check_name("task_id", task_id, MAX_ID_BYTES)
-        self.retries = _retries(retries)
-        self.is_async = _flag(is_async)
+        if task_id is None:
+            self.task_id = self._own_id = new_id()
+        else:
+            self.task_id = check_name("task_id", task_id, MAX_ID_BYTES)
+        self.retries = options.retries(retries)
+        self.is_async = options.flag(is_async)
         self.on_start = _hook("on_start", on_start)
         self.on_success = _hook("on_success", on_success)
         self.on_error = _hook("on_error", on_error)
-        self.depends_on = depends_on
-        self.delay_by = _delay(delay_by)
-        self.due_at = _moment(delay_until)
+        self.delay_by = 0.0 if delay_by is None else options.seconds("delay_by", delay_by)
+        self.due_at = 0.0 if delay_until is None else options.moment("delay_until", delay_until)
+        values = (
+            depends_on, expires, backoff, max_backoff, retry_on, give_up_on, timeout, priority,
+            keep_result, limit, if_exists,
+        )  # fmt: skip
+        if values.count(None) < len(values):
+            self._tell(values)
         self.status = WAITING
         self.result: Any = None
         self.func: Callable[..., Any] | None = None
@@ -141,6 +224,20 @@ class Task:
         """Set the status to CANCELED."""
         self.status = CANCELED
 
+    def depend_on(
+        self, names: Sequence[tuple[str, str]], sent: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """Set what the task depends on, by queues and ids; and which of these were queued from here before."""
+        self.depends_on = tuple(names)
+        self.depends_on_sent = frozenset(sent)
+        if not names:
+            del self.depends_on
+
+    def is_first_push(self) -> bool:
+        """Return whether no other can have its id: made for it, and not sent before. To ask counts as sending."""
+        own_id, self._own_id = self._own_id, ""
+        return own_id == self.task_id
+
     def run(self) -> Any:
         """Call ``on_start``, the function, and ``on_success`` or ``on_error``; return the result.
 
@@ -149,23 +246,72 @@ class Task:
         Raises:
             BaseException: Whatever the function or ``on_start`` raised, after ``on_error`` has seen it.
         """
+        try:
+            result = run_coroutine(self.begin())
+        except BaseException as err:
+            self.fail(err)
+            raise
+        self.succeed(result)
+        return result
+
+    def begin(self) -> Any:
+        """The first part of ``run``: call ``on_start`` and the function; return what it returns.
+
+        Of an ``async def`` function that is a coroutine, which the caller awaits. What is raised goes to
+        ``fail``, the result to ``succeed``.
+        """
         if self.func is None:
             raise self._nothing_to_call()
         self.to_running()
-        try:
-            if self.on_start is not None:
-                self.on_start(self)
-            result = run_coroutine(self.func(*self.func_args, **self.func_kwargs))
-        except Abandoned:
-            raise
-        except BaseException as err:
-            self._failed(err)
-            raise
+        if self.on_start is not None:
+            self.on_start(self)
+        return self.func(*self.func_args, **self.func_kwargs)
+
+    def succeed(self, result: Any) -> None:
+        """The last part of ``run`` after a success: take the result, and call ``on_success``."""
         self.result = result
         self.to_success()
         if self.on_success is not None:
             self._hook(self.on_success, result)
-        return result
+
+    def fail(self, err: BaseException) -> None:
+        """The last part of ``run`` after an exception: set the status; call ``on_error`` if it is a failure.
+
+        A task that was canceled, put off (Snooze), or has to go back to its queue has not failed.
+        """
+        if isinstance(err, Canceled):
+            self.to_canceled()
+        elif isinstance(err, Snooze):
+            self.to_delayed()
+        elif not isinstance(err, Abandoned):
+            self.status = RETRYING if self.retries > 0 and self.may_retry(err) else FAILED
+            if self.on_error is not None:
+                self._hook(self.on_error, err)
+
+    def may_retry(self, err: BaseException) -> bool:
+        """Return whether, for all that the task was told of exceptions, another attempt may mend this one."""
+        return retries.is_worth_retrying(err, self.retry_on, self.give_up_on)
+
+    def wait_before_retry(self, err: BaseException) -> float:
+        """Return the seconds to wait before the attempt that follows this failure; in part by chance."""
+        return retries.wait_before(err, self.attempt, base=self.backoff, cap=self.max_backoff)
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait for the end of this task, which was queued with ``keep_result``, and return what it returned.
+
+        Args:
+            timeout: Seconds to wait; None: as long as it takes, 0: not at all.
+
+        Raises:
+            AlligatorException: As ``Gator.result``.
+        """
+        return self._waits().result(self.task_id, timeout) if self.is_async else self.result
+
+    async def wait_async(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 -- as ``wait``
+        """Wait for the end of this task, without blocking the event loop; as ``wait``."""
+        if not self.is_async:
+            return self.result
+        return await self._waits().result_async(self.task_id, timeout)
 
     def serialize(self) -> str | bytes:
         """Return the task's form in the queue: a JSON object, as text.
@@ -183,7 +329,7 @@ class Task:
             "retries": self.retries,
             "async": self.is_async,
             **self._call(self.func),
-            "options": self._options(read.get("options", {})),
+            "options": self._to_json(read.get("options", {})),
         }
         return payloads.encode(payload)
 
@@ -200,11 +346,8 @@ class Task:
         task = cls(task_id=payload["task_id"], retries=payload["retries"], is_async=is_async)
         func = import_attr(payload["module"], payload["callable"])
         task.to_call(func, *payload.get("args", ()), **payload.get("kwargs", {}))
-        options = payload.get("options")
-        if options:
-            for hook in _HOOKS:
-                if reference := options.get(hook):
-                    setattr(task, hook, _referred(reference))
+        if told := payload.get("options"):
+            task._read(told)
         task._data = data
         task._call_read = (task.func, task.func_args, task.func_kwargs)
         return task
@@ -225,22 +368,44 @@ class Task:
             "kwargs": self.func_kwargs,
         }
 
-    def _options(self, read: dict[str, Any]) -> dict[str, Any]:
-        options = dict(read)
-        for key in _HOOKS:
-            options.pop(key, None)
-            if (hook := getattr(self, key)) is not None:
-                module, name = path_of(hook)
-                options[key] = {"module": module, "callable": name}
-        return options
+    def _tell(self, values: Sequence[Any]) -> None:
+        """Set the options that are given; in the order of OPTIONS."""
+        for (name, option), value in zip(OPTIONS.items(), values, strict=False):
+            if value is not None and option.check is not None:
+                setattr(self, name, option.check(value))
+
+    def _to_json(self, read: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options' form in the payload; ``read``: what they were when it was read."""
+        told = dict(read)
+        for name in _HOOKS:
+            told.pop(name, None)
+            if (hook := getattr(self, name)) is not None:
+                module, path = path_of(hook)
+                told[name] = {"module": module, "callable": path}
+        for name in OPTIONS.keys() & self.__dict__.keys():
+            if encode := OPTIONS[name].encode:
+                told[name] = encode(self.__dict__[name])
+        return told
+
+    def _read(self, told: Mapping[str, Any]) -> None:
+        """Take up the options of a payload; what another version may have put there is left alone."""
+        for name, value in told.items():
+            if name in _HOOKS:
+                if value:
+                    setattr(self, name, options.referred(value))
+            elif name in OPTIONS:
+                try:
+                    setattr(self, name, OPTIONS[name].decode(value))
+                except (TypeError, ValueError, LookupError):
+                    raise UnreadableTask(f"The payload's {name!r} is {value!r:.100}.") from None
+
+    def _waits(self) -> Waits:
+        if self.gator is None:
+            raise UnknownTask(f"Task {self.task_id!r} has not been queued: nothing to wait for.")
+        return self.gator
 
     def _nothing_to_call(self) -> InvalidArguments:
         return InvalidArguments(f"Task {self.task_id!r} has nothing to call: use to_call() first.")
-
-    def _failed(self, err: BaseException) -> None:
-        self.status = RETRYING if self.retries > 0 else FAILED
-        if self.on_error is not None:
-            self._hook(self.on_error, err)
 
     def _hook(self, hook: Hook, news: Any) -> None:
         """Call a hook that can no longer change what became of the task."""
@@ -252,53 +417,7 @@ class Task:
             log.exception("Task %r: its hook %r raised; the outcome stands", self.task_id, hook)
 
 
-def _referred(reference: Any) -> Any:
-    """Return the hook that a payload refers to."""
-    try:
-        module, name = str(reference["module"]), str(reference["callable"])
-    except (TypeError, KeyError):
-        raise UnreadableTask(f"The payload's hook is {reference!r:.100}.") from None
-    return import_attr(module, name)
-
-
 def _hook(name: str, value: Hook | None) -> Hook | None:
     if value is not None and not callable(value):
         raise InvalidOption(f"{name} is a function to call, or None; not {value!r:.100}.")
     return value
-
-
-def _flag(value: bool | int | str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True}
-    words |= {"false": False, "0": False, "no": False, "off": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    if isinstance(value, int) and value in (0, 1):
-        return bool(value)
-    raise InvalidOption(f"is_async is True or False, or one of {', '.join(words)}; not {value!r}.")
-
-
-def _retries(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
-        raise InvalidOption(f"retries is how many more times to try, 0 or more; not {value!r}.")
-    return value
-
-
-_AGES = 100 * 365.25 * 86400.0
-
-
-def _delay(value: float | None) -> float:
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _AGES:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
-        raise InvalidOption(f"delay_by is a number of seconds, from 0 to a century; not {value!r}.")
-    return float(value)
-
-
-def _moment(value: float | datetime | None) -> float:
-    if value is None:
-        return 0.0
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 3 * _AGES:  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
-        raise InvalidOption(f"delay_until is a datetime or a timestamp; not {value!r}.")
-    return float(value)

@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TypeVar
 
-from alligator import registry, retries
-from alligator.attempts import VOID, attempt, deliveries_of, note
+from alligator import limits, registry, retries, stops
+from alligator.async_crew import AsyncCrew
+from alligator.attempts import VOID, Attempt, Run, Runner, note
 from alligator.backends.base import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
@@ -26,13 +27,16 @@ from alligator.backends.base import (
 )
 from alligator.bell import Bell
 from alligator.board import CAPACITY, Board
+from alligator.canceler import Canceler
 from alligator.constants import ALL
 from alligator.crew import Crew
+from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 from alligator.gator import Gator
 from alligator.holdings import Held, Holdings
 from alligator.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
-from alligator.pacing import Pace
+from alligator.memory import resident_mib
+from alligator.pacing import Pace, in_turn
 from alligator.tasks import Abandoned
 from alligator.utils import new_id, take_default
 
@@ -44,6 +48,8 @@ SHORTEST_LEASE = 0.1
 """Seconds. Even this is for tests: on a busy machine a beat may come later."""
 IDLE_WAIT = 5.0
 """Seconds to block in the store at a time: every so often an idle worker looks around."""
+MAX_CONCURRENCY = 1000
+"""Coroutines of one process: the board has to hold them, and the batch that is to come."""
 FLUSH = 0.1
 """Seconds after which what is finished is settled, though the batch is not."""
 
@@ -62,12 +68,17 @@ class Worker:
     Args:
         gator: Where to take tasks from, and what reads them.
         max_tasks: Leave after so many; 0: never.
-        to_consume: The name of a queue, or a list of names in strict order; ALL is the gator's own queue.
+        to_consume: The name of a queue; a list of names in strict order (the second when the first is empty);
+            or a dict of names and weights, which say how often each comes first. ALL is the gator's own queue.
         nap_time: The longest time between two looks, in seconds, where a store cannot wake a worker.
         lease: Seconds after which the tasks of a dead worker go to others.
         grace: Seconds for running tasks to finish when the worker is told to leave.
         burst: Leave when nothing is ready.
         threads: Tasks to run at the same time.
+        concurrency: Tasks to run at the same time if they are ``async def`` functions, which share an event loop;
+            others run in ``threads`` beside it. Up to 1,000.
+        schedule: Whether to queue what ``Gator.every`` and ``Gator.cron`` have put down for these queues.
+        max_memory: MiB of memory beyond which the worker leaves, after what runs; 0: none.
         code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
         board: Where a supervising process reads what this one holds, and does what is said above
             of threads and signals. For ``latergator``.
@@ -91,13 +102,16 @@ class Worker:
         self,
         gator: Gator,
         max_tasks: int = 0,
-        to_consume: str | Sequence[str] = ALL,
+        to_consume: str | Sequence[str] | Mapping[str, int] = ALL,
         nap_time: float = 0.1,
         *,
         lease: float = LEASE,
         grace: float = GRACE,
         burst: bool = False,
         threads: int = 1,
+        concurrency: int = 1,
+        schedule: bool = False,
+        max_memory: int = 0,
         code_wait: float = 10.0,
         board: Board | None = None,
         worker_id: str | None = None,
@@ -110,13 +124,25 @@ class Worker:
         self.grace = _seconds("grace", grace)
         self.burst = burst
         self.threads = _whole(1, "threads", threads)
+        self.concurrency = _concurrency(concurrency)
+        self.schedule = schedule
+        self.max_memory = _whole(0, "max_memory", max_memory)
         self.code_wait = _seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = _queue_names(self.to_consume)
+        self._weights = _weights(self.to_consume)
+        self._is_too_big = False
         self.tasks_complete = 0
         self.is_supervised = board is not None
         self._backend = gator.backend
         self._holdings = Holdings(board or Board(), CAPACITY)
+        self._runner = Runner(
+            gator.backend,
+            gator.task_class,
+            results=gator.results,
+            code_wait=self.code_wait,
+            patiently=self._patiently,
+        )
         self._pace = Pace()
         self._bell = Bell()
         self._leave_by: float | None = None
@@ -126,6 +152,8 @@ class Worker:
         self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
+        self._parking = threading.Lock()
+        self._to_park: list[tuple[Held, limits.Limit]] = []
 
     # What a subclass overrides to speak otherwise than on standard output:
 
@@ -193,6 +221,20 @@ class Worker:
         """
         back = self._holdings.give_back(started=started)
         self._patiently(lambda: self._backend.settle(back))
+        self._patiently(lambda: self._heed_stops([release.reservation for release in back]))
+
+    def _heed_stops(self, released: list[Reservation]) -> None:
+        stops.heed(self._backend, self.gator.results, released)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it has done its ``max_tasks``, or has grown beyond its ``max_memory``."""
+        has_done_all = self.max_tasks > 0 and self.tasks_complete >= self.max_tasks
+        return has_done_all or self._is_too_big
+
+    def cancel(self, token: str, task_id: str) -> None:
+        """Ask a task that runs here to end, if that hand-out of it does; from any thread."""
+        self._holdings.cancel(token, task_id)
 
     @property
     def _has_waited_enough(self) -> bool:
@@ -200,16 +242,14 @@ class Worker:
 
     @property
     def _is_leaving(self) -> bool:
-        return self._leave_by is not None or (
-            self.max_tasks > 0 and self.tasks_complete >= self.max_tasks
-        )
+        return self._leave_by is not None or self.is_used_up
 
     def _work(self) -> None:
-        if self.threads == 1:
+        if self._slots == 1:
             while self._cycle():
                 self._run_held()
             return
-        with Crew(self.threads, self._holdings, self._run, self._pace.ran) as crew:
+        with self._crew() as crew:
             while self._cycle():
                 crew.work()
             self.give_back(started=False)
@@ -217,10 +257,29 @@ class Worker:
                 crew.work()
                 self._flush()
 
+    @property
+    def _slots(self) -> int:
+        """How many tasks may run at a time."""
+        return max(self.threads, self.concurrency)
+
+    def _crew(self) -> Crew | AsyncCrew:
+        if self.concurrency == 1:
+            return Crew(self.threads, self._holdings, self._run, self._pace.ran)
+        return AsyncCrew(
+            self.threads,
+            self._slots,
+            self._holdings,
+            self._prepare,
+            self._end,
+            self._pace.ran,
+        )
+
     def _cycle(self) -> bool:
         """Settle what is finished, and take what there is room for. Returns False when it is time to leave."""
+        self._is_too_big = self._has_grown()
         if self._is_leaving:
             return False
+        self._park()
         limit = self._limit()
         finished = self._holdings.send()
         if limit:
@@ -236,11 +295,29 @@ class Worker:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
         return self._holdings.is_busy or not self.burst or not limit
 
+    def _has_grown(self) -> bool:
+        """Whether it takes more than its ``max_memory``; not before it has run anything, or none ever would."""
+        if not self.max_memory or not self.tasks_complete:
+            return False
+        taken = resident_mib()
+        if taken > self.max_memory and not self._is_too_big:
+            log.info(
+                "%s takes %.0f MiB of memory, and is to take no more than %s: leaving",
+                self.ident(),
+                taken,
+                self.max_memory,
+            )
+        return self._is_too_big or taken > self.max_memory
+
     def _limit(self) -> int:
-        """How many tasks to take now."""
-        if self._holdings.todo >= self.threads:
+        """How many tasks to take now: as many as are free to start at once, or as are little work in all."""
+        if self._holdings.todo >= self._slots:
             return 0
-        limit = min(self._pace.limit * self.threads, self._holdings.room)
+        # What waits for a thread leaves room for as much again: a coroutine may be behind it.
+        waiting = min(self._holdings.postponed, self._slots)
+        free = self._slots - self._holdings.unfinished + waiting
+        limit = max(free, self._pace.limit if self._pace.limit > self._slots else 0)
+        limit = min(limit, self._holdings.room)
         if self.max_tasks:
             limit = min(limit, self.max_tasks - self.tasks_complete - self._holdings.unfinished)
         return limit
@@ -256,7 +333,7 @@ class Worker:
             settlements, self._may_have_lost = (), False
         try:
             batch = self._backend.reserve(
-                self.queue_names,
+                self._queues_in_turn(),
                 self.worker_id,
                 limit=limit,
                 lease=self.lease,
@@ -268,6 +345,9 @@ class Worker:
             self._may_have_lost = True
             raise
         return Batch(batch.reservations, [*late, *batch.late])
+
+    def _queues_in_turn(self) -> list[str]:
+        return in_turn(self._weights) if self._weights else self.queue_names
 
     def _admitted(self, reservations: list[Reservation]) -> list[Reservation]:
         """Bury what got into the store under an impossible id, and part suspects from the others."""
@@ -308,32 +388,100 @@ class Worker:
             self._run(held)
             ran += 1
             # A success may wait for its settlement: the keeper can make it. Anything else cannot.
-            settled = isinstance(held.settlement, Ack)
+            # What is to be parked may wait for others: each line is then gone to once for them all.
+            settled = held.settlement is None or isinstance(held.settlement, Ack)
             if not settled or time.monotonic() - self._flushed_at > FLUSH:
                 self._flush()
         if ran:
             self._pace.ran(ran, time.monotonic() - began)
 
     def _run(self, held: Held) -> None:
-        """Run one task; its settlement goes out with the next exchange."""
-        reservation = held.reservation
-        if not self._is_still_ours(held):
+        """Run one task in this thread; its settlement goes out with the next exchange."""
+        self._runs_here = self._slots == 1
+        try:
+            run = self._prepare(held)
+            if run is not None:
+                self._end(held, run.complete)
+        finally:
+            self._runs_here = False
+
+    def _prepare(self, held: Held) -> Run | None:
+        """Read a task, and return its run; None when nothing is to be run: what becomes of it is seen to."""
+        try:
+            if not self._is_still_ours(held):
+                return None
+            run = self._runner.begin(held.reservation)
+        except (BackendUnavailable, BackendRefused) as err:
+            self._left_to_its_lease(held, err)
+            return None
+        if isinstance(run, Attempt):
+            outcome = run
+            if outcome.waits_for is not None:
+                with self._parking:
+                    self._to_park.append((held, outcome.waits_for))
+            else:
+                self._end(held, lambda: outcome)
+            return None
+        if self._to_park:  # before this one, which may take long
+            self._park()
+        run.running.leave_when(self._is_told_to_leave)
+        self._holdings.run(held, run.running)
+        return run
+
+    def _end(self, held: Held, attempt: Callable[[], Attempt]) -> None:
+        """Make an attempt, or the rest of it, and take note of what comes of it."""
+        try:
+            self._ended(held, attempt())
+        except (
+            BackendUnavailable,
+            BackendRefused,
+        ) as err:  # not the task's own: that is its failure
+            self._left_to_its_lease(held, err)
+
+    def _ended(self, held: Held, outcome: Attempt) -> None:
+        """Take note of what came of an attempt; its settlement goes out with the next exchange."""
+        if outcome.then is None:
+            self._holdings.finish(held, outcome.settlement)
+        else:
+            # What is to follow the settlement cannot wait for the exchange.
+            self._patiently(lambda: self._backend.settle([outcome.settlement]))
+            self._patiently(outcome.then)
+            self._holdings.finish(held, outcome.settlement, is_settled=True)
+        if isinstance(outcome.task, OurTask):
             return
-        self._runs_here = self.threads == 1
-        outcome = attempt(
-            reservation,
-            self.gator.task_class,
-            max_deliveries=deliveries_of(self._backend),
-            code_wait=self.code_wait,
-        )
-        self._runs_here = False
-        self._holdings.finish(held, outcome.settlement)
         self.tasks_complete += 1
         if outcome.error is None and outcome.task is not None:
             try:
                 self.result(outcome.task.result)
             except Exception:
-                log.exception("Task %r is done, but result() raised", reservation.task_id)
+                log.exception("Task %r is done, but result() raised", held.reservation.task_id)
+
+    def _park(self) -> None:
+        """Put tasks that may not start yet in line for their limits."""
+        with self._parking:
+            parking = list(self._to_park)
+            self._to_park.clear()
+        if not parking:
+            return
+        waiting = [(held.reservation, limit) for held, limit in parking]
+        try:
+            parked = self._patiently(lambda: limits.park(self._backend, waiting))
+            self._patiently(lambda: self._backend.settle(parked.releases))
+            self._patiently(parked.then)
+            self._patiently(lambda: self._heed_stops([held for held, _ in waiting]))
+        except (BackendUnavailable, BackendRefused) as err:
+            for held, _ in parking:
+                self._left_to_its_lease(held, err)
+            return
+        for (held, _), release in zip(parking, parked.releases, strict=True):
+            self._holdings.finish(held, release, is_settled=True)
+
+    def _left_to_its_lease(self, held: Held, err: Exception) -> None:
+        log.error("Task %r is left to its lease: %s", held.reservation.task_id, err)
+        self._holdings.drop(held)
+
+    def _is_told_to_leave(self) -> bool:
+        return self._leave_by is not None
 
     def _is_still_ours(self, held: Held) -> bool:
         """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
@@ -349,6 +497,7 @@ class Worker:
         return False
 
     def _flush(self) -> None:
+        self._park()
         finished = self._holdings.send()
         self._sent(self._patiently(lambda: self._backend.settle(finished)))
         self._flushed_at = time.monotonic()
@@ -363,6 +512,7 @@ class Worker:
         finished = self._holdings.send()
         try:
             self._sent(self._patiently(lambda: self._backend.settle([*finished, *back])))
+            self._patiently(lambda: self._heed_stops([release.reservation for release in back]))
         except (BackendUnavailable, BackendRefused) as err:
             log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)
 
@@ -388,17 +538,21 @@ class Worker:
 
     @contextmanager
     def _kept(self) -> Generator[None]:
-        """Keep up leases, and the entry in the register, from a thread."""
+        """Keep up leases, and the entry in the register, and tell tasks that are canceled, from a thread."""
         presence = registry.Presence.of(self.worker_id, os.getpid(), self.queue_names)
         announced_at = 0.0
+        board = self._holdings.board
+        keeper = Keeper(self._backend, self.lease, given_back=self._heed_stops)
+        canceler = Canceler(self._backend, lambda _, held: self.cancel(held.token, held.task_id))
 
-        def announce() -> None:
+        def also() -> None:
             nonlocal announced_at
+            canceler.tick([board])
             if time.monotonic() - announced_at > self.lease / BEATS_PER_LEASE:
                 announced_at = time.monotonic()
                 registry.announce(self._backend, presence, self.lease)
 
-        with keeper_thread(Keeper(self._backend, self.lease), self._holdings.board, announce):
+        with keeper_thread(keeper, board, also):
             yield
         try:
             registry.withdraw(self._backend, self.worker_id)
@@ -454,7 +608,7 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
-def _queue_names(to_consume: str | Sequence[str]) -> list[str]:
+def _queue_names(to_consume: str | Sequence[str] | Mapping[str, int]) -> list[str]:
     try:
         names = [to_consume] if isinstance(to_consume, str) else list(to_consume)
     except TypeError:
@@ -464,10 +618,25 @@ def _queue_names(to_consume: str | Sequence[str]) -> list[str]:
     return [check_name("to_consume", name, MAX_NAME_BYTES) for name in names]
 
 
+def _weights(to_consume: str | Sequence[str] | Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(to_consume, Mapping):
+        return {}
+    return {name: _whole(1, f"The weight of {name!r}", to_consume[name]) for name in to_consume}
+
+
 def _whole(least: int, what: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidOption(f"{what} is a whole number from {least}; not {value!r}.")
     return value
+
+
+def _concurrency(value: object) -> int:
+    number = _whole(1, "concurrency", value)
+    if number > MAX_CONCURRENCY:
+        raise InvalidOption(
+            f"concurrency is at most {MAX_CONCURRENCY} a process, not {number}: start more processes."
+        )
+    return number
 
 
 def _seconds(what: str, value: object, least: float = 0.0) -> float:

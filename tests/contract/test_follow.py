@@ -483,13 +483,16 @@ def test_what_follows_is_dropped_later_like_others(backend: Backend) -> None:
 def test_what_follows_a_dropped_task_is_queued_though_it_was_dropped_itself(
     backend: Backend,
 ) -> None:
+    follow = Follow("another", b"well", b"badly")
     push(backend, "after")
     push_followed(backend)
-    push(backend, "t2")
+    push_followed(backend, "t2", follow, delay=FAR_OFF)
+    push_followed(backend, "t3", follow)
+    push(backend, "another")
 
     backend.drop_all(QUEUE)
 
-    assert ready(backend) == [("after", b"badly")]
+    assert sorted(ready(backend)) == [("after", b"badly"), ("another", b"badly")]
 
 
 def test_dropping_thousands_queues_all_that_follows(backend: Backend) -> None:

@@ -273,21 +273,25 @@ def test_of_many_processes_one_pushes_each(dsn: str, connect: Callable[[], Backe
     assert_one_each(connect(), in_processes(4, work))
 
 
-def test_of_a_swap_and_a_push_at_the_same_time_one_is_done(
+def test_of_swaps_and_pushes_at_the_same_time_none_undoes_another(
     backend: Backend, records: Records
 ) -> None:
-    def work(number: int) -> bool:
-        if number:
-            return records.swap(KEY, b"old", b"swapped")
-        return backend.push_if(QUEUE, Message("t1", b""), KEY, b"old", b"pushed")
+    records.set(KEY, b"0")
 
-    for _ in range(30):
-        records.set(KEY, b"old")
-        pushed, swapped = in_threads(2, work)
+    def work(number: int) -> int:
+        done = 0
+        while (turn := int(records.get(KEY) or b"")) < 500:
+            old, new = b"%d" % turn, b"%d" % (turn + 1)
+            if number % 2:
+                done += records.swap(KEY, old, new)
+            else:
+                done += backend.push_if(QUEUE, Message(f"t{turn}", b""), KEY, old, new)
+        return done
 
-        assert pushed != swapped
-        assert records.get(KEY) == (b"pushed" if pushed else b"swapped")
-        assert drain(backend) == ["t1"] * pushed
+    done = in_threads(4, work)
+
+    assert sum(done) == 500
+    assert backend.count(QUEUE) == Counts(waiting=done[0] + done[2])
 
 
 def test_a_killed_process_has_pushed_and_swapped_or_neither(

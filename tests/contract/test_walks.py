@@ -38,7 +38,8 @@ class Walk:
     Nothing lapses, and nothing falls due but by rescheduling. What is not laid down does not happen either:
     where a delayed task stands that somebody has reserved by its id and given back; in what order several
     replacements of a dead worker's tasks join the end (here they differ in priority); what becomes of the
-    follow of a replacement that is forgotten (here they bring none).
+    follow of a replacement that is forgotten (here they bring none); whether a task is still there for one that
+    it follows, when one call settles both.
     """
 
     def __init__(self, store: Backend, seed: int) -> None:
@@ -89,7 +90,7 @@ class Walk:
         delay, due_at = (FAR_OFF, self.chance.choice([0, NEVER])) if task_id in DELAYED else (0, 0)
         if self.chance.random() < 0.25:
             return Message(task_id, body, delay, due_at, ALL.index(task_id) + 1, replaces=True)
-        follow = self.a_follow() if self.chance.random() < 0.3 else None
+        follow = self.a_follow() if self.chance.random() < 0.3 and task_id not in FOLLOWS else None
         return Message(task_id, body, delay, due_at, self.chance.choice(PRIORITIES), follow=follow)
 
     def push(self) -> None:
@@ -105,7 +106,8 @@ class Walk:
         self.same(lambda side: records_of(side).get(record))
 
     def watch(self) -> None:
-        name, task_id, follow = self.a_queue(), self.chance.choice(ALL), self.a_follow()
+        name, follow = self.a_queue(), self.a_follow()
+        task_id = self.chance.choice([*TASKS, *DELAYED])
         self.same(lambda side: side.watch(name, task_id, follow))
 
     def reschedule(self) -> None:
@@ -139,6 +141,8 @@ class Walk:
     def some_settlements(self) -> list[list[Settlement]]:
         recent = self.held[-12:]
         chosen = self.chance.sample(recent, k=min(self.chance.randrange(5), len(recent)))
+        is_of_follows = self.chance.random() < 0.3
+        chosen = [both for both in chosen if (both[0].task_id in FOLLOWS) == is_of_follows]
         ways = [self.a_way() for _ in chosen]
         return [
             [way(both[place]) for way, both in zip(ways, chosen, strict=True)] for place in (0, 1)

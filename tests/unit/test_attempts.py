@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task
-from alligator.attempts import MAX_TRACEBACK, attempt, deliveries_of, take_retry
+from alligator.attempts import MAX_TRACEBACK, Attempt, Runner, take_retry
 from alligator.backends.base import Ack, Bury, Counts, Release, Reservation
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
@@ -47,6 +47,10 @@ def body_of(**changes: Any) -> bytes:
 
 def reserved(body: bytes, deliveries: int = 1) -> Reservation:
     return Reservation(ALL, "t1", body, "token", deliveries)
+
+
+def attempt(held: Reservation, task_class: type[Task]) -> Attempt:
+    return Runner(Client("locmem://"), task_class).attempt(held)
 
 
 # Poison
@@ -393,12 +397,13 @@ def test_a_hook_does_not_hold_up_a_worker_that_may_wait_no_longer(hook: str) -> 
 def test_a_retry_is_taken_until_none_is_left() -> None:
     task = Task(retries=1)
 
-    assert take_retry(task)
+    assert take_retry(task, ValueError(), {"attempt": 1}) == 0.0
     assert (task.retries, task.status) == (0, RETRYING)
-    assert not take_retry(task)
+    assert (task.attempt, task.history) == (2, ({"attempt": 1},))
+    assert take_retry(task, ValueError(), {"attempt": 2}) is None
     assert (task.retries, task.status) == (0, FAILED)
 
 
 def test_a_store_that_cannot_count_deliveries_gives_no_second_one() -> None:
-    assert deliveries_of(Client("locmem://")) == MAX_DELIVERIES
-    assert deliveries_of(SimpleBackend(FiveMethods("five://"))) == 1
+    assert Runner(Client("locmem://"), Task).max_deliveries == MAX_DELIVERIES
+    assert Runner(SimpleBackend(FiveMethods("five://")), Task).max_deliveries == 1

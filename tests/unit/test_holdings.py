@@ -1,5 +1,6 @@
 """What a worker process holds, and what the keeper makes of it: no worker, no threads, a clock that stands."""
 
+import time
 from operator import add
 
 import pytest
@@ -7,8 +8,11 @@ import pytest
 from alligator import Gator, Worker, workers
 from alligator.backends.base import Ack, Release, Reservation
 from alligator.board import Board, Mark, State
+from alligator.exceptions import BackendUnavailable
 from alligator.holdings import Holdings
-from alligator.keeper import Keeper
+from alligator.keeper import STUCK, Keeper
+from alligator.running import RunningTask
+from alligator.tasks import Task
 from tests.support.stores import QUEUE, push, take_ready
 from tests.unit.conftest import Clock
 
@@ -122,3 +126,161 @@ def test_the_keeper_does_not_extend_what_it_gave_back(gator: Gator, clock: Clock
         keeper.tick([board])
 
     assert [again.task_id for again in take_ready(gator.backend)] == ["t1"]
+
+
+# Deadlines.
+
+
+def running(timeout: float | None) -> RunningTask:
+    """A task that runs, with a timeout or without."""
+    return RunningTask(Task(timeout=timeout))
+
+
+def deadlines(holdings: Holdings) -> list[bool]:
+    """Whether each task on the board has a deadline."""
+    return [task.deadline > 0 for task in holdings.board.read()]
+
+
+def test_a_task_with_a_timeout_has_a_deadline_while_it_runs() -> None:
+    holdings = holding(*reserved("a", "b"))
+    first, second = holdings.start(), holdings.start()
+    assert first is not None
+    assert second is not None
+    before = holdings.board.has_deadlines
+    task = running(60)
+    began_at = time.monotonic()
+
+    holdings.run(first, running(None))
+    holdings.run(second, task)
+
+    assert not before
+    assert holdings.board.has_deadlines
+    assert deadlines(holdings) == [False, True]
+    assert holdings.board.read()[1].deadline == pytest.approx(began_at + 60, abs=1)
+    task.end()
+    assert not holdings.board.has_deadlines
+
+
+def test_a_deadline_goes_with_its_task_to_a_new_list_and_stays_on_none() -> None:
+    holdings = holding(*reserved("a", "b", "c"))
+    for timeout in (None, 60):
+        held = holdings.start()
+        assert held is not None
+        holdings.run(held, running(timeout))
+        if timeout is None:
+            holdings.finish(held, Ack(held.reservation))
+    holdings.send()
+
+    holdings.add(reserved("d"), since=0.0)
+    assert deadlines(holdings) == [True, False, False]
+    holdings.add(reserved("e"), since=0.0)
+    assert deadlines(holdings) == [True, False, False, False]
+
+    assert [one.reservation.task_id for one in holdings.board.read() if one.deadline] == ["b"]
+
+
+def test_a_task_that_waits_for_a_thread_has_no_deadline_yet() -> None:
+    holdings = holding(*reserved("a"))
+    held = holdings.start()
+    assert held is not None
+    holdings.run(held, running(60))
+
+    holdings.postpone(held)
+    waiting = deadlines(holdings)
+    assert holdings.resume() is held
+
+    assert (waiting, deadlines(holdings)) == ([False], [True])
+
+
+def test_the_places_of_old_tasks_bring_no_deadline_to_new_ones() -> None:
+    holdings = holding()
+    for _ in range(4):
+        holdings.add(reserved("a"), since=0.0)
+        held = holdings.start()
+        assert held is not None
+        holdings.run(held, running(60))
+        assert deadlines(holdings) == [True]
+        holdings.finish(held, Ack(held.reservation))
+        holdings.send()
+        holdings.add(reserved("b"), since=0.0)
+        assert deadlines(holdings) == [False]
+        held = holdings.start()
+        assert held is not None
+        holdings.finish(held, Ack(held.reservation))
+        holdings.send()
+
+
+# What the keeper gives back.
+
+
+@pytest.fixture
+def given_back() -> list[str]:
+    """The ids that the keeper told of."""
+    return []
+
+
+@pytest.fixture
+def telling(gator: Gator, clock: Clock, given_back: list[str]) -> Keeper:
+    """A keeper that tells what was given back."""
+    return Keeper(
+        gator.backend,
+        LEASE,
+        clock,
+        lambda released: given_back.extend(one.task_id for one in released),
+    )
+
+
+def stuck(gator: Gator, clock: Clock) -> Holdings:
+    """Holdings of two tasks that wait behind a long one."""
+    push(gator.backend, "long", "t1", "t2")
+    holdings = Holdings(Board(capacity=8), capacity=8)
+    holdings.add(take_ready(gator.backend, lease=LEASE), since=clock())
+    assert holdings.start() is not None
+    clock.turn(STUCK)
+    return holdings
+
+
+def test_the_keeper_tells_what_it_gave_back(
+    gator: Gator, clock: Clock, telling: Keeper, given_back: list[str]
+) -> None:
+    holdings = stuck(gator, clock)
+
+    telling.tick([holdings.board])
+    marked = list(given_back)
+    telling.tick([holdings.board])
+    telling.tick([holdings.board])
+
+    assert marked == []
+    assert sorted(given_back) == ["t1", "t2"]
+
+
+def test_the_keeper_tells_what_the_worker_gave_back_for_it(
+    gator: Gator, clock: Clock, telling: Keeper, given_back: list[str]
+) -> None:
+    holdings = stuck(gator, clock)
+    telling.tick([holdings.board])
+    assert holdings.start() is None  # it has seen the marks
+
+    telling.tick([holdings.board])
+    assert given_back == []  # not yet
+    gator.backend.settle(holdings.send())
+    telling.tick([holdings.board])
+    telling.tick([holdings.board])
+
+    assert sorted(given_back) == ["t1", "t2"]
+
+
+def test_the_keeper_tells_it_again_if_the_store_was_away(
+    gator: Gator, clock: Clock, given_back: list[str]
+) -> None:
+    def refuse_once(released: list[Reservation]) -> None:
+        given_back.extend(one.task_id for one in released)
+        if len(given_back) == 2:
+            raise BackendUnavailable("away")
+
+    keeper = Keeper(gator.backend, LEASE, clock, refuse_once)
+    holdings = stuck(gator, clock)
+    for _ in range(4):
+        keeper.tick([holdings.board])
+
+    assert sorted(given_back) == ["t1", "t1", "t2", "t2"]

@@ -228,7 +228,12 @@ def test_what_another_version_wrote_survives_a_retry(gator: Gator) -> None:
     popped(gator)
 
     [reservation] = gator.backend.reserve([ALL], "worker").reservations
-    assert json.loads(reservation.body) == json.loads(data) | {"retries": 1}
+    again = json.loads(reservation.body)
+    assert again["options"].pop("attempt") == 2
+    [before] = again["options"].pop("history")
+    assert before.keys() == {"attempt", "error", "at", "token"}
+    assert (before["attempt"], before["error"]) == (1, "ValueError: broken")
+    assert again == json.loads(data) | {"retries": 1}
 
 
 def test_a_hook_may_be_taken_away_before_a_retry() -> None:

@@ -1,7 +1,8 @@
 """Tasks in Redis or Valkey: one atomic script for each change of state, one round trip for each call.
 
 What the keys are and mean stands in redis_scripts.py. Costs, with n tasks waiting or delayed: push, reserve,
-settle and cancel O(log n) a task; extend and recover go by what is held, not by what waits.
+settle, cancel and find O(log n) a task; extend, recover and to find a held task go by what is held, not by
+what waits.
 """
 
 import functools

@@ -99,6 +99,8 @@ class Records:
 
     def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
         """Wait for a value; its writing is announced."""
+        if not keys:
+            return
         looks = [("EXISTS", *map(name_of, some)) for _, some in _by_index(keys)]
         self._server.listen(
             [name_of(key) for key in keys],

@@ -207,13 +207,14 @@ return {redis.call('HGET', q .. 'tasks', id), redis.call('HGET', q .. 'lapses', 
 #   'release', token, id, delay in microseconds, 1 if it lapsed, 1 if a body follows, body
 #   'bury', token, id, note
 # Returns the places, counted from 0 and each id of an ack as one, of those that came too late.
-# What only some need stands within the blocks that do: to make it takes time.
+# What only some calls need is made within the blocks that need it, for that takes time.
 SETTLE = (
     "#!lua flags=allow-oom\n"
     + START
     + """
 local at, place, late, ready = 1, 0, {}, false
-local is_special = redis.call('EXISTS', q .. 'follows', q .. 'replacements', q .. 'lapses') > 0
+-- Most queues have none of these.
+local has_more = redis.call('EXISTS', q .. 'follows', q .. 'replacements', q .. 'lapses') > 0
 
 -- Let go of a task; return its order, or nothing if the token does not hold it.
 local function let_go(token, id)
@@ -230,8 +231,11 @@ end
 -- Tasks are over and gone. One that is replaced lives on, and so is not followed yet.
 local function over(ids, succeeded)
   redis.call('HDEL', q .. 'tasks', unpack(ids))
-  if is_special then
-    redis.call('HDEL', q .. 'lapses', unpack(ids))
+  if not has_more then
+    return
+  end
+  redis.call('HDEL', q .. 'lapses', unpack(ids))
+  if redis.call('EXISTS', q .. 'follows', q .. 'replacements') > 0 then
 """
     + PLACES
     + TAKE_PLACE
@@ -276,7 +280,7 @@ local function release(token)
     return
   end
   ready = true
-  if is_special and take_place(id) then
+  if has_more and take_place(id) then
     return
   end
   if has_body then

@@ -1,0 +1,126 @@
+"""The canceler: tells tasks that run here that they were canceled.
+
+Whoever cancels a task that runs writes that down (stops.py). Beside the keeper, and from the same boards, this
+one sees which tasks run, and looks what is written of them; but only while one runs for a while: short ones are
+over before anybody could tell them.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from alligator import stops
+from alligator.backends.base import Backend, Reservation
+from alligator.board import Board, Posted, State
+from alligator.exceptions import AlligatorException
+
+log = logging.getLogger("alligator.canceler")
+
+LONG = 1.0
+"""Seconds after which a task has run for long enough to look whether it was canceled."""
+LOOK_EVERY = 1.0
+"""Seconds between two such looks."""
+AFTERMATH = 2.0
+"""Seconds after its end in which a canceled task is settled; then what was asked of it is forgotten, too."""
+
+Name = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Told:
+    """A task that was told to end."""
+
+    board: Board
+    reservation: Reservation
+    at: float
+    over_at: float | None = None
+
+
+class Canceler:
+    """Looks after the tasks on some boards; call ``tick`` every fraction of a second.
+
+    Args:
+        backend: The store that the tasks are held in.
+        tell: Told once of each task that was canceled, with the board that it is on.
+        clock: The monotonic clock that the boards' moments are of.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        tell: Callable[[Board, Reservation], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend = backend
+        self._tell = tell
+        self._clock = clock
+        self._next_look = 0.0
+        self._told: dict[Name, _Told] = {}
+        self._is_cut_off = False
+
+    def tick(self, boards: Iterable[Board]) -> None:
+        """Do what is due."""
+        now = self._clock()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY
+        running = {
+            _name(task.reservation): (board, task)
+            for board in boards
+            for task in board.read()
+            if task.state == State.STARTED
+        }
+        if not self._told and all(now - task.since < LONG for _, task in running.values()):
+            return
+        try:
+            self._look(running, now)
+            self._clear_up(running, set(boards), now)
+        except AlligatorException as err:
+            if not self._is_cut_off:
+                log.warning("Cannot see whether tasks were canceled, trying on: %s", err)
+            self._is_cut_off = True
+        else:
+            self._is_cut_off = False
+
+    def has_told(self, board: Board) -> bool:
+        """Whether a task on this board was told to end."""
+        return any(told.board is board for told in self._told.values())
+
+    def told_at(self, reservation: Reservation) -> float | None:
+        """Return when a task was told to end; None: it was not."""
+        told = self._told.get(_name(reservation))
+        return told.at if told is not None else None
+
+    def _look(self, running: dict[Name, tuple[Board, Posted]], now: float) -> None:
+        asked = stops.listed(self._backend) if running else {}
+        for name, (board, task) in running.items():
+            held = task.reservation
+            stop = stops.Stop(held.token, stops.CANCELED)
+            if name in self._told or asked.get((held.queue_name, held.task_id)) != stop:
+                continue
+            # Should the worker die before the task has ended, the next one is to know.
+            if stops.keep(self._backend, held.queue_name, held.task_id, stop):
+                log.info("Task %r was canceled: telling it", held.task_id)
+                self._told[name] = _Told(board, held, now)
+                self._tell(board, held)
+
+    def _clear_up(
+        self, running: dict[Name, tuple[Board, Posted]], boards: set[Board], now: float
+    ) -> None:
+        """Forget what is over: as a rule the worker has done so; but it may have ended before it was told."""
+        for name, told in list(self._told.items()):
+            if told.board not in boards:  # its process is gone: what comes next is for the next one
+                del self._told[name]
+            elif name in running:
+                told.over_at = None
+            elif told.over_at is None:
+                told.over_at = now
+            elif now - told.over_at > AFTERMATH:
+                held = told.reservation
+                stops.forget(self._backend, held.queue_name, held.task_id, held.token)
+                del self._told[name]
+
+
+def _name(held: Reservation) -> Name:
+    return held.queue_name, held.task_id, held.token

@@ -1,0 +1,116 @@
+"""Which tasks need which: two records for each pair, one to be found from either side."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, cast
+
+from alligator import keys, payloads
+from alligator.backends.base import Backend, Records
+from alligator.exceptions import InvalidOption
+
+AT_ONCE = 500
+"""Pairs to write in one round trip: the store is free for others in between."""
+
+Name = tuple[str, str]
+"""A task: its queue and its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """That one task needs another; both records of it hold this. All moments are of the store's clock."""
+
+    of: int = 0
+    """How many the task was pushed with; 0: not known."""
+    at: float = 0.0
+    """When it was pushed; the same for all that it needs, and so tells them from what others have left."""
+    due_at: float = 0.0
+    """When it may start, should it need nothing more by then."""
+    failed: str = ""
+    """Why it will never get what it needs, as a clause; empty: it still may."""
+    missing_since: float = 0.0
+    """Since when nothing is known of the task that it needs; 0: that is not so."""
+
+    @classmethod
+    def read(cls, value: bytes) -> Self:
+        """Read a record; what makes no sense in it is left out."""
+        told: Any
+        try:
+            told = json.loads(value)
+        except (ValueError, RecursionError):
+            told = None
+        given = cast(dict[str, Any], told) if isinstance(told, dict) else {}
+        kinds = {"of": int, "failed": str}
+        return cls(
+            **{
+                field.name: given[field.name]
+                for field in fields(cls)
+                if isinstance(given.get(field.name), kinds.get(field.name, int | float))
+            }
+        )
+
+    def written(self) -> bytes:
+        """Return the record."""
+        return payloads.encode({key: told for key, told in asdict(self).items() if told}).encode()
+
+
+def link(backend: Backend, edges: Mapping[tuple[Name, Name], Edge]) -> None:
+    """Write that tasks need others: by pairs of who needs, and what is needed."""
+    pairs = list(edges)
+    for at in range(0, len(pairs), AT_ONCE):
+        some = pairs[at : at + AT_ONCE]
+        # Should only the first half arrive, then the half that is cleaned up when what is needed is over.
+        values = {dependent(*pair): edges[pair].written() for pair in some}
+        values |= {need(*pair): edges[pair].written() for pair in some}
+        records_of(backend).set_many(values)
+
+
+def unlink(backend: Backend, pairs: Sequence[tuple[Name, Name]]) -> None:
+    """Forget that tasks need others, and that they failed for want of them."""
+    for at in range(0, len(pairs), AT_ONCE):
+        some = pairs[at : at + AT_ONCE]
+        names = (key(*pair) for pair in some for key in (need, dependent, failed_by))
+        records_of(backend).delete(*names)
+
+
+def edges_in(backend: Backend, family: str, limit: int | None = None) -> dict[Name, Edge]:
+    """Return the edges of a family, by the task at their other end."""
+    found = records_of(backend).list(family, limit)
+    return {keys.of_ref(key.partition("/")[2]): Edge.read(value) for key, value in found.items()}
+
+
+def needs_of(name: Name) -> str:
+    """Return the family of what a task still needs."""
+    return f"{keys.NEEDS}:{keys.ref(*name)}"
+
+
+def dependents_of(name: Name) -> str:
+    """Return the family of what depends on a task, and waits."""
+    return f"{keys.DEPENDENTS}:{keys.ref(*name)}"
+
+
+def failed_of(name: Name) -> str:
+    """Return the family of what depended on a task, and failed with it."""
+    return f"{keys.FAILED_BY}:{keys.ref(*name)}"
+
+
+def need(of: Name, on: Name) -> str:
+    """Return the key of what one task needs of another."""
+    return f"{needs_of(of)}/{keys.ref(*on)}"
+
+
+def dependent(of: Name, on: Name) -> str:
+    """Return the key of the same from the other's side."""
+    return f"{dependents_of(on)}/{keys.ref(*of)}"
+
+
+def failed_by(of: Name, on: Name) -> str:
+    """Return the key of that one task failed because of another."""
+    return f"{failed_of(on)}/{keys.ref(*of)}"
+
+
+def records_of(backend: Backend) -> Records:
+    """Return the store's records: without any, no task has got in that depends on others."""
+    if backend.records is None:
+        raise InvalidOption("depends_on needs a store that keeps records (locmem, sqlite, redis).")
+    return backend.records

@@ -1,0 +1,74 @@
+"""What is kept in a store's records, under which keys: one page that lists them all.
+
+==========================  ========================================================================
+``workers/<worker>``        who works on this store (registry.py)
+``progress/<ref>``          how far a running task is, and where a new attempt resumes (running.py)
+``stops/<ref>``             that a running task is to end, and why: canceled, timeout (stops.py)
+``results/<ref>``           a kept result (results.py)
+``outcomes/<ref>``          how a task ended, for a day longer than its result (results.py)
+``needs:<ref>/<ref>``       what a task still waits for (dependencies.py)
+``dependents:<ref>/<ref>``  what waits for a task (dependencies.py)
+``failed-by:<ref>/<ref>``   what failed because a task did (dependencies.py)
+``limits/<limit>``          who runs, or started when, under a limit, and who is next (gates.py)
+``parked:<limit>/<place>``  the middle of a long line for a limit, some tasks each (lines.py)
+``parked:<limit>/<ref>``    which of those a task is in (lines.py)
+``schedules:<queue>/<name>``  what is queued again and again (schedules.py)
+``schedules/<queue>``         which queues have such (schedules.py)
+==========================  ========================================================================
+
+A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
+"""
+
+RESULTS = "results"
+OUTCOMES = "outcomes"
+PROGRESS = "progress"
+STOPS = "stops"
+NEEDS = "needs"
+DEPENDENTS = "dependents"
+FAILED_BY = "failed-by"
+SCHEDULES = "schedules"
+LIMITS = "limits"
+PARKED = "parked"
+
+
+def ref(queue_name: str, task_id: str) -> str:
+    """Return the name of a task of a queue, as a part of a key.
+
+    Example:
+        >>> ref("all", "a/b")
+        'all:a%2Fb'
+    """
+    return f"{escaped(queue_name)}:{escaped(task_id)}"
+
+
+def of_ref(ref: str) -> tuple[str, str]:
+    """Return the queue and the id that a ref names.
+
+    Example:
+        >>> of_ref("all:a%2Fb")
+        ('all', 'a/b')
+    """
+    queue_name, _, task_id = ref.partition(":")
+    return unescaped(queue_name), unescaped(task_id)
+
+
+def with_queue(queue_name: str) -> str:
+    """Return a queue's name as the end of the name of a family that goes with it.
+
+    Nothing else is escaped, for a cluster's node is chosen by this name, and by that of the queue itself.
+
+    Example:
+        >>> f"schedules:{with_queue('mail:a/b')}"
+        'schedules:mail:a%2Fb'
+    """
+    return queue_name.replace("%", "%25").replace("/", "%2F")
+
+
+def escaped(name: str) -> str:
+    """Return a name without the characters that part a key."""
+    return name.replace("%", "%25").replace("/", "%2F").replace(":", "%3A")
+
+
+def unescaped(name: str) -> str:
+    """Return the name that was escaped."""
+    return name.replace("%3A", ":").replace("%2F", "/").replace("%25", "%")

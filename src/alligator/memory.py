@@ -1,0 +1,23 @@
+"""How much memory this process takes."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+_STATM = Path("/proc/self/statm")
+
+
+def resident_mib() -> float:
+    """Return the MiB of memory that this process has in use now; off Linux, the most that it ever had.
+
+    Example:
+        >>> resident_mib() > 1
+        True
+    """
+    try:
+        pages = int(_STATM.read_text().split()[1])  # proc(5): the second field is the resident set
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20

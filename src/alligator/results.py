@@ -1,0 +1,238 @@
+"""What a task returned, kept for those who wait for it; and how it ended, for a day longer."""
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from alligator import keys, payloads
+from alligator.backends.base import Records
+from alligator.exceptions import InvalidArguments, TaskFailed
+
+log = logging.getLogger("alligator.task")
+
+SUCCESS, FAILED, CANCELED = "success", "failed", "canceled"
+REMEMBERED = 86400.0
+"""Seconds that an outcome outlives its result: who comes too late is told so, not that there was no task."""
+MAX_RESULT = 64 * 2**20
+"""Bytes of a result as JSON: more belongs elsewhere, and the stores have limits of their own."""
+MAX_LINE = 1000
+"""Characters of an error in one line."""
+
+OUR_OWN = "alligator.exceptions.TaskFailed"
+"""The type of the errors that no task raised: it says nothing beside their text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended. Moments are of the queue's store."""
+
+    state: str
+    """SUCCESS, FAILED or CANCELED."""
+    at: float
+    """When."""
+    reason: str = ""
+    """Of a failure: as in ``TaskFailed.reason``."""
+    error: str = ""
+    """Of a failure: what it was, in one line. Of a success: why its result could not be kept; empty: it was."""
+    kept_until: float = 0.0
+    """Until when its result is kept; no later than ``at``: not at all."""
+    token: str = ""
+    """Which hand-out ended so; empty: none did."""
+
+
+def outcome_of(records: Records, queue_name: str, task_id: str) -> Outcome | None:
+    """Return how a task ended, the last time; None when that is not known, or not any more."""
+    value = records.get(outcome_key(queue_name, task_id))
+    return None if value is None else read_outcome(value)
+
+
+def note_outcome(
+    records: Records,
+    queue_name: str,
+    task_id: str,
+    state: str,
+    keep_for: float,
+    reason: str = "",
+    error: str = "",
+    *,
+    at: float | None = None,
+    token: str = "",
+    result: bytes | None = None,
+) -> None:
+    """Note how a task ended, for a day longer than its result is kept.
+
+    Args:
+        records: Where to.
+        queue_name: The task's queue.
+        task_id: The task.
+        state: SUCCESS, FAILED or CANCELED.
+        keep_for: Seconds to keep its result.
+        reason: Of a failure: as in ``TaskFailed.reason``.
+        error: In one line: what it failed with, or why its result is not kept.
+        at: When it ended, by the clock of the queue's store; by default now, by ours.
+        token: The hand-out that ended so.
+        result: What is kept of it.
+    """
+    moment = time.time() if at is None else at
+    outcome = Outcome(state, moment, reason, error, moment + keep_for, token)
+    written = {outcome_key(queue_name, task_id): payloads.encode(asdict(outcome)).encode()}
+    ttls = {outcome_key(queue_name, task_id): keep_for + REMEMBERED}
+    if result is not None:
+        # The outcome last: it is what is waited for. A crash in between leaves a result that nobody asks for;
+        # the task's lease brings it back, and it ends anew.
+        written = {result_key(queue_name, task_id): result, **written}
+        ttls[result_key(queue_name, task_id)] = keep_for
+    records.set_many(written, ttls)
+
+
+def keep_success(
+    records: Records,
+    queue_name: str,
+    task_id: str,
+    result: Any,
+    keep_for: float,
+    at: float | None = None,
+    token: str = "",
+) -> None:
+    """Keep what a task returned, and that it succeeded: also where JSON cannot carry what it returned."""
+    kept, why_not = _encoded(result)
+    if why_not:
+        log.warning("Task %r has succeeded; its result is not kept: %s", task_id, why_not)
+    name = queue_name, task_id
+    note_outcome(records, *name, SUCCESS, keep_for, error=why_not, at=at, token=token, result=kept)
+
+
+def keep_failure(
+    records: Records,
+    queue_name: str,
+    task_id: str,
+    note: str,
+    keep_for: float,
+    at: float | None = None,
+    token: str = "",
+) -> None:
+    """Keep why a task failed for good: the note of its dead letter."""
+    told = read_note(note)
+    kept = payloads.encode({"failure": told}).encode()
+    reason, name = str(told.get("reason", "")), (queue_name, task_id)
+    line = error_line(told)
+    note_outcome(records, *name, FAILED, keep_for, reason, line, at=at, token=token, result=kept)
+
+
+def keep_canceled(
+    records: Records,
+    queue_name: str,
+    task_id: str,
+    keep_for: float,
+    at: float | None = None,
+    token: str = "",
+) -> None:
+    """Keep that a task was canceled."""
+    note_outcome(records, queue_name, task_id, CANCELED, keep_for, at=at, token=token)
+
+
+def outcome_key(queue_name: str, task_id: str) -> str:
+    """Return the key of how a task ended."""
+    return f"{keys.OUTCOMES}/{keys.ref(queue_name, task_id)}"
+
+
+def result_key(queue_name: str, task_id: str) -> str:
+    """Return the key of what a task returned, or failed with."""
+    return f"{keys.RESULTS}/{keys.ref(queue_name, task_id)}"
+
+
+def read_outcome(value: bytes) -> Outcome | None:
+    """Read an outcome's record; None if there is no sense in it."""
+    told = _object_in(value)
+    try:
+        return Outcome(
+            state=str(told["state"]),
+            at=float(told["at"]),
+            reason=str(told.get("reason", "")),
+            error=str(told.get("error", "")),
+            kept_until=float(told.get("kept_until", 0.0)),
+            token=str(told.get("token", "")),
+        )
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def read_result(value: bytes, task_id: str) -> Any:
+    """Return what a task returned.
+
+    Raises:
+        TaskFailed: It failed.
+        LookupError: There is no sense in the record.
+    """
+    kept = _object_in(value)
+    if "failure" in kept:
+        told: Any = kept["failure"]
+        raise failure_of(task_id, cast(dict[str, Any], told) if isinstance(told, dict) else {})
+    return kept["result"]
+
+
+def read_note(note: str) -> dict[str, Any]:
+    """Read a dead letter's note; one that is not ours is its error."""
+    return _object_in(note) or {"error": note}
+
+
+def failure_of(task_id: str, told: dict[str, Any]) -> TaskFailed:
+    """Return the error for who waits for a task that failed.
+
+    Args:
+        task_id: The task.
+        told: What the note of its dead letter tells.
+    """
+    error = str(told.get("error", ""))
+    kind, _, message = error.partition(": ")  # as notes of the version before have it, in one
+    return TaskFailed(
+        f"Task {task_id!r} has failed: {error_line(told)}",
+        error_type=str(told.get("type", kind)),
+        error_message=str(told.get("message", message)),
+        traceback=str(told.get("traceback", "")),
+        reason=str(told.get("reason", "")),
+    )
+
+
+def error_line(told: dict[str, Any]) -> str:
+    """Return in one line what the note of a dead letter tells."""
+    kind, message = str(told.get("type", "")), str(told.get("message", ""))
+    if not kind:
+        line = str(told.get("error", ""))
+    elif kind == OUR_OWN or not message:
+        line = message or kind
+    else:
+        line = f"{kind}: {message}"
+    return " ".join(line.split())[:MAX_LINE]
+
+
+def _encoded(result: Any) -> tuple[bytes | None, str]:
+    """Return the record of a result; or None, and why there is none."""
+    try:
+        payloads.check_carriable(result, "What it returned")
+        kept = payloads.encode({"result": result}).encode()
+    except InvalidArguments as err:
+        return None, str(err)
+    except Exception as err:  # of a subclass of dict, say, whose methods are the user's
+        return (
+            None,
+            f"What it returned cannot be turned into JSON: a {type(err).__name__} came of it.",
+        )
+    if len(kept) > MAX_RESULT:
+        return None, (
+            f"What it returned takes {len(kept):,} bytes, and {MAX_RESULT:,} are kept. "
+            "Return where it is stored."
+        )
+    return kept, ""
+
+
+def _object_in(value: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text; an empty one if there is none."""
+    found: Any
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}

@@ -1,0 +1,353 @@
+"""What a task can know of itself while it runs, how far it is, and where a new attempt resumes."""
+
+import json
+import logging
+import time
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from alligator import keys, payloads
+from alligator.backends.base import Backend, Records, Reservation
+from alligator.exceptions import AlligatorException, Canceled
+from alligator.tasks import GivenBack, Task
+
+log = logging.getLogger("alligator.task")
+
+SAVE_EVERY = 0.5
+"""Seconds between two writes of how far a task is: often enough for a person, and seldom enough for a store."""
+KEPT_FOR = 7 * 86400.0
+"""Seconds that a checkpoint is kept, should nothing ever come of its task."""
+
+T = TypeVar("T")
+
+
+class RunningTask:
+    """The task that runs, as ``current_task()`` returns it.
+
+    Outside of a task, in a plain call of the same function, it is one that has no id and no deadline, is never
+    canceled, and whose progress nobody sees; so a function that uses it stays a plain function.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        reservation: Reservation | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        self._task = task
+        self._reservation = reservation
+        self._backend = backend
+        self._began_at = time.monotonic()
+        self._progress: _Progress | None = None
+        self._is_canceled = False
+        self._is_leaving: Callable[[], bool] = _no
+        self.on_cancel: Callable[[], Any] | None = None
+        """Called when it is canceled; set by what runs it."""
+        self.on_end: Callable[[], None] | None = None
+        """Called when a task that has a timeout has come to its end, before anything is done about that."""
+
+    def __repr__(self) -> str:
+        return f"<RunningTask {self.task_id!r}, attempt {self.attempt}>"
+
+    @property
+    def task_id(self) -> str:
+        """The task's id; empty outside of a task."""
+        return self._task.task_id if self._task else ""
+
+    @property
+    def queue_name(self) -> str:
+        """The queue it came from; empty for a task that did not come from one."""
+        return self._reservation.queue_name if self._reservation else ""
+
+    @property
+    def backend(self) -> Backend | None:
+        """The store that it came from, for tasks of Alligator's own; None if it did not come from any."""
+        return self._backend
+
+    @property
+    def token(self) -> str:
+        """A fencing token: it names this hand-out of the task, and no other has it.
+
+        Give it to what the task writes to, so that a worker that was away too long can be told apart.
+        """
+        return self._reservation.token if self._reservation else ""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is: 1, and one more after each failure."""
+        return self._task.attempt if self._task else 1
+
+    @property
+    def retries(self) -> int:
+        """How many more attempts may follow this one."""
+        return self._task.retries if self._task else 0
+
+    @property
+    def deliveries(self) -> int:
+        """How often this attempt was handed out; more than 1 if a worker died with it."""
+        return self._reservation.deliveries if self._reservation else 1
+
+    @property
+    def history(self) -> Sequence[dict[str, Any]]:
+        """What went before: for each of the last failed attempts its ``attempt``, ``error`` and ``at``."""
+        return self._task.history if self._task else ()
+
+    @property
+    def deadline(self) -> float | None:
+        """When its ``timeout`` is over, in seconds since 1970 by this machine's clock; None if it has none."""
+        left = self.time_left
+        return None if left is None else time.time() + left
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, below 0 when it is past; None if there is none."""
+        timeout = self._task.timeout if self._task else None
+        return None if timeout is None else self._began_at + timeout - time.monotonic()
+
+    @property
+    def canceled(self) -> bool:
+        """Whether the task is asked to end, by ``gator.cancel``: it may tidy up, and should raise Canceled."""
+        return self._is_canceled
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its worker is told to leave, and waits for the task to finish."""
+        return self._is_leaving()
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the task is; seen by ``gator.status`` and ``alligator show``.
+
+        Args:
+            done: How much is done, in whatever unit.
+            total: How much there is to do, if that is known.
+            note: What it is at.
+
+        Example:
+            >>> current_task().progress(3, 10, "resizing")
+        """
+        if self._backend is not None:
+            self._told().say(done, total, note)
+
+    def track(
+        self, items: Iterable[T], total: int | None = None, note: str = ""
+    ) -> Generator[T, None, None]:
+        """Go through some items; see ``alligator.track``."""
+        told = self._told()
+        loop = told.enter()
+        try:
+            start = told.resumed(loop)
+            if total is None and hasattr(items, "__len__"):
+                total = len(cast(Sequence[T], items))
+            for number, item in enumerate(islice(items, start, None), start + 1):
+                self.check()
+                yield item
+                told.passed(loop, number, total, note)
+            self.check()
+        finally:
+            told.leave(loop)
+
+    def check(self) -> None:
+        """Raise what ends the task, if it is canceled or its worker leaves.
+
+        Raises:
+            Canceled: It is canceled.
+            BaseException: Its worker leaves: the task goes back to its queue, uncounted, and is run elsewhere.
+        """
+        if self._is_canceled:
+            raise Canceled
+        if self._is_leaving():
+            raise GivenBack
+
+    # What the worker does with it:
+
+    def begin(self) -> float:
+        """Let its time count from now on. Returns when that is over, by the monotonic clock; 0: never."""
+        if self._task is None or self._task.timeout is None:
+            return 0.0
+        self._began_at = time.monotonic()
+        return self._began_at + self._task.timeout
+
+    def end(self) -> None:
+        """Let its time count no more."""
+        if self.on_end is not None:
+            self.on_end()
+
+    def cancel(self) -> None:
+        """Ask the task to end."""
+        self._is_canceled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+    def leave_when(self, is_leaving: Callable[[], bool]) -> None:
+        """Let the task know by this whether its worker leaves."""
+        self._is_leaving = is_leaving
+
+    def save(self) -> None:
+        """Write how far it is, if that has changed since it was written."""
+        if self._progress is not None:
+            self._progress.save()
+
+    def save_to_resume(self) -> None:
+        """Write how far it is, for an attempt that nobody counts as a further one."""
+        if self._progress is not None:
+            self._progress.save(is_given_back=True)
+
+    def forget(self) -> None:
+        """Remove what was written of how far it is: the task is over."""
+        if self._progress is not None:
+            self._progress.forget()
+
+    def _told(self) -> "_Progress":
+        if self._progress is None:
+            may_resume = self.attempt > 1 or self.deliveries > 1
+            self._progress = _Progress(self._reservation, self._backend, may_resume)
+        return self._progress
+
+
+class _Progress:
+    """How far a task is: told by itself, and kept in a record.
+
+    Loops are counted as they come, one after the other; what runs inside another one is not counted, and has no
+    checkpoint: in a new attempt it would be met under another number.
+    """
+
+    def __init__(self, held: Reservation | None, backend: Backend | None, may_resume: bool) -> None:
+        self._records = backend.records if backend else None
+        self._key = f"{keys.PROGRESS}/{keys.ref(held.queue_name, held.task_id)}" if held else ""
+        self._body = zlib.crc32(held.body) if held else 0
+        self._told: dict[str, Any] = {}
+        self._passed: list[int] = []
+        self._before: list[int] = []
+        self._open: object = None
+        self._is_saved = True
+        self._is_kept = False
+        self._saved_at = -1e9
+        if self._records is not None and self._key:
+            self._resume(self._records, may_resume)
+
+    def say(self, done: float, total: float | None, note: str) -> None:
+        self._told = {"done": done, "total": total, "note": note}
+        self._is_saved = False
+        if time.monotonic() - self._saved_at > SAVE_EVERY:
+            self.save()
+
+    def enter(self) -> int | None:
+        """Begin a loop; return its number, or None if it is inside another."""
+        if self._open is not None:
+            return None
+        number = len(self._passed)
+        self._passed.append(self._before[number] if number < len(self._before) else 0)
+        self._open = number
+        return number
+
+    def resumed(self, loop: int | None) -> int:
+        """Return how many items of a loop were passed by the attempt before."""
+        return 0 if loop is None else self._passed[loop]
+
+    def passed(self, loop: int | None, number: int, total: int | None, note: str) -> None:
+        """Note that an item is done."""
+        if loop is not None:
+            self._passed[loop] = number
+            self.say(number, total, note)
+
+    def leave(self, loop: int | None) -> None:
+        if loop is not None:
+            self._open = None
+
+    def save(self, *, is_given_back: bool = False) -> None:
+        self._saved_at = time.monotonic()
+        if (self._is_saved and not is_given_back) or self._records is None or not self._key:
+            return
+        # Loops that were not come to this time are as far as they were.
+        passed = self._passed + self._before[len(self._passed) :]
+        told = {**self._told, "at": time.time(), "passed": passed}
+        if is_given_back:
+            told["given_back"] = self._body
+        try:
+            self._is_kept = True
+            self._records.set(self._key, payloads.encode(told).encode(), KEPT_FOR)
+        except AlligatorException as err:  # the task shall not fail for this
+            log.debug("Cannot say how far a task is: %s", err)
+        else:
+            self._is_saved = True
+
+    def forget(self) -> None:
+        if self._is_kept:
+            self._forget()
+
+    def _forget(self) -> None:
+        try:
+            if self._records is not None:
+                self._records.delete(self._key)
+        except AlligatorException as err:
+            log.debug("Cannot remove how far a task was: %s", err)
+
+    def _resume(self, records: Records, may_resume: bool) -> None:
+        """Take up what an attempt before has left, unless that was of another task of the same id."""
+        try:
+            value = records.get(self._key)
+        except AlligatorException as err:
+            log.warning("Cannot read how far a task was, it begins anew: %s", err)
+            return
+        if value is None:
+            return
+        self._is_kept = True
+        passed, given_back = _read(value)
+        # One that was given back counts as nothing; but it has the same body then, down to the last byte.
+        if may_resume or given_back == self._body:
+            self._before = passed
+        else:
+            self._forget()
+
+
+def _read(value: bytes) -> tuple[list[int], int | None]:
+    """Return how many items of each loop were passed, and what says by whom if the task was given back."""
+    try:
+        told = json.loads(value)
+        return [int(number) for number in told["passed"]], told.get("given_back")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return [], None
+
+
+def _no() -> bool:
+    return False
+
+
+_NOBODY = RunningTask()
+CURRENT: ContextVar[RunningTask] = ContextVar("alligator_task", default=_NOBODY)
+"""Set by what runs a task, around its code."""
+
+
+def current_task() -> RunningTask:
+    """Return the task that this code runs in.
+
+    Example:
+        >>> current_task().attempt
+        1
+    """
+    return CURRENT.get()
+
+
+def track(items: Iterable[T], total: int | None = None, note: str = "") -> Iterator[T]:
+    """Go through some items as the main loop of a task; outside of a task, just go through them.
+
+    While it does, how far the task is can be seen (``gator.status``, ``alligator show``); an attempt that
+    follows a failure or a crash begins where the last one was; a task that is canceled ends at the next item; and
+    at a worker's shutdown the task goes back to its queue there, to be resumed elsewhere.
+
+    A checkpoint is written every half second, and when an attempt fails: after a crash, some items come again.
+    They must come in the same order in each attempt. Of loops inside one another, only the outermost resumes.
+
+    Args:
+        items: What to go through.
+        total: How many there are; by default their ``len()``, if they have one.
+        note: What to say beside the number.
+
+    Example:
+        >>> [number * 2 for number in track([1, 2, 3])]
+        [2, 4, 6]
+    """
+    return current_task().track(items, total, note)

@@ -1,0 +1,91 @@
+"""The form of a schedule in a store's records. What another version has written into one beyond this, stays."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from alligator import keys, payloads
+
+_NOTHING = type(None)
+_PARTS: dict[str, tuple[type, ...]] = {
+    "every": (float, int, _NOTHING),
+    "cron": (str, _NOTHING),
+    "timezone": (str, _NOTHING),
+    "task_id": (str, _NOTHING),
+    "replaces": (bool,),
+    "body": (str,),
+    "encoding": (str,),
+    "start_at": (float, int),
+    "due_at": (float, int),
+    "last_due_at": (float, int, _NOTHING),
+    "last_at": (float, int, _NOTHING),
+}
+
+
+def family(queue_name: str) -> str:
+    """Return the family of a queue's schedules."""
+    return f"{keys.SCHEDULES}:{keys.with_queue(queue_name)}"
+
+
+def key_of(queue_name: str, name: str) -> str:
+    """Return the key of a schedule."""
+    return f"{family(queue_name)}/{keys.escaped(name)}"
+
+
+def name_in(key: str) -> str:
+    """Return the name that a key ends with."""
+    return keys.unescaped(key.partition("/")[2])
+
+
+def read(value: bytes) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        ValueError: It is none, or one that only another version understands.
+    """
+    found: Any = json.loads(value)
+    if not isinstance(found, dict):
+        raise ValueError(f"the record is a JSON {type(found).__name__}, not an object")
+    told = cast(dict[str, Any], found)
+    for part, kinds in _PARTS.items():
+        if not isinstance(told.get(part), kinds):
+            raise ValueError(f"the record's {part!r} is {told.get(part)!r:.100}")
+    if (told["every"] is None) == (told["cron"] is None):
+        raise ValueError("the record has neither or both of 'every' and 'cron'")
+    body_of(told)
+    return told
+
+
+def readable(value: bytes) -> dict[str, Any] | None:
+    """Read a record; None: it is none that this version understands."""
+    try:
+        return read(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def to_bytes(told: Mapping[str, Any]) -> bytes:
+    """Return a record as it is kept."""
+    return payloads.encode(told).encode()
+
+
+def body_to_json(body: bytes) -> dict[str, str]:
+    """Return the parts of a record that hold a task."""
+    try:
+        return {"body": body.decode(), "encoding": "utf-8"}
+    except UnicodeDecodeError:
+        return {"body": base64.b64encode(body).decode(), "encoding": "base64"}
+
+
+def body_of(told: Mapping[str, Any]) -> bytes:
+    """Return the task that a record holds.
+
+    Raises:
+        ValueError: It is kept in a way that this version does not know, or is no base64.
+    """
+    if told["encoding"] == "utf-8":
+        return str(told["body"]).encode()
+    if told["encoding"] == "base64":
+        return base64.b64decode(told["body"], validate=True)
+    raise ValueError(f"the record's 'encoding' is {told['encoding']!r:.100}")

@@ -1,0 +1,67 @@
+"""What the command ``alligator`` says of schedules: as text for people, and as JSON for programs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from alligator.schedules import Schedule
+from alligator.tables import Column, ago, duration, table
+
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def schedules_text(schedules: Sequence[Schedule], now: float, width: int | None) -> str:
+    """Return schedules, a line each, to fit a terminal of that width, if any."""
+    columns = [
+        Column("name", keep="start"),
+        Column("queue", keep="start"),
+        Column("when"),
+        Column("next"),
+        Column("last"),
+        Column("callable", keep="end"),
+    ]
+    rows = [
+        [
+            one.name,
+            one.queue_name,
+            when(one),
+            f"in {duration(one.next_at - now)}" if one.next_at > now else "now",
+            "never" if one.last_at is None else ago(now - one.last_at),
+            one.callable or "?",
+        ]
+        for one in schedules
+    ]
+    return table(columns, rows, width)
+
+
+def schedules_json(schedules: Sequence[Schedule]) -> list[dict[str, Any]]:
+    """Return schedules; durations are seconds."""
+    return [
+        {
+            **asdict(one),
+            "callable": one.callable or None,
+            "next_at": _moment(one.next_at),
+            "last_at": None if one.last_at is None else _moment(one.last_at),
+        }
+        for one in schedules
+    ]
+
+
+def when(schedule: Schedule) -> str:
+    """Return the times of a schedule.
+
+    Example:
+        >>> when(Schedule("cleanup", "all", every=5400.0))
+        'every 90 min'
+    """
+    if schedule.every is None:
+        return f"{schedule.cron}  {schedule.timezone}"
+    for size, unit in _UNITS:
+        if schedule.every % size == 0:
+            return f"every {schedule.every / size:.0f} {unit}"
+    return f"every {schedule.every:.3f}".rstrip("0").rstrip(".") + " s"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,342 @@
+"""Tasks that are queued again and again, at times told in advance.
+
+A schedule is a record: what to queue, how often, and when next. Whoever finds it due makes two changes in one
+atomic step of the store: the task is queued, and the record is due at the next time. The step is made only
+where the record still is as it was read. So any number of schedulers may be at work, be killed anywhere, and
+ask again where an answer was lost: what is due is queued once.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, cast
+
+from alligator import keys, payloads
+from alligator import schedule_records as form
+from alligator.backends.base import (
+    MAX_NAME_BYTES,
+    MAX_PRIORITY,
+    Backend,
+    Message,
+    as_bytes,
+    check_name,
+)
+from alligator.cron import Cron
+from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.letters import callable_of
+from alligator.options import AGES
+from alligator.signatures import path_of
+from alligator.tasks import Task
+
+log = logging.getLogger("alligator.schedules")
+
+LOOK_EVERY = 1.0
+"""Seconds after which a scheduler sees what others have added, changed or removed."""
+SHORTEST = 1.0
+"""Seconds: the shortest time between two runs of a schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A call that is queued again and again. Moments are UTC timestamps."""
+
+    name: str
+    queue_name: str
+    every: float | None = None
+    """Seconds; None: it goes by a cron expression."""
+    cron: str | None = None
+    """The expression; None: it comes every so many seconds."""
+    timezone: str | None = None
+    """Whose clocks the expression means."""
+    callable: str = ""
+    """What is called, such as "myapp.tasks.report"; empty if only the task's own class can tell."""
+    next_at: float = 0.0
+    """When it is due."""
+    last_at: float | None = None
+    """When it was queued the last time; None: it has not been yet."""
+
+
+class Timing(Protocol):
+    """A series of moments."""
+
+    def next_after(self, moment: float) -> float:
+        """Return the first of them after a moment."""
+        ...
+
+    def latest(self, first: float, until: float) -> float:
+        """Return the last of them up to a certain one, from the ``first`` on, which is one of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Moments that are so many seconds apart, counted from the start each time: so they do not drift.
+
+    Example:
+        >>> Every(10.0, start_at=3.0).next_after(25.0)
+        33.0
+    """
+
+    seconds: float
+    start_at: float
+
+    def next_after(self, moment: float) -> float:
+        """Return the first of them after a moment."""
+        return self._at(self._number_after(moment))
+
+    def latest(self, first: float, until: float) -> float:
+        """Return the last of them up to a certain one, from the ``first`` on, which is one of them."""
+        return max(first, self._at(self._number_after(until) - 1))
+
+    def _number_after(self, moment: float) -> int:
+        number = max(1, math.ceil((moment - self.start_at) / self.seconds))
+        # The quotient may be rounded to either side of a whole number, and a moment is not after itself.
+        return number + (self._at(number) <= moment)
+
+    def _at(self, number: int) -> float:
+        return self.start_at + number * self.seconds
+
+
+def add(
+    backend: Backend,
+    queue_name: str,
+    name: str,
+    body: bytes,
+    *,
+    every: float | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
+    task_id: str | None = None,
+    replaces: bool = False,
+) -> Schedule:
+    """Store a schedule in place of the one of that name, if any. One and the same may be added again and again.
+
+    Args:
+        backend: The store.
+        queue_name: Where to queue.
+        name: The schedule's own.
+        body: The task, as it is to be queued but for its id.
+        every: Seconds from one run to the next; or
+        cron: an expression for the times of the runs.
+        timezone: Whose clocks the expression means.
+        task_id: The id of all its tasks, where the caller chose one; else each has an id of its own.
+        replaces: Whether a task takes the place of one of that id.
+
+    Raises:
+        InvalidOption: A value makes no sense, or the store cannot do it.
+        BackendMissing: cronsim is not installed.
+    """
+    check_name("The name of a schedule", name, MAX_NAME_BYTES)
+    if backend.records is None or not backend.can_find:
+        raise InvalidOption(
+            f"{type(backend).__module__} cannot keep schedules: use a store that can (locmem, sqlite, redis)."
+        )
+    if every is None and cron is None:
+        raise InvalidOption(
+            "A schedule needs a number of seconds, or a cron expression; None is neither."
+        )
+    definition: dict[str, Any] = {
+        "every": None if every is None else _interval(every),
+        "cron": None if cron is None else Cron(cron, timezone).expression,
+        "timezone": None if cron is None else timezone,
+        "task_id": task_id,
+        "replaces": replaces,
+        **form.body_to_json(body),
+    }
+    key = form.key_of(queue_name, name)
+    # First: a schedule whose queue is not listed would be seen by nobody; a queue that has none does no harm.
+    backend.records.swap(f"{keys.SCHEDULES}/{keys.escaped(queue_name)}", None, b"{}")
+    while True:
+        old = backend.records.get(key)
+        before = None if old is None else form.readable(old)
+        told = _defined(definition, before, backend.now())
+        if told == before or backend.records.swap(key, old, form.to_bytes(told)):
+            return _schedule(queue_name, key, told)
+
+
+def listed(backend: Backend, queue_name: str) -> list[Schedule]:
+    """Return the schedules of a queue, sorted by name; but for those that this version cannot read."""
+    if backend.records is None:
+        return []
+    found = backend.records.list(form.family(queue_name))
+    told = [(key, form.readable(value)) for key, value in found.items()]
+    schedules = [_schedule(queue_name, key, one) for key, one in told if one is not None]
+    return sorted(schedules, key=lambda schedule: schedule.name)
+
+
+def remove(backend: Backend, queue_name: str, name: str) -> bool:
+    """Remove a schedule; return whether there was one. Once this has returned, it queues nothing more."""
+    if backend.records is None:
+        return False
+    key = form.key_of(queue_name, name)
+    was_there = backend.records.get(key) is not None
+    backend.records.delete(key)
+    return was_there
+
+
+def queues(backend: Backend) -> list[str]:
+    """Return the names of the queues that have schedules, sorted; some that had any may be among them."""
+    if backend.records is None:
+        return []
+    return sorted(map(form.name_in, backend.records.list(keys.SCHEDULES)))
+
+
+def name_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return a name for a call, such as "myapp.tasks.report('daily')".
+
+    Raises:
+        InvalidOption: It would be too long.
+
+    Example:
+        >>> from operator import add
+        >>> name_of(add, (1,), {"b": 2}), name_of(add, (), {})
+        ('_operator.add(1, b=2)', '_operator.add')
+    """
+    told = [*map(repr, args), *(f"{key}={value!r}" for key, value in sorted(kwargs.items()))]
+    name = ".".join(path_of(func)) + (f"({', '.join(told)})" if told else "")
+    if len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
+        raise InvalidOption(
+            f"{name[:60]!r}... is too long to be the name of a schedule, which takes {MAX_NAME_BYTES} bytes at "
+            'most: give it one, name="...".'
+        )
+    return name
+
+
+class Scheduler:
+    """Queues what is due in some queues. Any number of them may be at work at the same time.
+
+    Args:
+        backend: The store.
+        queue_names: The queues.
+        task_class: What reads tasks whose form is not Alligator's own.
+    """
+
+    def __init__(
+        self, backend: Backend, queue_names: Sequence[str], task_class: type[Task]
+    ) -> None:
+        self._backend = backend
+        self._queue_names = queue_names
+        self._task_class = task_class
+        self._looked_at = self._next_at = -math.inf
+        self._complaints: dict[str, bytes] = {}
+
+    def tick(self) -> None:
+        """Queue what is due by the store's clock. To be called again and again, every fraction of a second.
+
+        Of the times that have passed while no scheduler was there, only the last one counts.
+
+        Raises:
+            BackendUnavailable, BackendRefused: The store did not answer, or would not. The next call makes up
+                for it, and queues nothing twice.
+        """
+        records = self._backend.records
+        if records is None or not self._backend.can_find:
+            return
+        now = self._backend.now()
+        # abs: a clock that was set back is no reason to wait until it is where it was.
+        if abs(now - self._looked_at) < LOOK_EVERY and now < self._next_at:
+            return
+        next_at = math.inf
+        for queue_name in self._queue_names:
+            for key, value in records.list(form.family(queue_name)).items():
+                next_at = min(next_at, self._see_to(queue_name, key, value, now))
+        self._looked_at, self._next_at = now, next_at
+
+    def _see_to(self, queue_name: str, key: str, value: bytes, now: float) -> float:
+        """Queue a schedule's task, if that is due. Returns when it is to be looked at again, at the latest."""
+        try:
+            told = form.read(value)
+            if told["due_at"] > now:
+                return cast(float, told["due_at"])
+            timing = _timing(told)
+            due_at, next_at = timing.latest(told["due_at"], now), timing.next_after(now)
+            message = self._message(form.name_in(key), told, due_at)
+        except Exception as err:
+            # The task's own class may raise any; and the other schedules go on.
+            self._complain(queue_name, key, value, err)
+            return math.inf
+        new = form.to_bytes({**told, "due_at": next_at, "last_due_at": due_at, "last_at": now})
+        if not self._backend.push_if(queue_name, message, key, value, new):
+            return now  # another has queued it, or the schedule was changed or removed
+        log.debug("Task %r is queued by its schedule", message.task_id)
+        return next_at
+
+    def _message(self, name: str, told: Mapping[str, Any], due_at: float) -> Message:
+        task_id = told["task_id"] or f"{name}@{_iso(due_at)}"
+        body, priority = _run_of(form.body_of(told), task_id, due_at, self._task_class)
+        return Message(task_id, body, priority=priority, replaces=told["replaces"])
+
+    def _complain(self, queue_name: str, key: str, value: bytes, err: Exception) -> None:
+        if self._complaints.get(key) != value:
+            self._complaints[key] = value
+            what = "Schedule %r of queue %r queues nothing: %s: %s"
+            log.error(what, form.name_in(key), queue_name, type(err).__name__, err)
+
+
+def _interval(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and SHORTEST <= value < AGES:
+        return float(value)
+    raise InvalidOption(
+        f"every is a number of seconds, from {SHORTEST:g} to a century; not {value!r:.100}."
+    )
+
+
+def _defined(
+    definition: Mapping[str, Any], before: Mapping[str, Any] | None, now: float
+) -> dict[str, Any]:
+    """Return the record of a schedule that was perhaps there before."""
+    if before and all(before[part] == definition[part] for part in ("every", "cron", "timezone")):
+        # An application adds its schedules at each start. What is due stays due, whatever it calls by now.
+        return {**before, **definition}
+    told = {"last_due_at": None, "last_at": None, **(before or {}), **definition}
+    # What has been queued is not to come again, though another process's idea of now be a moment older.
+    told["start_at"] = round(max(now, told["last_due_at"] or now), 3)
+    told["due_at"] = _timing(told).next_after(told["start_at"])
+    return told
+
+
+def _timing(told: Mapping[str, Any]) -> Timing:
+    if told["cron"] is None:
+        return Every(told["every"], told["start_at"])
+    return Cron(told["cron"], told["timezone"])
+
+
+def _run_of(body: bytes, task_id: str, due_at: float, task_class: type[Task]) -> tuple[bytes, int]:
+    """Return a schedule's task as one run of it has it, and its priority."""
+    try:
+        payload = payloads.decode(body)
+    except UnreadableTask:
+        task = task_class.deserialize(body)
+        task.task_id = task_id
+        if task.expires is not None and task.expires[0]:
+            task.expires = 0.0, due_at + task.expires[0]
+        return as_bytes(task.serialize()), task.priority
+    payload["task_id"] = task_id
+    options = payload.get("options", {})
+    if isinstance(expires := options.get("expires"), list):
+        options["expires"] = due_at + cast(list[float], expires)[0]
+    priority = options.get("priority", 0)
+    if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
+        raise UnreadableTask(f"The payload's 'priority' is {priority!r:.100}.")
+    return payloads.encode(payload).encode(), priority
+
+
+def _iso(moment: float) -> str:
+    """Return a moment as a part of an id; two of one schedule are never as near as a millisecond."""
+    at = datetime.fromtimestamp(round(moment, 3), UTC).replace(tzinfo=None)
+    return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds") + "Z"
+
+
+def _schedule(queue_name: str, key: str, told: Mapping[str, Any]) -> Schedule:
+    return Schedule(
+        form.name_in(key),
+        queue_name,
+        every=told["every"],
+        cron=told["cron"],
+        timezone=told["timezone"],
+        callable=callable_of(form.body_of(told)) or "",
+        next_at=told["due_at"],
+        last_at=told["last_at"],
+    )

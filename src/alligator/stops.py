@@ -1,0 +1,210 @@
+"""What is to end although it runs: who asked, and why; so that whoever takes the task next knows, too.
+
+A stop names the hand-out that it is meant for, by its token, and not only the task: what was asked of a task
+must not meet a later one of the same id.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alligator import keys, payloads, results
+from alligator.backends.base import Backend, Records, Reservation, reserved_at
+from alligator.exceptions import UnreadableTask
+
+CANCELED, TIMEOUT = "canceled", "timeout"
+
+ASKED_FOR = 300.0
+"""Seconds beyond the lease for which a task is asked to end: enough for whoever runs it to see that, or for the
+next one to take it. If it ends in that moment, nobody looks any more, and this is how long it stays."""
+KEPT_FOR = 86400.0
+"""Seconds for which a task is asked to end that does not, once its worker has seen it."""
+_FORGOTTEN = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """That a task which a hand-out holds, or held, is to end."""
+
+    token: str
+    reason: str
+
+
+def ask(
+    backend: Backend,
+    queue_name: str,
+    task_id: str,
+    token: str,
+    reason: str,
+    ttl: float = KEPT_FOR,
+) -> None:
+    """Ask for the end of a task that a hand-out holds. A store without records is not asked.
+
+    One that was canceled stays so: it is not to be tried again because it also ran for too long.
+    """
+    if backend.records is None:
+        return
+    key = _key(queue_name, task_id)
+    new = payloads.encode({"token": token, "reason": reason, "at": backend.now()}).encode()
+    while True:
+        old = backend.records.get(key)
+        if old is None or _read(old) != Stop(token, CANCELED):
+            if backend.records.swap(key, old, new, ttl):
+                return
+        elif reason == CANCELED or backend.records.swap(key, old, old, ttl):
+            return
+
+
+def asked(backend: Backend, queue_name: str, task_id: str) -> Stop | None:
+    """Return what was asked of a task, perhaps under a hand-out that is over; None: nothing."""
+    if backend.records is None:
+        return None
+    return _read(backend.records.get(_key(queue_name, task_id)))
+
+
+def found(
+    backend: Backend, held: Reservation, history: Sequence[dict[str, Any]] = ()
+) -> Stop | None:
+    """Return what was asked of a task under an earlier hand-out, and is still to be done; None: nothing.
+
+    Args:
+        backend: The store.
+        held: The present hand-out.
+        history: What went before, with the token of each attempt that came to an end.
+    """
+    stop = asked(backend, held.queue_name, held.task_id)
+    last = history[-1].get("token") if history else None
+    if stop is None or not isinstance(last, str):
+        return stop
+    if stop.token == last:
+        # That attempt failed by itself; it was not to be followed by another one.
+        return stop if stop.reason == CANCELED else None
+    return stop if _moment(stop.token) > _moment(last) else None
+
+
+def forget(backend: Backend, queue_name: str, task_id: str, token: str) -> None:
+    """Forget what was asked of a task under that hand-out: it is over, or has been given another attempt."""
+    if backend.records is None:
+        return
+    key = _key(queue_name, task_id)
+    value = backend.records.get(key)
+    stop = _read(value)
+    if stop is not None and stop.token == token:
+        # In one step, for the next hand-out may be asked to end meanwhile; what is written is gone in a second.
+        backend.records.swap(key, value, _FORGOTTEN, 1.0)
+
+
+def keep(backend: Backend, queue_name: str, task_id: str, stop: Stop) -> bool:
+    """Let what is asked of a task stay for as long as it may take; return whether it is still asked."""
+    if backend.records is None:
+        return False
+    key = _key(queue_name, task_id)
+    value = backend.records.get(key)
+    if value is None or _read(value) != stop:
+        return False
+    return backend.records.swap(key, value, value, KEPT_FOR)
+
+
+def listed(backend: Backend) -> dict[tuple[str, str], Stop]:
+    """Return all that is asked for, by queue and id of the task."""
+    if backend.records is None:
+        return {}
+    values = backend.records.list(keys.STOPS)
+    read = {keys.of_ref(key.partition("/")[2]): _read(value) for key, value in values.items()}
+    return {name: stop for name, stop in read.items() if stop is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Canceling:
+    """What came of canceling a task."""
+
+    body: bytes
+    runs: bool
+    """It runs, and was asked to end; else it was taken out of its queue."""
+
+
+def cancel(
+    backend: Backend, kept_in: Records | None, queue_name: str, task_id: str
+) -> Canceling | None:
+    """Take a task out of its queue, or ask for its end if it runs; None when it is neither queued nor runs.
+
+    Args:
+        backend: The store.
+        kept_in: Where it is noted that it was canceled; None: nowhere.
+        queue_name: The task's queue.
+        task_id: The task.
+    """
+    while True:
+        body = backend.cancel(queue_name, task_id)
+        if body is not None:
+            _note(backend, kept_in, queue_name, task_id, body)
+            return Canceling(body, runs=False)
+        if not backend.can_find or backend.records is None:
+            return None
+        task = backend.find(queue_name, task_id)
+        if task is None:
+            return None
+        if not task.token:  # given back this moment
+            continue
+        ttl = max(0.0, task.lapses_at - backend.now()) + ASKED_FOR
+        ask(backend, queue_name, task_id, task.token, CANCELED, ttl)
+        # Whoever gives a task back looks for this afterwards (heed). So either they see it, or we see now that
+        # the task is no longer theirs.
+        now = backend.find(queue_name, task_id)
+        if now is not None and now.token == task.token:
+            return Canceling(task.body, runs=True)
+        forget(backend, queue_name, task_id, task.token)
+
+
+def heed(backend: Backend, kept_in: Records | None, released: Sequence[Reservation]) -> None:
+    """Cancel those of some tasks, just given back with nothing come of them, that were asked to end before."""
+    if not released or backend.records is None:
+        return
+    asked = listed(backend)
+    for held in released:
+        name = held.queue_name, held.task_id
+        if asked.get(name) == Stop(held.token, CANCELED):
+            cancel(backend, kept_in, *name)
+            forget(backend, *name, held.token)
+
+
+def _note(
+    backend: Backend, kept_in: Records | None, queue_name: str, task_id: str, body: bytes
+) -> None:
+    """Note that a task was canceled that did not run; how far it had come before is of no use any more."""
+    if backend.records is not None:
+        backend.records.delete(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
+    if kept_in is not None:
+        results.keep_canceled(kept_in, queue_name, task_id, _kept_for(body))
+
+
+def _kept_for(body: bytes) -> float:
+    """Return how long the task's result was to be kept; 0 if that cannot be read."""
+    try:
+        told = payloads.decode(body).get("options", {}).get("keep_result")
+    except UnreadableTask:
+        return 0.0
+    return float(told) if isinstance(told, float | int) and not isinstance(told, bool) else 0.0
+
+
+def _key(queue_name: str, task_id: str) -> str:
+    return f"{keys.STOPS}/{keys.ref(queue_name, task_id)}"
+
+
+def _read(value: bytes | None) -> Stop | None:
+    """Return what a record tells; None if that is nothing, or nothing that we know."""
+    try:
+        told = json.loads(value or _FORGOTTEN)
+        stop = Stop(told["token"], told["reason"])
+        reserved_at(stop.token)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return stop
+
+
+def _moment(token: str) -> float:
+    try:
+        return reserved_at(token)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,213 @@
+"""Raising TaskTimeout in a task that runs too long.
+
+In the main thread a timer of the system does it: its signal also ends a sleep, and a wait for a socket. In
+another thread only the interpreter can, at its next step: a call that does not come back is not reached. What
+nothing reaches is ended with its process, by its parent (supervisor.py).
+"""
+
+import inspect
+import os
+import signal
+import threading
+import time
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from alligator.exceptions import TaskTimeout
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+KILL_AFTER = 2.0
+"""Seconds for a task to end by itself, once its time is up; then its process is ended."""
+_SOON = 1e-6
+"""Seconds, the least that a timer can be set to."""
+
+_NO_LIMIT = nullcontext()
+
+
+def time_limit(seconds: float | None) -> AbstractContextManager[None]:
+    """Raise TaskTimeout in the block, once, when it has run for so long; None: never.
+
+    It is raised in the block or not at all, never after it.
+
+    Example:
+        >>> with time_limit(0.01):
+        ...     time.sleep(60)
+        Traceback (most recent call last):
+        alligator.exceptions.TaskTimeout: It ran for more than 0.01 s
+    """
+    if seconds is None:
+        return _NO_LIMIT
+    is_main = threading.current_thread() is threading.main_thread()
+    # A handler that was not set by Python could not be put back by it.
+    if is_main and signal.getsignal(signal.SIGALRM) is not None:
+        return _Alarm(seconds)
+    return _Watched(seconds)
+
+
+def limited(value: Any, seconds: float | None) -> Any:
+    """Return what an ``async def`` function returned, to be awaited for so long; any other value as it is.
+
+    The limit is its event loop's: TaskTimeout is raised where it awaits.
+    """
+    if seconds is None or not inspect.iscoroutine(value):
+        return value
+    return _awaited(value, seconds)
+
+
+async def _awaited(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    import asyncio  # here, for it takes longer to import than all of Alligator
+
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await coroutine
+    except TimeoutError as err:
+        if scope.expired():
+            raise _over(seconds) from err
+        raise
+
+
+def _over(seconds: float) -> TaskTimeout:
+    return TaskTimeout(f"It ran for more than {seconds:g} s")
+
+
+class _Alarm:
+    """A limit in the main thread. The program's own timer stands still meanwhile, and is set again afterwards.
+
+    Whoever is first, the end of the block or the alarm, puts all back; only the alarm that is first raises.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+        self._began_at = time.monotonic()
+        # The other timer off first: an alarm of its own is to find its own handler.
+        self._left, self._every = signal.setitimer(signal.ITIMER_REAL, 0)
+        self._handler = signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, max(self._seconds, _SOON))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._is_over:
+            self._put_back()
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_over:
+            self._put_back()
+            raise _over(self._seconds)
+
+    def _put_back(self) -> None:
+        self._is_over = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        # This first runs handlers of signals that have come: if the alarm has, then ours, which is over.
+        signal.signal(signal.SIGALRM, self._handler)
+        if self._left and os.getpid() == self._pid:  # a fork has no timers
+            left = self._left - (time.monotonic() - self._began_at)
+            signal.setitimer(signal.ITIMER_REAL, max(left, _SOON), self._every)
+
+
+class _Watched:
+    """A limit in any thread, which the watcher raises in it.
+
+    The interpreter raises at its next step in that thread, wherever that is. So the end of the block first says
+    that it has come. If the watcher was about to raise by then, the end waits for it, and takes back what was
+    raised and has not been met by then.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.is_over = False
+        self._is_firing = False
+        self._has_fired = threading.Lock()  # a plain one: that is taken and held in one step
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+        self._has_fired.acquire()
+        self.due_at = time.monotonic() + self._seconds
+        _WATCHER.watch(self)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.is_over = True
+        if self._is_firing and os.getpid() == self._pid:  # a fork has no watcher
+            self._has_fired.acquire()
+            _raise_in(self._thread, None)
+        if isinstance(err, TaskTimeout) and self._is_firing:
+            err.args = _over(self._seconds).args  # the interpreter makes it of its type alone
+
+    def fire(self) -> None:
+        """Raise, unless the block has ended. For the watcher."""
+        self._is_firing = True
+        if not self.is_over:
+            _raise_in(self._thread, TaskTimeout)
+        self._has_fired.release()
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Let an exception be raised at a thread's next step; None: take back one that has not been raised yet."""
+    import ctypes  # here, for few need it
+
+    raised = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+
+
+class _Watcher:
+    """A thread that lets limits fire. It is started at the first use, in this process or a fork of it."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._coming: SimpleQueue[_Watched] | None = None
+
+    def watch(self, limit: _Watched) -> None:
+        """Let a limit fire when it is due, unless it is over by then."""
+        coming = self._coming
+        if coming is None or self._pid != os.getpid():
+            coming = self._start()
+        # By nothing that could be left locked: a thread may be hit by an outer limit wherever it is.
+        coming.put(limit)
+
+    def _start(self) -> "SimpleQueue[_Watched]":
+        # Should two threads come here at once, then there are two watchers, which is no harm.
+        from queue import SimpleQueue  # here, for few need it
+
+        coming: SimpleQueue[_Watched] = SimpleQueue()
+        self._coming, self._pid = coming, os.getpid()
+        threading.Thread(target=_watch, args=[coming], name="alligator-limits", daemon=True).start()
+        return coming
+
+
+_WATCHER = _Watcher()
+
+
+def _watch(coming: "SimpleQueue[_Watched]") -> None:
+    from queue import Empty
+
+    limits: list[_Watched] = []
+    while True:
+        next_at = min((limit.due_at for limit in limits), default=None)
+        wait = None if next_at is None else max(0.0, next_at - time.monotonic())
+        try:
+            limits.append(coming.get(timeout=wait))
+        except Empty:
+            pass
+        now = time.monotonic()
+        limits = [limit for limit in limits if not limit.is_over]
+        for limit in [limit for limit in limits if limit.due_at <= now]:
+            limits.remove(limit)
+            limit.fire()

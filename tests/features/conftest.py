@@ -1,0 +1,44 @@
+"""A Gator on each kind of store, for tests of what a task can be told."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from alligator import Gator
+from tests.conftest import STORES, empty_store
+from tests.features import work
+
+
+@pytest.fixture(autouse=True)
+def nothing_done() -> None:
+    work.done.clear()
+
+
+@pytest.fixture(params=STORES)
+def gator(request: pytest.FixtureRequest) -> Iterator[Gator]:
+    """A Gator on an empty store, of each kind."""
+    gator = Gator(empty_store(request.param, request))
+    yield gator
+    gator.backend.close()
+
+
+@pytest.fixture
+def gators(dsn: str) -> Iterator[Callable[..., Gator]]:
+    """Makes Gators on one empty store, of each kind that processes can share: each sees of the others what
+    it would see of another process. Takes the arguments of a Gator, but for the DSN."""
+    with ExitStack() as stack:
+
+        def make(queue_name: str = "all", **kwargs: Any) -> Gator:
+            gator = Gator(dsn, queue_name, **kwargs)
+            stack.callback(gator.backend.close)
+            return gator
+
+        yield make
+
+
+@pytest.fixture
+def shared_gator(gators: Callable[..., Gator]) -> Gator:
+    """A Gator on an empty store, of each kind that processes can share."""
+    return gators()

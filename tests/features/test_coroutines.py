@@ -1,0 +1,151 @@
+"""Many coroutines at a time in one process, and functions beside them."""
+
+import pytest
+
+from alligator import Gator
+from alligator.exceptions import InvalidOption, TaskFailed
+from tests.features import coroutine_work as jobs
+from tests.features.coroutine_work import done
+from tests.features.work import QuietWorker, work_off
+
+
+@pytest.fixture(autouse=True)
+def nothing_done() -> None:
+    jobs.forget()
+
+
+def test_as_many_run_at_a_time_as_there_is_concurrency(gator: Gator) -> None:
+    gator.map(jobs.meet, [100] * 250)
+
+    work_off(gator, concurrency=100)
+
+    assert jobs.together["most"] == 100
+    assert gator.len() == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 50])
+def test_each_is_done_once_whatever_the_concurrency(gator: Gator, concurrency: int) -> None:
+    gator.map(jobs.note, range(300))
+
+    work_off(gator, concurrency=concurrency)
+
+    assert sorted(done) == list(range(300))
+
+
+def test_results_failures_and_retries_are_as_of_any_task(gator: Gator) -> None:
+    with gator.options(keep_result=60, retries=1) as opts:
+        good = opts.task(jobs.note, {"a": [1]})
+        bad = opts.task(jobs.fail, "broken")
+
+    work_off(gator, concurrency=10)
+
+    assert good.wait(0) == {"a": [1]}
+    with pytest.raises(TaskFailed, match="broken") as caught:
+        bad.wait(0)
+    assert caught.value.error_type == "ValueError"
+    assert sorted(str(what) for what in done) == ["1", "2", "{'a': [1]}"]
+
+
+def test_a_function_does_not_keep_the_loop(gator: Gator) -> None:
+    gator.task(jobs.block_until_released)
+    gator.task(jobs.release_from_the_loop)
+    gator.map(jobs.note, range(20))
+
+    work_off(gator, concurrency=10)
+
+    assert done[-1] == "blocked" or "blocked" in done
+    assert len(done) == 22
+
+
+def test_coroutines_do_not_keep_a_function(gator: Gator) -> None:
+    for _ in range(5):
+        gator.task(jobs.wait_for_release)
+    gator.task(jobs.release)
+
+    work_off(gator, concurrency=10)
+
+    assert done == ["function", *["coroutine"] * 5]
+
+
+def test_functions_that_wait_for_a_thread_keep_nothing_else(gator: Gator) -> None:
+    # The first keeps the only thread, the others wait for it; what ends the first is behind them all.
+    for _ in range(15):
+        gator.task(jobs.block_until_released)
+    gator.task(jobs.release_from_the_loop)
+
+    work_off(gator, concurrency=10)
+
+    assert sorted(done) == [*["blocked"] * 15, "released"]
+
+
+def test_a_coroutine_that_runs_too_long_is_ended(gator: Gator) -> None:
+    with gator.options(timeout=0.05) as opts:
+        task = opts.task(jobs.too_long)
+    gator.map(jobs.note, range(5))
+
+    work_off(gator, concurrency=10)
+
+    status = gator.status(task.task_id)
+    assert (status.state, status.reason) == ("failed", "timeout")
+    assert sorted(map(str, done)) == ["0", "1", "2", "3", "4", "tidied up"]
+
+
+def test_a_canceled_coroutine_is_canceled_where_it_waits(gator: Gator) -> None:
+    with gator.options(retries=3) as opts:
+        task = opts.task(jobs.cancel_yourself)
+
+    work_off(gator, concurrency=10)
+
+    assert gator.status(task.task_id).state == "canceled"
+    assert gator.backend.count("all").dead == 0
+
+
+def test_what_was_canceled_inside_without_being_asked_has_failed(gator: Gator) -> None:
+    task = gator.task(jobs.cancelled_inside)
+    gator.task(jobs.note, 1)
+
+    work_off(gator, concurrency=10)
+
+    assert gator.status(task.task_id).state == "failed"
+    assert done == [1]
+
+
+def test_retry_snooze_and_track_work_in_coroutines(gator: Gator) -> None:
+    with gator.options(retries=1, keep_result=60) as opts:
+        opts.task(jobs.ask_again)
+        resumed = opts.task(jobs.go_through, 6)
+
+    work_off(gator, concurrency=10)
+
+    assert done == [1, 2, 2]
+    assert resumed.wait(0) == [3, 4, 5]
+
+
+def test_hooks_of_coroutines_are_not_called_in_the_loop(gator: Gator) -> None:
+    with gator.options(
+        on_start=jobs.note_thread, on_success=jobs.note_thread, keep_result=60
+    ) as opts:
+        task = opts.task(jobs.loop_thread)
+
+    work_off(gator, concurrency=10)
+
+    loop = task.wait(0)
+    assert len(done) == 2
+    assert loop not in {thread for _, thread in done}
+
+
+def test_a_worker_with_an_event_loop_leaves_after_max_tasks(gator: Gator) -> None:
+    gator.map(jobs.note, range(50))
+
+    worker = QuietWorker(gator, max_tasks=20, concurrency=8)
+    worker.run_forever()
+
+    assert (worker.tasks_complete, len(done)) == (20, 20)
+    assert gator.len() == 30
+    assert gator.backend.count("all").running == 0
+
+
+@pytest.mark.parametrize("concurrency", [0, 1.5, True, "many", 1001])
+def test_a_concurrency_that_makes_no_sense_is_refused(concurrency: object) -> None:
+    with pytest.raises(InvalidOption, match="concurrency"):
+        QuietWorker(Gator("locmem://"), concurrency=concurrency)  # type: ignore[arg-type]

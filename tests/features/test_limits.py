@@ -1,0 +1,713 @@
+"""Limits that tasks share: how many run at a time, and how many start in a span of time."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from alligator import Concurrency, Gator, Rate, gates, limit_rules, limits
+from alligator.backends.base import Ack, Backend, Bury, Message, Reservation
+from alligator.backends.locmem_backend import Client
+from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.gates import NAP
+from alligator.limits import Limit, limit_from_json, limit_in, limit_to_json
+from alligator.lines import CHUNK
+from tests.features import limit_work
+from tests.features.limit_work import Clock, Steps, be_inside, fail_first, next_due, open_gate
+from tests.features.limit_work import timed, wait_at
+from tests.features.work import QuietWorker, do, done, work_off
+from tests.support.stores import records_of, take
+
+ONE = Concurrency("api", 1)
+TWO = Concurrency("api", 2)
+SAFETY = limit_rules.SAFETY
+
+
+@pytest.fixture(autouse=True)
+def nobody_inside() -> None:
+    limit_work.inside.clear()
+    limit_work.most.clear()
+    limit_work.gates.clear()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> Client:
+    """A store in memory, by the test's clock."""
+    return timed(clock)
+
+
+# What can be asked for
+
+
+@pytest.mark.parametrize(
+    "limit", [Concurrency("api", 1), Rate("api", 5, 60), Rate("ž/🐊:%", 10_000, 0.25)]
+)
+def test_a_limit_goes_through_the_payload(limit: Limit) -> None:
+    assert limit_from_json(json.loads(json.dumps(limit_to_json(limit)))) == limit
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "ž" * 101, "a\nb", "\ud800", 7, None, b"api"])
+def test_a_key_is_a_name(key: Any) -> None:
+    with pytest.raises(InvalidOption, match="key"):
+        Concurrency(key, 1)
+    with pytest.raises(InvalidOption, match="key"):
+        Rate(key, 1, 1.0)
+
+
+@pytest.mark.parametrize("n", [0, -1, 10_001, True, 1.0, "2", None])
+def test_n_is_a_whole_number(n: Any) -> None:
+    with pytest.raises(InvalidOption, match="from 1 to 10000"):
+        Concurrency("api", n)
+    with pytest.raises(InvalidOption, match="from 1 to 10000"):
+        Rate("api", n, 1.0)
+
+
+@pytest.mark.parametrize("per", [0, -1, True, float("nan"), float("inf"), 1e11, "60", None])
+def test_per_is_a_number_of_seconds(per: Any) -> None:
+    with pytest.raises(InvalidOption, match="per"):
+        Rate("api", 1, per)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None, [], {}, "rate", {"rate": []}, {"rate": ["api", 1]}, {"concurrency": ["api", 0]},
+        {"concurrency": "ab"}, {"rate": ["api", 1, -1]}, {"concurrency": {"api": 1}},
+    ],
+)  # fmt: skip
+def test_a_payload_that_tells_of_no_limit_is_refused(told: Any) -> None:
+    with pytest.raises(UnreadableTask, match="limit"):
+        limit_from_json(told)
+
+
+def test_the_limit_of_a_queued_task_can_be_read(gator: Gator) -> None:
+    with gator.options(limit=TWO) as opts:
+        opts.task(do, 1)
+    gator.task(do, 2)
+
+    assert [limit_in(held.body) for held in (take(gator.backend), take(gator.backend))] == [
+        TWO,
+        None,
+    ]
+    assert limit_in(b"no JSON") is None
+
+
+# How many run at a time
+
+
+def test_never_more_run_than_may(gator: Gator) -> None:
+    with gator.batch(limit=TWO) as batch:
+        for number in range(30):
+            batch.task(be_inside, number)
+
+    work_off(gator, threads=5)
+
+    assert len(limit_work.most) == 30
+    assert max(limit_work.most) == 2
+
+
+def test_first_come_first_served(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("holder", queue_name="elsewhere")
+    [holder] = steps.begin(queue_name="elsewhere")
+    with gator.batch(limit=ONE) as batch:
+        for number in range(30):
+            batch.task(do, number)
+    work_off(gator)
+    assert done == []
+
+    steps.end(holder)
+    work_off(gator, threads=4)
+
+    assert done == list(range(30))
+
+
+def test_others_go_on_meanwhile(gator: Gator) -> None:
+    with gator.batch(limit=TWO) as batch:
+        batch.task(wait_at, "gate")
+        batch.task(wait_at, "gate")
+        for number in range(300):
+            batch.task(do, number)
+    with gator.options(limit=Concurrency("other", 1)) as opts:
+        opts.task(do, "another limit")
+    gator.task(do, "no limit")
+    gator.task(open_gate, "gate")
+
+    work_off(gator, threads=3)
+
+    assert {"another limit", "no limit", *range(300)} == set(done)
+    assert len(done) == 302
+
+
+def test_waiting_tasks_count_as_delayed_and_not_as_done(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("holder", queue_name="elsewhere")
+    [holder] = steps.begin(queue_name="elsewhere")
+    with gator.batch(limit=ONE) as batch:
+        for number in range(3):
+            batch.task(do, number)
+    worker = QuietWorker(gator, burst=True)
+
+    worker.run_forever()
+
+    assert worker.tasks_complete == 0
+    assert limit_work.queue_of(gator) == (0, 3, 0)
+    steps.end(holder)
+    work_off(gator)
+    assert done == [0, 1, 2]
+
+
+def test_a_task_that_is_to_be_run_at_once_waits_like_all(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("holder", queue_name="elsewhere")
+    [holder] = steps.begin(queue_name="elsewhere")
+    with gator.options(limit=ONE, task_id="t1") as opts:
+        opts.task(do, "t1")
+
+    assert gator.pop() is not None
+    assert gator.get("t1") is not None
+    assert done == []
+
+    steps.end(holder)
+    assert gator.pop() is not None
+    assert done == ["t1"]
+
+
+def test_a_failed_attempt_leaves_its_place(gator: Gator) -> None:
+    with gator.batch(limit=ONE, retries=1, backoff=3600) as batch:
+        batch.task(fail_first, str(id(gator)))
+        batch.task(do, "next")
+
+    work_off(gator)
+
+    assert done == ["next"]
+    assert limit_work.queue_of(gator) == (0, 1, 0)
+
+
+def test_a_task_with_more_to_start_than_one_thread_keeps_no_slot(gator: Gator) -> None:
+    """One thread, and the first of its batch is held up: the rest of the batch is not."""
+    steps = Steps(gator.backend, ONE)
+    steps.push("holder", queue_name="elsewhere")
+    [holder] = steps.begin(queue_name="elsewhere")
+    with gator.batch() as batch:
+        for number in range(20):
+            with batch.options(limit=ONE) as opts:
+                opts.task(do, f"limited {number}")
+            batch.task(do, number)
+
+    work_off(gator)
+
+    assert done == list(range(20))
+    steps.end(holder)
+    work_off(gator)
+    assert done[20:] == [f"limited {number}" for number in range(20)]
+
+
+def test_the_queues_of_a_store_share_a_limit(gator: Gator) -> None:
+    steps = Steps(gator.backend, TWO)
+    steps.push("a", "b", queue_name="one")
+    steps.push("c", queue_name="other")
+
+    first, second = steps.begin(queue_name="one")
+    assert steps.begin(queue_name="other") == []
+
+    steps.end(second)
+    [third] = steps.begin(queue_name="other")
+    assert third.task_id == "c"
+    steps.end(first)
+
+
+def test_keys_do_not_get_in_each_others_way(gator: Gator) -> None:
+    odd = ["a", "a/b", "a:b", "a%2Fb", "A", " a", "{a}", "*", "ž🐊", "x" * 200]
+    for number, key in enumerate(odd):
+        for limit in (Concurrency(key, 1), Rate(key, 1, 3600)):
+            steps = Steps(gator.backend, limit)
+            first, second = (f"{which} {number} {limit}" for which in ("first", "second"))
+            steps.push(first, second)
+            assert steps.names() == [first]
+
+
+def test_asking_again_gives_the_same_place(gator: Gator) -> None:
+    for limit in (ONE, Rate("api", 1, 3600)):
+        steps = Steps(gator.backend, limit)
+        steps.push(f"first {limit}", f"second {limit}")
+        [held] = steps.begin(limit=1)
+
+        assert limits.enter(gator.backend, held, limit)
+        assert steps.begin() == []
+
+
+def test_leaving_twice_makes_room_once(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("t1", "t2", "t3")
+    [first] = steps.begin()
+    limits.leave(gator.backend, first, ONE)
+    limits.leave(gator.backend, first, ONE)
+    gator.backend.settle([Ack(first)])
+
+    [second] = steps.begin()
+    limits.leave(gator.backend, first, ONE)  # much too late
+
+    assert steps.begin() == []
+    steps.end(second)
+    assert steps.names() == ["t3"]
+
+
+def test_who_comes_later_stays_behind_the_line(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("t1", "t2")
+    [first] = steps.begin()
+    limits.leave(gator.backend, first, ONE)
+    steps.push("new")
+    by_id = gator.backend.reserve_task("all", "new", "w", 60.0)
+    assert by_id is not None
+
+    assert not limits.enter(gator.backend, by_id, ONE)
+
+    steps.park([(by_id, ONE)])
+    [second] = steps.begin()
+    assert second.task_id == "t2"
+    steps.end(second)
+    assert steps.names() == ["new"]
+
+
+def test_a_raised_limit_lets_more_in(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("t1", "t2", "t3", "t4")
+    [first] = steps.begin()
+
+    steps.limit = Concurrency("api", 3)
+    steps.end(first)
+
+    assert steps.names() == ["t2", "t3", "t4"]
+
+
+def test_a_lowered_limit_holds_for_those_who_come(gator: Gator) -> None:
+    steps = Steps(gator.backend, Concurrency("api", 3))
+    steps.push("t1", "t2", "t3", "t4")
+    first, second, third = steps.begin()
+
+    steps.limit = ONE
+    steps.end(first)
+    assert steps.begin() == []
+    steps.end(second)
+    assert steps.begin() == []
+    steps.end(third)
+
+    assert steps.names() == ["t4"]
+
+
+def test_a_line_of_any_length_is_in_order(gator: Gator) -> None:
+    names = [f"t{number}" for number in range(6 * CHUNK)]
+    steps = Steps(gator.backend, ONE)
+    gator.backend.push_many("all", [Message(name, b"{}") for name in names])
+    seen: list[str] = []
+    [held] = steps.begin(limit=3 * CHUNK)
+    steps.begin(limit=3 * CHUNK)
+    while len(seen) < len(names):
+        seen.append(held.task_id)
+        steps.end(held)
+        for held in steps.begin():
+            pass
+
+    assert seen == names
+    assert records_of(gator.backend).list("parked:concurrency:api") == {}
+
+
+def test_many_may_be_in(gator: Gator) -> None:
+    steps = Steps(gator.backend, Concurrency("api", 300))
+    gator.backend.push_many("all", [Message(f"t{number}", b"{}") for number in range(400)])
+
+    held = steps.begin()
+    assert len(held) == 300
+    for one in held[:50]:
+        steps.end(one)
+
+    assert steps.names() == [f"t{number}" for number in range(300, 350)]
+
+
+# Those who do not come back
+
+
+def test_a_place_is_free_when_its_task_has_lapsed(store: Client, clock: Clock) -> None:
+    steps = Steps(store, ONE, lease=10.0)
+    steps.push("dies", "next")
+    [dead] = steps.begin()
+    store.settle([])
+    clock.now += 20.0
+
+    [again] = steps.begin()  # it comes first, and takes its own place
+    assert again.task_id == dead.task_id
+    steps.end(again)
+    assert steps.names() == ["next"]
+
+
+def test_a_place_is_free_when_its_task_is_gone(store: Client, clock: Clock) -> None:
+    steps = Steps(store, ONE)
+    steps.push("gone", "next")
+    [gone] = steps.begin()
+    store.settle([Bury(gone, "{}")])  # by someone who knows of no limits
+
+    clock.now += SAFETY
+    assert steps.names() == []  # it looks around
+    clock.now += 0.01
+
+    assert steps.names() == ["next"]
+
+
+def test_a_place_is_free_when_nobody_takes_up_its_task(store: Client, clock: Clock) -> None:
+    steps = Steps(store, ONE, lease=10.0)
+    steps.push("dies", queue_name="without workers")
+    [_] = steps.begin(queue_name="without workers")
+    steps.push("next")
+    assert steps.begin() == []
+
+    clock.now += SAFETY
+    steps.begin()
+    clock.now += 1.0
+
+    assert steps.names() == ["next"]
+
+
+def test_one_who_was_called_does_not_come(store: Client, clock: Clock) -> None:
+    steps = Steps(store, ONE)
+    steps.push("first")
+    [first] = steps.begin()
+    steps.push("in the other queue", queue_name="without workers")
+    steps.begin(queue_name="without workers")
+    steps.push("next")
+    assert steps.begin() == []
+    steps.end(first)
+    assert steps.begin() == []
+
+    seen: list[str] = []
+    began = clock.now
+    while not seen and clock.now < began + 5 * SAFETY:
+        clock.now += 1.0
+        seen = steps.names()
+
+    assert seen == ["next"]
+    assert clock.now - began <= 3 * SAFETY
+    # It has not lost its turn: it is not sent back to the end.
+    steps.push("last")
+    assert steps.begin() == []
+    for held in store.reserve(["all"], "w").reservations:
+        raise AssertionError(held)
+
+
+def test_canceled_tasks_are_passed_over(gator: Gator) -> None:
+    names = [f"t{number}" for number in range(70)]
+    steps = Steps(gator.backend, ONE)
+    steps.push("first", *names, "last")
+    [first] = steps.begin()
+    for name in names:
+        assert gator.backend.cancel("all", name)
+
+    steps.end(first)
+
+    assert steps.names() == ["last"]
+
+
+def test_one_who_was_called_and_is_canceled_passes_it_on(gator: Gator) -> None:
+    for limit in (ONE, Rate("api", 1, 0.2)):
+        steps = Steps(gator.backend, limit)
+        steps.push("first", "canceled", "last")
+        [first] = steps.begin()
+        steps.end(first)
+        assert gator.backend.cancel("all", "canceled")
+
+        limits.forget(gator.backend, "all", "canceled", limit)
+
+        last = take(gator.backend)
+        assert last.task_id == "last"
+        gator.backend.settle([Ack(last)])
+
+
+def test_one_who_was_called_and_is_canceled_without_a_word_holds_up_no_longer_than_a_guard_waits(
+    store: Client, clock: Clock
+) -> None:
+    steps = Steps(store, ONE)
+    steps.push("first", "canceled", "last")
+    [first] = steps.begin()
+    steps.end(first)
+    assert store.cancel("all", "canceled")
+    assert steps.begin() == []
+
+    clock.now += SAFETY
+    steps.begin()
+    clock.now += 1.0
+
+    assert steps.names() == ["last"]
+
+
+def test_an_expired_task_passes_it_on(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("first", queue_name="elsewhere")
+    [first] = steps.begin(queue_name="elsewhere")
+    with gator.batch(limit=ONE) as batch:
+        with batch.options(expires=0.05, task_id="expires") as opts:
+            opts.task(do, "too late")
+        batch.task(do, "next")
+    work_off(gator)
+    steps.end(first)
+    gator.backend.push("clock", "tick", "{}")
+    take(gator.backend, of="clock", lease=0.05)
+    take(gator.backend, of="clock")  # so much time has passed
+
+    work_off(gator)
+
+    assert done == ["next"]
+    assert [letter.task_id for letter in gator.backend.dead("all")] == ["expires"]
+
+
+def test_a_task_that_kills_its_workers_leaves_its_place(gator: Gator) -> None:
+    with gator.batch(limit=ONE) as batch:
+        batch.task(do, "kills")
+        batch.task(do, "next")
+    for _ in range(3):
+        held = take(gator.backend, worker="victim")
+        assert limits.enter(gator.backend, held, ONE)
+        gator.backend.recover(["all"], "victim", [held.task_id])
+
+    work_off(gator)
+
+    assert done == ["next"]
+
+
+def test_a_task_that_was_replaced_keeps_its_delay(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("first", "replaced", "next")
+    [first] = steps.begin()
+    again = Message("replaced", b"{}", delay=NAP / 3, replaces=True)
+    gator.backend.push_many("all", [again])
+
+    steps.end(first)
+
+    assert steps.names() == ["next"]
+    found = gator.backend.find("all", "replaced")
+    assert found is not None
+    assert found.due_at > gator.backend.now() + NAP / 4
+
+
+def test_a_record_that_is_not_ours_is_written_anew(gator: Gator) -> None:
+    for value in (b"", b"null", b"[1]", b"{", b'{"called":{"a":1}}', b'{"first":"x"}', b"\xff"):
+        records_of(gator.backend).set("limits/concurrency:api", value)
+        steps = Steps(gator.backend, ONE)
+        steps.push("t1")
+        [held] = steps.begin()
+        steps.end(held)
+
+
+def test_a_limit_that_nobody_uses_is_forgotten(store: Client, clock: Clock) -> None:
+    for limit in (ONE, Rate("api", 1, 10.0)):
+        steps = Steps(store, limit)
+        steps.push("t1")
+        [held] = steps.begin()
+        steps.end(held)
+
+    clock.now += 3600.0
+
+    assert records_of(store).list("limits") == {}
+
+
+def test_a_line_that_stands_still_costs_little(store: Client, clock: Clock) -> None:
+    """Not every one of those who wait comes by every minute: all together they are one a second at most."""
+    waiting = 5000
+    steps = Steps(store, ONE, lease=1e6)
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(waiting + 1)])
+    [_] = steps.begin(limit=100_000)
+    began, came = clock.now, 0
+    while clock.now < began + 3600.0:
+        clock.now = next_due(store)
+        batch = store.reserve(["all"], "w", limit=1000, lease=60.0)
+        came += len(batch.reservations)
+        steps.park([(held, ONE) for held in batch.reservations])
+
+    assert came < 3600.0 * 1.5
+    line = json.loads(records_of(store).list("limits")["limits/concurrency:api"])
+    assert line["tail_at"] + len(line["tail"]) - line["first"] < waiting * 1.1
+
+
+# How many start in a span of time
+
+
+@pytest.mark.parametrize(
+    ("n", "per", "tasks"), [(1, 10.0, 30), (5, 1.0, 200), (20, 60.0, 200), (400, 10.0, 2000)]
+)
+def test_no_span_has_more_starts_than_it_may_and_few_have_less(
+    store: Client, clock: Clock, n: int, per: float, tasks: int
+) -> None:
+    steps = Steps(store, Rate("api", n, per))
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(tasks)])
+    starts: list[float] = []
+    names: list[str] = []
+    while len(names) < tasks:
+        for held in steps.begin(limit=50):
+            names.append(held.task_id)
+            starts.append(clock.now)
+            steps.end(held)
+        clock.now = max(clock.now, min(next_due(store), clock.now + 0.001))
+
+    for first, after in zip(starts, starts[n:], strict=False):
+        assert after - first > per
+    ideal = (tasks / n - 1) * per
+    assert starts[-1] - starts[0] < ideal * 1.1
+    assert all(abs(int(name[1:]) - place) < n for place, name in enumerate(names))
+
+
+def test_a_rate_holds_for_what_really_starts(gator: Gator) -> None:
+    rate = Rate("api", 5, 0.5)
+    with gator.batch(limit=rate) as batch:
+        for _ in range(20):
+            batch.task(note_start)
+    gator.task(do, "no limit")
+    starts.clear()
+
+    worker = QuietWorker(gator, max_tasks=21, threads=2)
+    worker.run_forever()
+
+    assert done == ["no limit"]
+    assert len(starts) == 20
+    for first, after in zip(starts, starts[5:], strict=False):
+        assert after - first > 0.4  # it starts a moment after it was counted: on a busy machine, a long one
+
+
+starts: list[float] = []
+
+
+def note_start() -> None:
+    import time
+
+    starts.append(time.monotonic())
+
+
+def test_no_one_gets_an_opening_before_the_line(store: Client, clock: Clock) -> None:
+    steps = Steps(store, Rate("api", 2, 10.0))
+    steps.push("t1", "t2", "t3", "t4", "t5")
+    assert steps.names() == ["t1", "t2"]
+    seen: list[str] = []
+    for number in range(400):
+        if number % 20 == 0:
+            steps.push(f"new {number}")
+        clock.now += 0.1
+        seen += steps.names()
+
+    assert seen[:3] == ["t3", "t4", "t5"]
+    assert seen[3:] == [f"new {20 * number}" for number in range(len(seen) - 3)]
+
+
+def test_canceled_tasks_take_no_opening(store: Client, clock: Clock) -> None:
+    steps = Steps(store, Rate("api", 1, 10.0))
+    names = [f"t{number}" for number in range(100)]
+    steps.push("first", *names, "last")
+    assert steps.names() == ["first"]
+    for name in names:
+        if store.cancel("all", name):
+            limits.forget(store, "all", name, steps.limit)
+    clock.now += 10.5
+
+    assert steps.names() == ["last"]
+
+
+def test_a_raised_rate_holds_for_those_who_wait(store: Client, clock: Clock) -> None:
+    steps = Steps(store, Rate("api", 1, 600.0))
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(100)])
+    assert steps.names() == ["t0"]
+    steps.limit = Rate("api", 50, 1.0)
+    seen: list[str] = []
+    began = clock.now
+    while len(seen) < 99 and clock.now < began + 3600:
+        clock.now = next_due(store)
+        seen += steps.names()
+
+    assert len(seen) == 99
+    assert clock.now < began + 700.0
+
+
+def test_after_all_workers_were_away_no_crowd_comes_again_and_again(
+    store: Client, clock: Clock
+) -> None:
+    steps = Steps(store, Rate("api", 5, 10.0))
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(100)])
+    steps.begin()
+    clock.now += 3600.0
+
+    seen, handed_out = 0, 0
+    while seen < 95:
+        batch = store.reserve(["all"], "w", limit=1000, lease=60.0)
+        handed_out += len(batch.reservations)
+        for held in batch.reservations:
+            if limits.enter(store, held, steps.limit):
+                seen += 1
+                steps.end(held)
+            else:
+                steps.park([(held, steps.limit)])
+        clock.now = max(clock.now, next_due(store))
+
+    assert handed_out < 3 * 95
+
+
+def test_a_clock_that_was_set_back_holds_up_nothing_for_long(store: Client, clock: Clock) -> None:
+    steps = Steps(store, Rate("api", 1, 1.0))
+    clock.now += 1e6
+    steps.push("t1")
+    [_] = steps.begin()
+    clock.now -= 1e6
+    steps.push("t2")
+    began = clock.now
+    while not steps.names():
+        clock.now += 0.5
+        assert clock.now < began + 60.0
+
+
+def test_a_start_is_counted_when_it_comes_and_not_when_that_was_decided(
+    store: Client, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap = store.records.swap
+
+    def slow_swap(*args: Any) -> bool:
+        clock.now += slow.pop() if slow else 0.0
+        return swap(*args)
+
+    monkeypatch.setattr(store.records, "swap", slow_swap)
+    slow = [3.0]
+    steps = Steps(store, Rate("api", 1, 10.0))
+    steps.push("t1", "t2")
+    [_] = steps.begin(limit=1)
+    started_at = clock.now
+    while not steps.names():
+        clock.now += 0.01
+
+    assert clock.now - started_at > 10.0
+
+
+# What others see
+
+
+def test_several_limits_are_waited_for_at_a_time(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("holder", queue_name="elsewhere")
+    other = Steps(gator.backend, Concurrency("other", 1))
+    other.push("other holder", queue_name="elsewhere")
+    [holder] = steps.begin(1, queue_name="elsewhere")
+    [other_holder] = other.begin(1, queue_name="elsewhere")
+    with gator.batch() as batch:
+        for number in range(10):
+            with batch.options(limit=steps.limit if number % 2 else other.limit) as opts:
+                opts.task(do, number)
+    work_off(gator)
+    assert done == []
+
+    other.end(other_holder)
+    work_off(gator)
+    assert done == [0, 2, 4, 6, 8]
+    steps.end(holder)
+    work_off(gator)
+    assert done[5:] == [1, 3, 5, 7, 9]

@@ -1,0 +1,275 @@
+"""What a task knows of itself; progress, and checkpoints that a new attempt resumes from."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from alligator import Gator, RunningTask, current_task, track
+from alligator import running as running_module
+from alligator.backends.base import reserved_at, worker_of
+from alligator.exceptions import Canceled
+from alligator.keys import PROGRESS, ref
+from tests.features.work import QuietWorker, done, work_off
+
+
+@pytest.fixture
+def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write each progress, however soon after the last."""
+    monkeypatch.setattr(running_module, "SAVE_EVERY", -1.0)
+
+
+def progress_of(gator: Gator, task_id: str) -> dict[str, Any] | None:
+    assert gator.backend.records is not None
+    value = gator.backend.records.get(f"{PROGRESS}/{ref(gator.queue_name, task_id)}")
+    return json.loads(value) if value else None
+
+
+def introduce_yourself() -> None:
+    """Note what the task knows of itself."""
+    task = current_task()
+    done.append(task)
+    done.append((task.task_id, task.queue_name, task.attempt, task.retries, task.token))
+    done.append((task.deadline, task.time_left, task.canceled, task.leaving, task.deliveries))
+
+
+def test_a_task_knows_itself(gator: Gator) -> None:
+    with gator.options(task_id="me", retries=2, timeout=60) as opts:
+        opts.task(introduce_yourself)
+    before = time.time()
+
+    worker = QuietWorker(gator, burst=True)
+    worker.run_forever()
+
+    task_id, queue_name, attempt, retries, token = done[1]
+    assert (task_id, queue_name, attempt, retries) == ("me", "all", 1, 2)
+    assert worker_of(token) == worker.worker_id
+    assert reserved_at(token) == pytest.approx(gator.backend.now(), abs=60)
+    deadline, left, *flags = done[2]
+    assert deadline == pytest.approx(before + 60, abs=10)
+    assert 50 < left <= 60
+    assert flags == [False, False, 1]
+
+
+def test_nobody_is_the_current_task_outside_of_one() -> None:
+    task = current_task()
+
+    task.progress(1, 2, "no one sees this")
+
+    assert (task.task_id, task.token, task.attempt, task.deadline) == ("", "", 1, None)
+    assert not task.canceled
+    assert list(track("abc")) == ["a", "b", "c"]
+    assert list(track(iter([1, 2]))) == [1, 2]
+
+
+def test_the_current_task_ends_with_the_task(gator: Gator) -> None:
+    gator.task(introduce_yourself)
+    work_off(gator)
+
+    assert current_task().task_id == ""
+
+
+def test_a_task_that_runs_at_once_knows_itself_too(gator: Gator) -> None:
+    with gator.options(is_async=False, task_id="here") as opts:
+        opts.task(introduce_yourself)
+
+    assert done[1] == ("here", "", 1, 0, "")
+
+
+async def look_around() -> None:
+    """Note the current task before and after a wait."""
+    done.append(current_task().task_id)
+    await asyncio.sleep(0)
+    done.append(current_task().task_id)
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+def test_each_coroutine_has_a_current_task_of_its_own(gator: Gator, concurrency: int) -> None:
+    tasks = [gator.task(look_around) for _ in range(20)]
+
+    work_off(gator, concurrency=concurrency)
+
+    assert sorted(done) == sorted([task.task_id for task in tasks] * 2)
+
+
+def tell_progress() -> None:
+    """Say how far it is, and note what others see."""
+    current_task().progress(3, 10, "resizing")
+    done.append(seen())
+
+
+def seen() -> Any:
+    """Return what a producer sees of the task that runs now."""
+    status = _gator().status(current_task().task_id)
+    return status.state, status.progress
+
+
+_gator: Callable[[], Gator]
+
+
+def test_progress_is_seen_while_the_task_runs_and_not_after(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "_gator", lambda: gator)
+    task = gator.task(tell_progress)
+
+    work_off(gator)
+
+    [(state, progress)] = done
+    assert state == "running"
+    assert (progress.done, progress.total, progress.note) == (3, 10, "resizing")
+    assert progress_of(gator, task.task_id) is None
+
+
+def fail_at(number: int) -> int:
+    """Go through ten items; fail at one of them in the first attempt."""
+    for item in track(range(10)):
+        if item == number and current_task().attempt == 1:
+            raise ValueError(f"item {item}")
+        done.append(item)
+    return len(done)
+
+
+def test_a_new_attempt_begins_where_the_last_one_failed(gator: Gator) -> None:
+    with gator.options(retries=1, keep_result=60) as opts:
+        task = opts.task(fail_at, 7)
+
+    work_off(gator)
+
+    assert done == list(range(10))  # the checkpoint is exact, however soon the failure came
+    assert task.wait(0) == 10
+    assert progress_of(gator, task.task_id) is None
+
+
+def two_loops() -> None:
+    """Two loops, one after the other, and one inside the second."""
+    for item in track(range(3)):
+        done.append(("first", item))
+    for item in track(range(3)):
+        for part in track("ab"):
+            done.append(("second", item, part))
+        if item == 1 and current_task().attempt == 1:
+            raise ValueError(item)
+
+
+def test_loops_resume_one_by_one_and_those_inside_run_whole(gator: Gator) -> None:
+    with gator.options(retries=1) as opts:
+        opts.task(two_loops)
+
+    work_off(gator)
+
+    outer = [("first", item) for item in range(3)]
+    again = [("second", item, part) for item in (0, 1, 1, 2) for part in "ab"]
+    assert done == outer + again
+
+
+def leave_early() -> None:
+    """Leave the first loop by break; fail in the second."""
+    for item in track(range(10)):
+        done.append(item)
+        if item >= 2:
+            break
+    for letter in track("xyz"):
+        done.append(letter)
+        if letter == "y" and current_task().attempt == 1:
+            raise ValueError(letter)
+
+
+def test_a_loop_that_is_left_is_left_behind(gator: Gator) -> None:
+    with gator.options(retries=1) as opts:
+        opts.task(leave_early)
+
+    work_off(gator)
+
+    # The item at which a loop is left was not passed, and so comes again.
+    assert done == [0, 1, 2, "x", "y", 2, "y", "z"]
+
+
+def generated() -> Iterator[int]:
+    """Yield numbers, and note each."""
+    for number in range(5):
+        done.append(f"made {number}")
+        yield number
+
+
+def over_a_generator() -> None:
+    """Go through what has no length, and cannot be begun in the middle."""
+    for number in track(generated(), total=5, note="numbers"):
+        if number == 3 and current_task().attempt == 1:
+            raise ValueError(number)
+        done.append(number)
+
+
+def test_what_has_no_length_is_gone_through_again_to_the_place(gator: Gator) -> None:
+    with gator.options(retries=1) as opts:
+        opts.task(over_a_generator)
+
+    work_off(gator)
+
+    assert [item for item in done if isinstance(item, int)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("always_saved")
+def test_a_former_task_of_the_same_id_leaves_no_checkpoint_behind(gator: Gator) -> None:
+    assert gator.backend.records is not None
+    key = f"{PROGRESS}/{ref('all', 'daily')}"
+    gator.backend.records.set(key, json.dumps({"done": 5, "at": 0, "passed": [5]}).encode())
+    with gator.options(task_id="daily") as opts:
+        opts.task(fail_at, -1)
+
+    work_off(gator)
+
+    assert done == list(range(10))
+
+
+def test_a_checkpoint_that_makes_no_sense_is_none(gator: Gator) -> None:
+    assert gator.backend.records is not None
+    with gator.options(retries=1, task_id="odd", backoff=1000) as opts:
+        opts.task(fail_at, 5)
+    work_off(gator)
+    gator.backend.records.set(f"{PROGRESS}/{ref('all', 'odd')}", b'{"passed": ["x"]}')
+    gator.backend.reschedule("all", ["odd"])
+
+    work_off(gator)
+
+    assert done == [*range(5), *range(10)]
+
+
+def stop_yourself() -> None:
+    """Be canceled at the third item."""
+    for item in track(range(10)):
+        done.append(item)
+        if item == 2:
+            current_task().cancel()
+
+
+def test_a_canceled_task_ends_at_the_next_item(gator: Gator) -> None:
+    task = gator.task(stop_yourself)
+
+    work_off(gator)
+
+    assert done == [0, 1, 2]
+    assert gator.status(task.task_id).state == "canceled"
+    assert gator.len() == 0
+
+
+def raise_canceled() -> None:
+    """Say that it is canceled."""
+    raise Canceled
+
+
+def test_a_task_may_say_itself_that_it_is_canceled(gator: Gator) -> None:
+    with gator.options(retries=3) as opts:
+        task = opts.task(raise_canceled)
+
+    work_off(gator)
+
+    assert gator.status(task.task_id).state == "canceled"
+    assert gator.backend.count("all").dead == 0
+
+
+def test_a_running_task_says_what_it_is() -> None:
+    assert "attempt 1" in repr(RunningTask())
