@@ -35,6 +35,7 @@ check: $(DEV_READY)  ## format, lint and types, changing nothing
 
 bench: $(DEV_READY) redis  ## measure the speed
 	$(PY) benchmarks/bench.py $(ARGS)
+	$(PY) benchmarks/many.py
 
 format: $(DEV_READY)  ## format the code and mend what ruff can mend
 	$(PY) -m ruff format .

@@ -1,0 +1,96 @@
+"""What many delayed tasks, and many dependents of one, cost the others on this machine.
+
+    python benchmarks/many.py [--delayed N] [--dependents N] [--store NAME ...]
+
+For each store: the rate of finished tasks with N delayed ones beside them, against the rate without; and how
+long it takes to queue N tasks that wait for one, and until the last of them has run after that one is done.
+"""
+
+import argparse
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import jobs
+from bench import STORES, QuietWorker, push_batch, rate
+
+from alligator import Gator, Task
+from alligator.backends.base import Message, as_bytes
+
+SAMPLE = 10_000
+"""Tasks to finish in a round."""
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--delayed", type=int, default=1_000_000)
+    parser.add_argument("--dependents", type=int, default=10_000)
+    parser.add_argument("--store", action="append", choices=["redis", "sqlite", "locmem"])
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        for name in options.store or STORES:
+            if name == "redis" and not shutil.which("redis-server"):
+                continue
+            gator = Gator(stack.enter_context(STORES[name]()))
+            print(f"\n{name}")
+            beside_delayed(gator, options.delayed)
+            dependents_of_one(gator, options.dependents)
+
+
+def beside_delayed(gator: Gator, count: int) -> None:
+    """Show what delayed tasks cost those that wait."""
+    without = [finished(gator) for _ in range(ROUNDS)]
+    began = time.monotonic()
+    push_delayed(gator, count)
+    print(f"  {count:,} delayed tasks queued in {time.monotonic() - began:.1f} s")
+    beside = [finished(gator) for _ in range(ROUNDS)]
+    show("finished/s without delayed tasks", without)
+    show("finished/s beside them", beside)
+    print(f"    ratio {statistics.median(beside) / statistics.median(without):.2f}")
+    began = time.monotonic()
+    gator.backend.drop_all(gator.queue_name)
+    print(f"  dropped in {time.monotonic() - began:.1f} s")
+
+
+def push_delayed(gator: Gator, count: int) -> None:
+    task = Task()
+    task.to_call(jobs.noop, 1)
+    body = as_bytes(task.serialize())
+    for start in range(0, count, 10_000):
+        messages = [Message(f"d{start + number}", body, 3600.0) for number in range(10_000)]
+        gator.backend.push_many(gator.queue_name, messages[: count - start])
+
+
+def finished(gator: Gator) -> float:
+    push_batch(gator, SAMPLE)
+    worker = QuietWorker(gator, max_tasks=SAMPLE)
+    return rate(SAMPLE, worker.run_forever)
+
+
+def dependents_of_one(gator: Gator, count: int) -> None:
+    """Show what it takes to release the dependents of a task."""
+    began = time.monotonic()
+    with gator.batch() as batch:
+        first = batch.task(jobs.noop, 0)
+        with batch.options(depends_on=[first]) as opts:
+            for number in range(count):
+                opts.task(jobs.noop, number)
+    print(f"  {count:,} dependents queued in a batch in {time.monotonic() - began:.2f} s")
+    began = time.monotonic()
+    QuietWorker(gator, burst=True).run_forever()
+    took = time.monotonic() - began
+    assert gator.len() == 0, gator.backend.count(gator.queue_name)
+    print(f"  all run {took:.2f} s after the worker began with the first ({count / took:,.0f}/s)")
+
+
+def show(what: str, rates: Sequence[float]) -> None:
+    print(
+        f"  {what:34} {statistics.median(rates):10,.0f}   ({min(rates):,.0f} to {max(rates):,.0f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
