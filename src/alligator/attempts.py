@@ -112,6 +112,11 @@ class Runner:
 
     def begin(self, reservation: Reservation) -> "Run | Attempt":
         """Read a reserved task; return the run to be made of it, or what becomes of it without one."""
+        run = self.read(reservation)
+        return run if isinstance(run, Attempt) else run.obstacle() or run
+
+    def read(self, reservation: Reservation) -> "Run | Attempt":
+        """Read a reserved task; return its run, which may have an ``obstacle`` yet, or what becomes of it."""
         held = reservation
         if retries.is_poison(held.deliveries, self.max_deliveries):
             return self._poison(held)
@@ -122,8 +127,7 @@ class Runner:
         except BaseException as err:
             return self._unreadable(held, err)
         task.queue_name = held.queue_name
-        run = Run(self, held, task)
-        return run.obstacle() or run
+        return Run(self, held, task)
 
     def _poison(self, held: Reservation) -> Attempt:
         error = TaskFailed(
@@ -231,7 +235,7 @@ class Run:
             try:
                 with time_limit(self.task.timeout):
                     result = self.task.begin()
-                result = run_coroutine(limited(result, self.running.time_left))
+                result = run_coroutine(limited(result, self.task.timeout))
             except Abandoned:
                 raise
             except self._runner.gives_back as err:

@@ -33,6 +33,8 @@ from alligator.exceptions import (
 from alligator.gator import Gator
 from alligator.letters import Ref
 from alligator.reports import quoted
+from alligator.statuses import Status
+from alligator.stops import Canceling
 from alligator.tables import counted, printable
 from alligator.targets import TargetParser, checked, gator_at
 
@@ -164,40 +166,57 @@ def _purge(gator: Gator, options: argparse.Namespace) -> int:
 
 def _cancel(gator: Gator, options: argparse.Namespace) -> int:
     queues = _queues(gator, options)
-    canceled = {
-        name: found
-        for name in queues
-        if (found := stops.cancel(gator.backend, gator.results, name, options.id)) is not None
-    }
-    if not canceled:
+    asked = [
+        (name, stops.cancel(gator.backend, gator.results, name, options.id)) for name in queues
+    ]
+    done = [(name, one) for name, one in asked if one is not None]
+    if not done:
         is_dead = any(gator.backend.dead(name, task_id=options.id, limit=1) for name in queues)
         _complain(_not_canceled(options.id, is_dead=is_dead))
         return 1
     if options.json:
-        told = [
+        _print_json(
             {
-                "task_id": options.id,
-                "queue": queue,
-                "callable": letters.callable_of(found.body),
-                "runs": found.runs,
+                "canceled": [_canceled_json(options.id, *one) for one in done if not one[1].runs],
+                "asked_to_end": [_canceled_json(options.id, *one) for one in done if one[1].runs],
             }
-            for queue, found in canceled.items()
-        ]
-        _print_json({"canceled": told})
+        )
         return 0
-    for queue, found in canceled.items():
-        call = printable(letters.callable_of(found.body) or "?")
-        done = "It runs, and is asked to end:" if found.runs else "Canceled"
-        print(f"{done} {options.id} in queue {quoted(queue)}, a call of {call}.")
+    for queue, one in done:
+        where = f"{options.id} in queue {quoted(queue)}"
+        call = f"a call of {printable(letters.callable_of(one.body) or '?')}"
+        if one.runs:
+            print(f"{where} runs, and was asked to end: {call}.")
+        else:
+            print(f"Canceled {where}, {call}.")
     return 0
 
 
+def _canceled_json(task_id: str, queue: str, one: Canceling) -> dict[str, Any]:
+    return {"task_id": task_id, "queue": queue, "callable": letters.callable_of(one.body)}
+
+
 def _show_task(gator: Gator, options: argparse.Namespace) -> int:
-    return looking.show(gator, options, _queues_for(gator, options))
+    return _tell(gator, options, looking.status_text, "\n\n")
 
 
 def _why(gator: Gator, options: argparse.Namespace) -> int:
-    return looking.tell_why(gator, options, _queues_for(gator, options))
+    return _tell(gator, options, looking.sentence, "\n")
+
+
+def _tell(
+    gator: Gator, options: argparse.Namespace, text: Callable[[Status], str], between: str
+) -> int:
+    """Tell of a task; of several, if more than one queue knows the id."""
+    queues = [options.queue] if options.queue else looking.places(gator)
+    known = looking.known(gator, options.id, queues)
+    if options.json:
+        _print_json({"tasks": [looking.status_json(status) for status in known]})
+    elif known:
+        print(between.join(map(text, known)))
+    if not known:
+        _complain(looking.unknown(options.id, queues))
+    return 0 if known else 1
 
 
 def _schedules(gator: Gator, options: argparse.Namespace) -> int:
@@ -206,7 +225,12 @@ def _schedules(gator: Gator, options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"schedules": schedule_reports.schedules_json(found)})
     elif found:
-        print(schedule_reports.schedules_text(found, gator.backend.now(), _width()))
+        now = gator.backend.now()
+        print(schedule_reports.schedules_text(found, now, _width()))
+        if late := schedule_reports.late_text(found, now):
+            print(f"\n{late}")
+    elif gator.backend.records is None:
+        print("This store keeps no schedules.")
     else:
         print(f"No schedules{_in_queue(options)}.")
     return 0
@@ -222,12 +246,6 @@ def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
     if not removed:
         _complain(f"No schedule has the name {quoted(options.name)}{_in_queue(options)}.")
     return 0 if removed else 1
-
-
-def _queues_for(gator: Gator, options: argparse.Namespace) -> list[str]:
-    """Return the queues where one task may be: the Gator's own first, though it may be empty by now."""
-    own = [gator.queue_name] if not options.queue else []
-    return [*own, *(name for name in _queues(gator, options) if name not in own)]
 
 
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
@@ -275,7 +293,7 @@ def _not_canceled(task_id: str, *, is_dead: bool) -> str:
     if is_dead:
         return f"{quoted(task_id)} is dead; `alligator dead TARGET purge` would remove it."
     return (
-        f"{quoted(task_id)} neither waits, is delayed nor runs: it is done, or unknown. "
+        f"{quoted(task_id)} neither waits nor is delayed, nor does it run: it is done, or unknown. "
         "(Only a whole id will do.)"
     )
 
@@ -347,7 +365,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(repeated, _schedules)
     actions = repeated.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
     remove = actions.add_parser("remove", help="remove one for good")
-    remove.add_argument("name", metavar="NAME", help="its name, as listed")
+    remove.add_argument("name", type=_schedule, metavar="NAME", help="its name, as listed")
     _add_common(remove, _unschedule, is_action=True)
     return parser
 
@@ -395,6 +413,10 @@ def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> N
 
 def _queue(text: str) -> str:
     return _name("queue", text, MAX_NAME_BYTES)
+
+
+def _schedule(text: str) -> str:
+    return _name("NAME", text, MAX_NAME_BYTES)
 
 
 def _task_id(text: str) -> str:

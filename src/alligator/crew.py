@@ -1,5 +1,6 @@
 """Threads that run what a worker holds."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Self
 
 from alligator.bell import Bell
 from alligator.holdings import Held, Holdings
+
+log = logging.getLogger("alligator.worker")
 
 LOOK = 0.05
 """Seconds after which the worker's thread looks up, to settle what is finished, though nobody is idle."""
@@ -37,7 +40,6 @@ class Crew:
         self._bell = Bell()
         self._changed = threading.Condition()
         self._running = 0
-        self._runs_suspect = False
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -73,26 +75,30 @@ class Crew:
             began = time.monotonic()
             try:
                 self._run(held)
-            finally:
-                with self._changed:
-                    self._running -= 1
-                    self._runs_suspect = False
-                    self._ran(1, (time.monotonic() - began) / self._size)
-                    self._changed.notify_all()
-                self._bell.ring()
+            except BaseException:
+                left_to_its_lease(held, self._holdings)
+            with self._changed:
+                self._running -= 1
+                self._ran(1, (time.monotonic() - began) / self._size)
+            self._bell.ring()
 
     def _next(self) -> Held | None:
         """Wait for a task; None when it is time to end."""
         with self._changed:
             while not self._is_closed:
-                held = None if self._must_wait() else self._holdings.start()
+                held = self._holdings.start()
                 if held is not None:
                     self._running += 1
-                    self._runs_suspect = held.reservation.deliveries > 1
                     return held
                 self._changed.wait()
         return None
 
-    def _must_wait(self) -> bool:
-        # One that may have killed a worker runs alone: nobody is to die with it.
-        return self._runs_suspect or (self._running > 0 and self._holdings.next_is_suspect)
+
+def left_to_its_lease(held: Held, holdings: Holdings) -> None:
+    """Forget a task of which nothing came but an exception, as a Task class of the user's own may raise one.
+
+    In a thread it would end that thread, and nothing else. So let it be as if it had ended the process: the lease
+    lapses, and the task is handed out again, up to three times.
+    """
+    log.exception("Task %r is left to its lease", held.reservation.task_id)
+    holdings.drop(held)

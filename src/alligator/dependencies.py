@@ -54,7 +54,8 @@ UNKNOWN = "of which nothing is known"
 MAX_WHY = 500
 """Characters of what a dependent is told: it may have been handed on through many tasks."""
 
-_MARK = '{"alligator":"released",'
+_MARK = b'{"alligator":"released",'
+_OPTIONS = {"backoff", "max_backoff", "attempt", "history"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,17 @@ class OurTask(Task):
     def deserialize(cls, data: str | bytes) -> Self:
         """Read it; and nothing but it, for what a user's class refuses must not come in by this door."""
         payload = payloads.decode(data)
-        if (payload["module"], payload["callable"]) != (released.__module__, released.__name__):
+        calls = payload["module"], payload["callable"]
+        options = payload.get("options", {}).keys()
+        # Hooks, too, would be calls.
+        if calls != (released.__module__, released.__name__) or options - _OPTIONS:
             raise UnreadableTask("The payload says that it is one of Alligator's own; it is not.")
         return super().deserialize(data)
 
 
 def class_for(body: bytes, task_class: type[Task]) -> type[Task]:
     """Return the class that reads a task: ``task_class``, unless it is one of our own."""
-    return OurTask if body.startswith(_MARK.encode()) else task_class
+    return OurTask if body.startswith(_MARK) else task_class
 
 
 def follow_of(name: Name) -> Follow:
@@ -167,31 +171,33 @@ def _cared_for(backend: Backend, name: Name, needs: Mapping[Name, Edge]) -> dict
     left = dict(needs)
     for on, edge in needs.items():
         if backend.watch(*on, follow_of(on)):
+            left[on] = _missing(backend, name, on, edge, since=0.0)
             continue
         fate = fate_of(backend, on)
+        now = backend.now()
+        if fate is None and edge.missing_since and now - edge.missing_since > PATIENCE:
+            fate = Fate(succeeded=False, why=UNKNOWN)
         if fate is None:
-            fate = _missed(backend, name, on, edge)
-        if fate is not None and fate.succeeded:
+            left[on] = _missing(backend, name, on, edge, since=edge.missing_since or now)
+        elif fate.succeeded:
             free(backend, on, {name: edge})
             del left[on]
-        elif fate is not None:
+        else:
             fail(backend, on, {name: edge}, fate.why)
             left[on] = replace(edge, failed=fate.why)
-        else:
-            left[on] = replace(edge, missing_since=edge.missing_since or backend.now())
     return left
 
 
-def _missed(backend: Backend, name: Name, on: Name, edge: Edge) -> Fate | None:
-    """Note that there is no trace of a task, or return its fate if there was none before."""
-    records, key, now = records_of(backend), need(name, on), backend.now()
-    if edge.missing_since:
-        gone = now - edge.missing_since > PATIENCE
-        return Fate(succeeded=False, why=UNKNOWN) if gone else None
+def _missing(backend: Backend, name: Name, on: Name, edge: Edge, since: float) -> Edge:
+    """Note since when there has been no trace of a task that another needs; 0: there is one."""
+    if since == edge.missing_since:
+        return edge
+    noted = replace(edge, missing_since=since)
+    records, key = records_of(backend), need(name, on)
     # In one step: the need may be taken away in this moment.
     if (old := records.get(key)) is not None:
-        records.swap(key, old, replace(edge, missing_since=now).written())
-    return None
+        records.swap(key, old, noted.written())
+    return noted
 
 
 def _failure(name: Name, needs: Mapping[Name, Edge]) -> str:

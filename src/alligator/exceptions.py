@@ -58,8 +58,11 @@ class TaskExists(AlligatorException):
     """A task of that id is queued or runs already, and was pushed with ``if_exists="raise"``."""
 
 
-class TaskTimeout(AlligatorException, TimeoutError):
-    """Raised inside a task that runs longer than its ``timeout``; a moment later its process is ended."""
+class TaskTimeout(AlligatorException):
+    """Raised inside a task that runs longer than its ``timeout``; a moment later its process is ended.
+
+    No TimeoutError, for that is an OSError: clients of databases and servers would take it for one of their own.
+    """
 
     def __init__(self, message: str = "It ran for longer than its timeout") -> None:
         super().__init__(message)

@@ -19,6 +19,7 @@ import math
 import time
 from binascii import crc32
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from alligator import keys, payloads
@@ -44,6 +45,16 @@ AT_ONCE = 0.001
 
 Moments = dict[str, float]
 """By ref, when a task is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How matters stand for a task that is parked."""
+
+    due_at: float | None
+    """When it may start; None: nobody knows."""
+    holders: tuple[tuple[str, str], ...]
+    """The queues and ids of tasks that have the places; of many, some."""
 
 
 class Gate:
@@ -146,6 +157,29 @@ class Gate:
                 self._remind(state, (one for one, call in state.called.items() if call.was_denied))
                 return
             self._pause()
+
+    def standing(self, ref: str, due_at: float) -> Standing | None:
+        """Return how matters stand for a task that is delayed; None if that is for another reason.
+
+        Args:
+            ref: The task.
+            due_at: Until when it is delayed.
+        """
+        state = self._read()
+        call = state.called.get(ref)
+        if call is not None:
+            is_ours = any(_is_near(due_at, at) for at in (call.due_at, call.parked_until))
+        elif ref == state.guard and _is_near(due_at, state.guard_due_at):
+            is_ours = True
+        else:
+            is_in_line = state.line.has_at_an_end(ref) or state.line.has_between(ref)
+            is_ours = is_in_line and _is_near(due_at, _phase(ref), NAP)
+        if not is_ours:
+            return None
+        inside = state.inside if self._rule.counts_inside else {}
+        found = ((ref, one) for ref, one in self._found(inside) if one is not None)
+        holders = tuple(keys.of_ref(ref) for ref, one in found if one.token == inside[ref])
+        return Standing(call.due_at if call and call.due_at > state.now else None, holders)
 
     def _is_in_line(self, state: State, ref: str) -> bool:
         # Most are new. One that was parked comes back when its nap is over, if it is not called before. Should

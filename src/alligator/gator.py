@@ -102,6 +102,7 @@ class Gator:
         Raises:
             InvalidArguments: They do not fit the function, or JSON cannot carry them.
             UnknownModuleError, UnknownCallableError: A worker could not import the function.
+            TaskFailed, UnknownTask: It depends on one that has failed, or of which nothing is known.
             BackendUnavailable: The store did not answer; pushing the same task again is safe.
 
         Example:
@@ -157,7 +158,8 @@ class Gator:
             The task: WAITING or DELAYED, or as ``execute`` leaves it.
 
         Raises:
-            InvalidArguments, UnknownModuleError, UnknownCallableError, BackendUnavailable: As ``task``.
+            InvalidArguments, UnknownModuleError, UnknownCallableError, TaskFailed, UnknownTask,
+            BackendUnavailable: As ``task``.
             InvalidOption: The store cannot honour an option.
 
         Example:

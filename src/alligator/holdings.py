@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
@@ -37,7 +37,7 @@ class Holdings:
         self._lock = threading.Lock()
         self._held: list[Held] = []
         self._todo: deque[Held] = deque()
-        self._postponed: deque[Held] = deque()
+        self._postponed: deque[tuple[Held, Callable[[], None]]] = deque()
         self._finished: list[Held] = []
         self._sending: list[Held] = []
 
@@ -55,14 +55,6 @@ class Holdings:
     def unfinished(self) -> int:
         """How many tasks are held and have no outcome yet."""
         return sum(held.state in (State.HELD, State.STARTED) for held in self._held)
-
-    @property
-    def next_is_suspect(self) -> bool:
-        """Whether the next task to start may have killed a worker before."""
-        with self._lock:
-            while self._todo and self._is_taken(self._todo[0]):
-                self._give_up(self._todo.popleft())
-            return bool(self._todo) and self._todo[0].reservation.deliveries > 1
 
     @property
     def is_busy(self) -> bool:
@@ -89,40 +81,43 @@ class Holdings:
                 self._give_up(held)
         return None
 
-    def postpone(self, held: Held) -> None:
-        """Note that a task was not started after all, and waits; the keeper may give it back meanwhile."""
+    def postpone(self, held: Held, call: Callable[[], None]) -> None:
+        """Note that a task was not started after all, and waits to be, by ``call``.
+
+        The keeper may give it back meanwhile.
+        """
         with self._lock:
             self._set(held, State.HELD)
-            self._set_deadline(held, 0.0)
-            self._postponed.append(held)
+            self._postponed.append((held, call))
 
     @property
     def postponed(self) -> int:
         """How many tasks wait that were postponed."""
         with self._lock:
-            for _ in range(len(self._postponed)):
-                held = self._postponed.popleft()
-                if held.state == State.HELD and self._is_taken(held):
-                    self._give_up(held)
-                elif held.state == State.HELD:
-                    self._postponed.append(held)
-            return len(self._postponed)
+            waiting = [one for one in self._postponed if self._still_waits(one[0])]
+            self._postponed = deque(waiting)
+            return len(waiting)
 
-    def resume(self) -> Held | None:
-        """Start the next task that was postponed, and return it; None when none is left to be run here."""
+    def resume(self) -> tuple[Held, Callable[[], None]] | None:
+        """Start the next task that was postponed, and return it with its call; None when there is none."""
         with self._lock:
             while self._postponed:
-                held = self._postponed.popleft()
+                held, call = self._postponed.popleft()
                 if held.state == State.SENT:  # given back by the worker itself
                     continue
-                if held.running is not None:
-                    # First: else the keeper would see a task that was started too long ago.
-                    self._set_deadline(held, held.running.begin())
                 self._set(held, State.STARTED)
                 if not self._is_taken(held):
-                    return held
+                    return held, call
                 self._give_up(held)
         return None
+
+    def _still_waits(self, held: Held) -> bool:
+        if held.state == State.SENT:
+            return False
+        if self._is_taken(held):
+            self._give_up(held)
+            return False
+        return True
 
     def _is_taken(self, held: Held) -> bool:
         return self.board.mark_of(held.place) in (Mark.GIVE_BACK, Mark.GONE)

@@ -7,7 +7,7 @@ from typing import Any
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation, check_name
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.gates import AT_ONCE, Gate, Moments
+from alligator.gates import AT_ONCE, Gate, Moments, Standing
 from alligator.limit_rules import AtATime, PerSpan
 
 MAX_KEY_BYTES = 200
@@ -151,6 +151,13 @@ def leave(backend: Backend, held: Reservation, limit: Limit) -> None:
 def forget(backend: Backend, queue_name: str, task_id: str, limit: Limit) -> None:
     """Give up whatever place is kept for a task that will not start: it is canceled, expired, poison."""
     _gate(backend, limit).leave(keys.ref(queue_name, task_id))
+
+
+def standing(
+    backend: Backend, queue_name: str, task_id: str, due_at: float, limit: Limit
+) -> Standing | None:
+    """Return how matters stand for a task delayed until ``due_at``, if it waits for room under its limit."""
+    return _gate(backend, limit).standing(keys.ref(queue_name, task_id), due_at)
 
 
 def limit_in(body: bytes) -> Limit | None:

@@ -1,51 +1,71 @@
-"""The commands that tell of one task: all that is known of it, and why it does not run."""
+"""What the command ``alligator`` says of one task: as text for people, and as JSON for programs."""
 
-import argparse
-import json
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
+from alligator import registry, schedules
 from alligator.gator import Gator
-from alligator.statuses import Progress, Status, status_of, why
-from alligator.tables import ago, printable
+from alligator.limits import Limit, Rate
+from alligator.peeks import number
+from alligator.reasons import moment, when, why
+from alligator.reports import quoted
+from alligator.statuses import Progress, Status, status_of
+from alligator.tables import ago, counted, printable
+
+_MOMENTS = ("due_at", "expires_at", "since", "lease_until", "ended_at", "kept_until", "at")
 
 
-def tell_why(gator: Gator, options: argparse.Namespace, queue_names: Sequence[str]) -> int:
-    """Say in one sentence why a task does not run, or what became of it."""
-    status = _found(gator, options.id, queue_names)
-    if options.json:
-        print(json.dumps({**status_json(status), "why": why(status)}, indent=2))
-    else:
-        print(printable(why(status)))
-    return _exit_status(status)
+def places(gator: Gator) -> list[str]:
+    """Return the queues where a task may be, or have been: the Gator's own first."""
+    used = {name for one in registry.present(gator.backend) for name in one.queues}
+    others = {*gator.backend.queues(), *used, *schedules.queues(gator.backend)}
+    return [gator.queue_name, *sorted(others - {gator.queue_name})]
 
 
-def show(gator: Gator, options: argparse.Namespace, queue_names: Sequence[str]) -> int:
-    """Tell all that is known of a task."""
-    status = _found(gator, options.id, queue_names)
-    if options.json:
-        print(json.dumps(status_json(status), indent=2))
-    else:
-        print(status_text(status, time.time()))
-    return _exit_status(status)
+def known(gator: Gator, task_id: str, queue_names: Sequence[str]) -> list[Status]:
+    """Return what is known of the tasks of some id, one for each queue that knows it."""
+    found = [status_of(gator.backend, gator.results, name, task_id) for name in queue_names]
+    return [status for status in found if status.state != "unknown"]
+
+
+def unknown(task_id: str, queue_names: Sequence[str]) -> str:
+    """Return what to say where nothing is known of a task."""
+    where = f"queue {quoted(queue_names[0])}"
+    if len(queue_names) > 1:
+        where = f"any of {counted(len(queue_names), 'queue')}"
+    return (
+        f"Nothing is known of a task {quoted(task_id)} in {where}: it was never put there, or it is done and "
+        "forgotten. (keep_result keeps what became of a task; only a whole id will do.)"
+    )
+
+
+def sentence(status: Status) -> str:
+    """Return why a task does not run, or what became of it."""
+    return printable(why(status))
 
 
 def status_json(status: Status) -> dict[str, Any]:
-    """Return what is known of a task; moments as ISO 8601."""
-    told = asdict(status)
-    for name in ("due_at", "since", "lease_until", "ended_at", "at"):
-        if told[name] is not None:
-            told[name] = _moment(told[name]).isoformat(timespec="milliseconds")
-    told["blocked_by"] = [{"queue": queue, "task_id": id} for queue, id in status.blocked_by]
-    told["held_by"] = [{"queue": queue, "task_id": id} for queue, id in status.held_by]
-    return {name: value for name, value in told.items() if value not in (None, "", [], ())}
+    """Return what is known of a task: the same keys whatever its state, and null for what does not apply."""
+    told: dict[str, Any] = {
+        **asdict(status),
+        "why": why(status),
+        "blocked_by": [_task_json(*one) for one in status.blocked_by],
+        "limit": _limit_json(status.limit),
+        "held_by": [_task_json(*one) for one in status.held_by],
+        "history": [_attempt_json(entry) for entry in status.history],
+    }
+    for name in _MOMENTS:
+        told[name] = _iso(told[name])
+    for part, name in (("worker", "started_at"), ("progress", "at")):
+        if told[part] is not None:
+            told[part][name] = _iso(told[part][name])
+    del told["queue_name"]
+    named = {"task_id": status.task_id, "queue": status.queue_name, **told}
+    return {name: None if value == "" else value for name, value in named.items()}
 
 
-def status_text(status: Status, now: float) -> str:
+def status_text(status: Status) -> str:
     """Return what is known of a task, a line each."""
     fields = {
         "id": status.task_id,
@@ -53,37 +73,62 @@ def status_text(status: Status, now: float) -> str:
         "state": status.state,
         "why": why(status),
         "callable": status.callable,
-        "attempt": str(status.attempt) if status.attempt > 1 else "",
-        "progress": _progress_text(status.progress, now) if status.progress else "",
-        "history": f"{len(status.history)} failed before" if status.history else "",
+        "attempt": _attempt_text(status),
+        "priority": str(status.priority or ""),
+        "expires": _expires_text(status),
+        "progress": _progress_text(status.progress, status.at) if status.progress else "",
+        "result": _result_text(status),
+        "error": "" if status.state == "succeeded" else status.error,
     }
     lines = [f"{name:8}  {printable(value)}" for name, value in fields.items() if value]
     for entry in status.history:
         error = " ".join(str(entry.get("error", "")).split())
-        lines.append(printable(f"          attempt {entry.get('attempt', '?')}: {error}"))
+        lines.append(printable(f"before    attempt {entry.get('attempt', '?')} failed: {error}"))
     return "\n".join(lines)
+
+
+def _attempt_text(status: Status) -> str:
+    if not status.retries:
+        return str(status.attempt) if status.attempt > 1 else ""
+    return f"{status.attempt}; {status.retries:,} more may follow"
+
+
+def _expires_text(status: Status) -> str:
+    return "" if status.expires_at is None else when(status.expires_at, status.at)
 
 
 def _progress_text(progress: Progress, now: float) -> str:
     of = ""
     if progress.total:
-        of = f" of {progress.total:,g} ({math.floor(100 * progress.done / progress.total)} %)"
+        of = f" of {progress.total:,} ({100 * progress.done / progress.total:.0f} %)"
     note = f", {progress.note}" if progress.note else ""
-    return f"{progress.done:,g}{of}{note}; said {ago(now - progress.at)}"
+    return f"{progress.done:,}{of}{note}; said {ago(now - progress.at)}"
 
 
-def _found(gator: Gator, task_id: str, queue_names: Sequence[str]) -> Status:
-    """Return the status of a task in the first queue that knows it."""
-    statuses = [
-        status_of(gator.backend, gator.results, queue_name, task_id) for queue_name in queue_names
-    ]
-    known = [status for status in statuses if status.state != "unknown"]
-    return (known or statuses)[0]
+def _result_text(status: Status) -> str:
+    if status.state != "succeeded":
+        return ""
+    if status.kept_until is None:
+        return f"not kept. {status.error}".strip()
+    was = "" if status.kept_until > status.at else "was "
+    return f"{was}kept until {when(status.kept_until, status.at)}"
 
 
-def _exit_status(status: Status) -> int:
-    return 1 if status.state == "unknown" else 0
+def _task_json(queue_name: str, task_id: str) -> dict[str, str]:
+    return {"task_id": task_id, "queue": queue_name}
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _limit_json(limit: Limit | None) -> dict[str, Any] | None:
+    if limit is None:
+        return None
+    kind = "rate" if isinstance(limit, Rate) else "concurrency"
+    return {"kind": kind, "key": limit.key, "n": limit.n, "per": getattr(limit, "per", None)}
+
+
+def _attempt_json(entry: Mapping[str, Any]) -> dict[str, Any]:
+    at = number(entry.get("at"))
+    return {"attempt": entry.get("attempt"), "error": entry.get("error"), "at": _iso(at)}
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else moment(seconds).isoformat(timespec="milliseconds")

@@ -25,10 +25,6 @@ class Pace:
         wanted = int(BATCH_SECONDS / max(self._seconds, 1e-9))
         self.limit = max(1, min(wanted, 2 * self.limit, LARGEST_BATCH))
 
-    def one_by_one(self) -> None:
-        """Start over: the next task is to be taken alone."""
-        self.limit = 1
-
 
 def in_turn(weights: Mapping[str, int], rng: Callable[[], float] = chance) -> list[str]:
     """Return names in a random order, each the sooner the greater its weight.

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alligator.schedules import Schedule
-from alligator.tables import Column, ago, duration, table
+from alligator.tables import Column, ago, counted, duration, printable, table
 
+LATE = 10.0
+"""Seconds after which what is due should have been queued: schedulers look every second."""
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -26,7 +28,7 @@ def schedules_text(schedules: Sequence[Schedule], now: float, width: int | None)
             one.name,
             one.queue_name,
             when(one),
-            f"in {duration(one.next_at - now)}" if one.next_at > now else "now",
+            _due(one.next_at - now),
             "never" if one.last_at is None else ago(now - one.last_at),
             one.callable or "?",
         ]
@@ -48,6 +50,19 @@ def schedules_json(schedules: Sequence[Schedule]) -> list[dict[str, Any]]:
     ]
 
 
+def late_text(schedules: Sequence[Schedule], now: float) -> str:
+    """Return what to say of schedules that are due and that nobody looks after; empty: there are none."""
+    late = [one for one in schedules if one.next_at < now - LATE]
+    if not late:
+        return ""
+    queues = ", ".join(dict.fromkeys(f"'{printable(one.queue_name)}'" for one in late))
+    are = "is" if len(late) == 1 else "are"
+    return (
+        f"{counted(len(late), 'schedule')} {are} overdue: no worker with --schedule seems to be at work on "
+        f"{queues}."
+    )
+
+
 def when(schedule: Schedule) -> str:
     """Return the times of a schedule.
 
@@ -61,6 +76,12 @@ def when(schedule: Schedule) -> str:
         if schedule.every % size == 0:
             return f"every {schedule.every / size:.0f} {unit}"
     return f"every {schedule.every:.3f}".rstrip("0").rstrip(".") + " s"
+
+
+def _due(left: float) -> str:
+    if left > 0:
+        return f"in {duration(left)}"
+    return "now" if left >= -LATE else f"overdue, {duration(-left)}"
 
 
 def _moment(seconds: float) -> str:

@@ -20,6 +20,11 @@ def _path_of(func: Callable[..., Any]) -> tuple[str, str]:
             "lambda, a function inside a function, or a method of an instance. Queue a function of a "
             "module, a static or a class method; or run this one at once with is_async=False."
         )
+    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+        raise UnknownCallableError(
+            f"{module}.{name} cannot be a task: it is a generator function, and to call one runs none of "
+            "its code. Queue a function that goes through what it yields."
+        )
     return module, name
 
 
@@ -28,7 +33,7 @@ def path_of(func: Callable[..., Any]) -> tuple[str, str]:
 
     Raises:
         UnknownModuleError: It does not say where it comes from.
-        UnknownCallableError: No name leads back to it.
+        UnknownCallableError: No name leads back to it, or to call it would do nothing.
     """
     try:
         hash(func)

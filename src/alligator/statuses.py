@@ -1,26 +1,40 @@
-"""What is known of a task, wherever it is, and why it does not run."""
+"""What is known of a task, wherever it is: where it waits, and for what; who runs it; how it ended."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import time
+import zlib
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from alligator import keys, limits, payloads, registry, results, stops
+from alligator import keys, limits, registry, results, stops
 from alligator.backends.base import (
     NEVER,
     Backend,
     DeadLetter,
     Found,
     Records,
+    Reservation,
     reserved_at,
     worker_of,
 )
-from alligator.exceptions import AlligatorException, UnreadableTask
-from alligator.letters import Story
+from alligator.dependencies import called
+from alligator.edges import Edge, Name, edges_in, need, needs_of
+from alligator.limits import Limit
+from alligator.peeks import Peek, number, object_in
+from alligator.stops import Stop
 
-MANY = 10
-"""Tasks to name as reasons; of more, these."""
+MANY = 100
+"""Tasks to name as reasons, at the most."""
+AT_ONCE = 500
+"""Needs to read in one round trip."""
+LOOKS = 10
+"""How often to look for a task that is on the move."""
+PAUSE = 0.01
+"""Seconds between two looks for one that has just gone: what became of it is noted a moment later."""
+GAP = 1.0
+"""Seconds that a failure may be noted before its dead letter is there, by a clock that is a little ahead."""
+SKEW = 60.0
+"""Seconds that a worker's clock may be behind the store's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class Progress:
     total: float | None
     note: str
     at: float
+    """When it said so, by its worker's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +58,49 @@ class Status:
     """One of "waiting", "delayed", "retrying", "blocked", "limited", "running", "succeeded", "failed",
     "canceled" and "unknown": never queued, or done and forgotten."""
     callable: str = ""
+    """What it calls, such as "myapp.tasks.send"; empty if that is not known."""
     attempt: int = 1
+    """Which attempt runs, or comes next; of one that failed, which was the last."""
+    retries: int | None = None
+    """How many more may follow that one."""
+    priority: int = 0
+    deliveries: int = 0
+    """How often this attempt was handed out, the present time included."""
     position: int | None = None
     """When it waits: how many come before it, if the store can tell."""
     due_at: float | None = None
-    """When it is delayed, or retrying: until when."""
+    """When it may start: of one that is delayed or retrying, and, if known, of one that is blocked or limited.
+    Of one that waits: since when it is due, if no worker has looked since."""
+    expires_at: float | None = None
+    """When it fails if it was not started before."""
     blocked_by: tuple[tuple[str, str], ...] = ()
-    """When it is blocked: the queues and ids of tasks that it waits for (ten of them at most)."""
-    limit: str = ""
-    """When it is limited: the key of the limit that is reached."""
+    """When it is blocked: the queues and ids of tasks that it waits for (a hundred of them at most)."""
+    limit: Limit | None = None
+    """When it is limited: the limit that is reached."""
     held_by: tuple[tuple[str, str], ...] = ()
-    """When it is limited: the queues and ids of tasks that have the places."""
+    """When it is limited by a Concurrency: the queues and ids of tasks that have the places (some, of many)."""
     since: float | None = None
-    """When it runs: since when."""
+    """When it runs: since when its worker has it."""
     lease_until: float | None = None
+    """When it runs: until when its worker has it, unless that is extended; past: the next one takes it."""
     worker: registry.Presence | None = None
-    """When it runs: who runs it, if that is known."""
+    """When it runs: in which process of which host, if that one is registered as a worker and alive."""
     stop_asked: str = ""
-    """When it is to end although it runs: why."""
+    """When it is to end though it runs, or as soon as it is taken: "canceled" or "timeout"."""
     progress: Progress | None = None
     ended_at: float | None = None
     reason: str = ""
     """When it failed: "failed", "poison", "unreadable", "expired", "timeout" or "dependency"."""
     error: str = ""
+    """When it failed, or is about to: with what. When it succeeded: why its result could not be kept."""
+    kept_until: float | None = None
+    """When it succeeded: until when its result is kept, if it is."""
     history: tuple[dict[str, Any], ...] = ()
-    """What came of the last attempts before this one."""
+    """Of the last attempts before this one, each: its "attempt", its "error", and "at" which moment."""
     consumers: int | None = None
-    """Workers that are alive and take from this queue, if the store knows."""
+    """How many workers that are alive take from this queue, if the store knows."""
     at: float = 0.0
-    """When this was so, by the store's clock."""
+    """When all this was so, by the store's clock."""
 
 
 def status_of(backend: Backend, kept_in: Records | None, queue_name: str, task_id: str) -> Status:
@@ -82,241 +111,227 @@ def status_of(backend: Backend, kept_in: Records | None, queue_name: str, task_i
         kept_in: Where results are kept, and how tasks ended.
         queue_name: The task's queue.
         task_id: The task.
+
+    Raises:
+        InvalidOption: The store knows no single tasks, and how this one ended is not known.
     """
-    now = backend.now()
-    found = backend.find(queue_name, task_id) if backend.can_find else None
-    if found is not None:
-        return _queued(backend, queue_name, task_id, found, now)
-    outcome = results.outcome_of(kept_in, queue_name, task_id) if kept_in is not None else None
-    letters = backend.dead(queue_name, task_id=task_id, limit=1)
-    if letters and (
-        outcome is None or outcome.state == "failed" or outcome.at < letters[0].buried_at
-    ):
-        return _dead(letters[0], now)
-    if outcome is None:
-        return Status(task_id, queue_name, "unknown", at=now)
-    state = "succeeded" if outcome.state == "success" else outcome.state
-    return Status(
-        task_id,
-        queue_name,
-        state,
-        ended_at=outcome.at,
-        reason=outcome.reason,
-        error=outcome.error,
-        at=now,
-    )
+    name = queue_name, task_id
+    if not backend.can_find:
+        return _without_find(backend, kept_in, name)
+    # Between two reads it may move: from its queue to the dead letters, and be nowhere; or from there to the
+    # queue, and seem to have failed. So what was read counts if it is where it was before.
+    seen_at: float | None = None
+    status = Status(task_id, queue_name, "unknown")
+    for look in range(LOOKS):
+        found = backend.find(*name)
+        if found is not None:
+            status = _queued(backend, kept_in, name, found)
+            if not found.due_at or _is_delayed_still(backend, name, found):
+                break
+            seen_at = status.at
+            continue
+        status = _ended(backend, kept_in, name)
+        if seen_at is None:
+            is_told = status.state != "unknown" or look > 0
+        else:
+            is_told = status.ended_at is not None and status.ended_at > seen_at - GAP
+        if is_told and backend.find(*name) is None:
+            break
+        if seen_at is not None:
+            time.sleep(PAUSE)
+    return status
 
 
-def _queued(backend: Backend, queue_name: str, task_id: str, found: Found, now: float) -> Status:
-    told = _told(found.body)
-    options = told.get("options") or {}
-    workers = registry.present(backend)
-    common: dict[str, Any] = {
-        "callable": f"{told['module']}.{told['callable']}" if told else "",
-        "attempt": options.get("attempt", 1),
-        "history": tuple(options.get("history", ())),
-        "progress": _progress(backend, queue_name, task_id),
-        "consumers": sum(queue_name in one.queues for one in workers) if backend.records else None,
-        "at": now,
-    }
+def _is_delayed_still(backend: Backend, name: Name, found: Found) -> bool:
+    again = backend.find(*name)
+    return again is not None and again.due_at == found.due_at
+
+
+def _without_find(backend: Backend, kept_in: Records | None, name: Name) -> Status:
+    status = _ended(backend, kept_in, name)
+    if status.state == "unknown":
+        backend.find(*name)  # says that it cannot, and which stores can
+    return status
+
+
+# While it is queued:
+
+
+def _queued(backend: Backend, kept_in: Records | None, name: Name, found: Found) -> Status:
+    task = Peek.into(found.body)
+    status = _of_task(name, task, backend.now())
     if found.token:
-        stop = stops.asked(backend, queue_name, task_id)
-        return Status(
-            task_id,
-            queue_name,
-            "running",
+        # That it is over is noted before it is settled. If it never is, it will be run again.
+        outcome = _outcome(backend, kept_in, name)
+        if outcome and outcome.token == found.token and found.lapses_at > status.at:
+            return _with_outcome(status, outcome)
+    workers = registry.present(backend)
+    status = replace(
+        status,
+        priority=found.priority,
+        deliveries=found.deliveries,
+        stop_asked=_stop_asked(backend, name, found, status),
+        progress=_progress(backend, name, found, status),
+        consumers=None if backend.records is None else sum(name[0] in one.queues for one in workers),
+    )
+    if found.token:
+        return replace(
+            status,
+            state="running",
             since=reserved_at(found.token),
             lease_until=found.lapses_at,
             worker=next((one for one in workers if one.worker == worker_of(found.token)), None),
-            stop_asked=stop.reason if stop and stop.token == found.token else "",
-            **common,
+        )
+    return _waiting(backend, name, found, task, status)
+
+
+def _waiting(backend: Backend, name: Name, found: Found, task: Peek, status: Status) -> Status:
+    """Return what a task waits for that nobody holds."""
+    needs = _needs(backend, name, task)
+    failed = next((on for on, edge in needs.items() if edge.failed), None)
+    if failed is not None:
+        error = f"It depends on {called(failed, name[0])}, {needs[failed].failed}"
+        return replace(status, state="waiting", position=found.position, error=error)
+    if needs:
+        due_at = max(edge.due_at for edge in needs.values())
+        return replace(
+            status,
+            state="blocked",
+            blocked_by=tuple(needs),
+            due_at=due_at if due_at > status.at else None,
         )
     if not found.due_at:
-        return Status(task_id, queue_name, "waiting", position=found.position, **common)
-    due_at = None if found.due_at == NEVER else found.due_at
-    if blocked_by := _needs(backend, queue_name, task_id):
-        return Status(task_id, queue_name, "blocked", blocked_by=blocked_by, **common)
-    if (limit := _limit(options)) is not None and limits.is_parked(
-        backend, queue_name, task_id, limit
-    ):
-        return Status(
-            task_id,
-            queue_name,
-            "limited",
-            due_at=due_at,
-            limit=limit.key,
-            held_by=tuple(limits.holders(backend, limit)[:MANY]),
-            **common,
-        )
-    state = "retrying" if common["attempt"] > 1 else "delayed"
-    return Status(task_id, queue_name, state, due_at=due_at, **common)
+        return replace(status, state="waiting", position=found.position)
+    if task.limit is not None and backend.records is not None:
+        standing = limits.standing(backend, *name, found.due_at, task.limit)
+        if standing is not None:
+            return replace(
+                status,
+                state="limited",
+                limit=task.limit,
+                held_by=standing.holders,
+                due_at=standing.due_at,
+            )
+    if found.due_at <= status.at:
+        return replace(status, state="waiting", due_at=found.due_at)
+    state = "retrying" if status.attempt > 1 else "delayed"
+    return replace(status, state=state, due_at=None if found.due_at == NEVER else found.due_at)
+
+
+def _needs(backend: Backend, name: Name, task: Peek) -> dict[Name, Edge]:
+    """Return what a task still needs to succeed, or some of that."""
+    if backend.records is None:
+        return {}
+    if not task.is_readable:
+        return edges_in(backend, needs_of(name), MANY)
+    # Not all that is noted for its id: another one before it may have left something.
+    names = iter(task.depends_on)
+    needs: dict[Name, Edge] = {}
+    while len(needs) < MANY and (some := list(islice(names, AT_ONCE))):
+        known = backend.records.get_many([need(name, on) for on in some])
+        needs |= {on: Edge.read(known[key]) for on in some if (key := need(name, on)) in known}
+    return dict(islice(needs.items(), MANY))
+
+
+def _stop_asked(backend: Backend, name: Name, found: Found, status: Status) -> str:
+    """Return why a task is to end."""
+    stop: Stop | None = None
+    if found.token:
+        stop = stops.asked(backend, *name)
+        if stop is not None and stop.token != found.token:
+            return ""
+    elif found.deliveries or status.attempt > 1:
+        # As the worker will do it that takes it next.
+        next_one = Reservation(*name, found.body, token="")
+        stop = stops.found(backend, next_one, status.history)
+    return stop.reason if stop else ""
+
+
+def _progress(backend: Backend, name: Name, found: Found, status: Status) -> Progress | None:
+    """Return how far a task is; and not what another one of its id, which died, has left."""
+    if backend.records is None:
+        return None
+    value = backend.records.get(f"{keys.PROGRESS}/{keys.ref(*name)}")
+    told = object_in(value or b"")
+    done, at = number(told.get("done")), number(told.get("at"))
+    if done is None or at is None:
+        return None
+    may_resume = status.attempt > 1 or found.deliveries > bool(found.token)
+    was_given_back = told.get("given_back") == zlib.crc32(found.body)
+    is_new = bool(found.token) and at > reserved_at(found.token) - SKEW
+    if not (may_resume or was_given_back or is_new):
+        return None
+    return Progress(done, number(told.get("total")), str(told.get("note", "")), at)
+
+
+# When it is over:
+
+
+def _ended(backend: Backend, kept_in: Records | None, name: Name) -> Status:
+    """Return how a task ended that is not queued."""
+    now = backend.now()
+    outcome = _outcome(backend, kept_in, name)
+    letters = backend.dead(name[0], task_id=name[1], limit=1)
+    if letters and (outcome is None or _is_of(letters[0], outcome)):
+        return _dead(letters[0], now)
+    status = _of_task(name, Peek(), now)
+    return status if outcome is None else _with_outcome(status, outcome)
+
+
+def _is_of(letter: DeadLetter, outcome: results.Outcome) -> bool:
+    """Whether a dead letter tells of the same end as an outcome, or of a later one."""
+    return letter.buried_at >= outcome.at - (GAP if outcome.state == results.FAILED else 0.0)
 
 
 def _dead(letter: DeadLetter, now: float) -> Status:
-    told, story = _told(letter.body), Story.of(letter)
-    options = told.get("options") or {}
-    return Status(
-        letter.task_id,
-        letter.queue_name,
-        "failed",
-        callable=f"{told['module']}.{told['callable']}" if told else "",
-        attempt=options.get("attempt", 1),
-        history=tuple(options.get("history", ())),
+    note = results.read_note(letter.note)
+    return replace(
+        _of_task((letter.queue_name, letter.task_id), Peek.into(letter.body), now),
+        state="failed",
         ended_at=letter.buried_at,
-        reason=story.reason,
-        error=story.error_line,
+        reason=str(note.get("reason", "")),
+        error=results.error_line(note),
+    )
+
+
+_ENDS = {results.SUCCESS: "succeeded", results.FAILED: "failed", results.CANCELED: "canceled"}
+
+
+def _with_outcome(status: Status, outcome: results.Outcome) -> Status:
+    is_success = outcome.state == results.SUCCESS
+    is_kept = is_success and not outcome.error and outcome.kept_until > outcome.at
+    return replace(
+        status,
+        state=_ENDS.get(outcome.state, "unknown"),
+        ended_at=outcome.at,
+        reason=outcome.reason,
+        error=outcome.error,
+        kept_until=outcome.kept_until if is_kept else None,
+    )
+
+
+def _outcome(backend: Backend, kept_in: Records | None, name: Name) -> results.Outcome | None:
+    """Return how a task ended the last time, if that is known."""
+    # The store's own records have it of those that others depend on.
+    places = [kept_in] if backend.records is kept_in else [kept_in, backend.records]
+    outcomes = [results.outcome_of(place, *name) for place in places if place is not None]
+    return max(
+        (outcome for outcome in outcomes if outcome is not None),
+        key=lambda outcome: outcome.at,
+        default=None,
+    )
+
+
+def _of_task(name: Name, task: Peek, now: float) -> Status:
+    """Return what is known of a task by what is told of it in its queue, or among the dead."""
+    return Status(
+        name[1],
+        name[0],
+        "unknown",
+        callable=task.callable,
+        attempt=task.attempt,
+        retries=task.retries,
+        expires_at=task.expires_at,
+        history=task.history,
         at=now,
     )
-
-
-def _told(body: bytes) -> Mapping[str, Any]:
-    """Return a payload, or nothing if only the task's own class can read it."""
-    try:
-        return payloads.decode(body)
-    except UnreadableTask:
-        return {}
-
-
-def _limit(options: Mapping[str, Any]) -> limits.Limit | None:
-    try:
-        return limits.limit_from_json(options["limit"]) if "limit" in options else None
-    except AlligatorException:
-        return None
-
-
-def _needs(backend: Backend, queue_name: str, task_id: str) -> tuple[tuple[str, str], ...]:
-    if backend.records is None:
-        return ()
-    family = f"needs:{keys.ref(queue_name, task_id)}"
-    found = backend.records.list(family, limit=MANY)
-    return tuple(keys.of_ref(key.partition("/")[2]) for key in found)
-
-
-def _progress(backend: Backend, queue_name: str, task_id: str) -> Progress | None:
-    if backend.records is None:
-        return None
-    value = backend.records.get(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
-    try:
-        told = json.loads(value or b"{}")
-        return Progress(told["done"], told.get("total"), str(told.get("note", "")), told["at"])
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def why(status: Status) -> str:
-    """Return in one sentence what a task waits for, or what became of it.
-
-    Example:
-        >>> why(Status("t1", "mail", "waiting", position=0, consumers=0))
-        "Task 't1' waits, next in line, and no worker that is alive takes from queue 'mail'."
-    """
-    return f"Task {status.task_id!r} {_SENTENCES[status.state](status)}."
-
-
-def _waiting(status: Status) -> str:
-    if status.position is None:
-        place = "waits"
-    else:
-        ahead = status.position
-        place = "waits, next in line" if ahead == 0 else f"waits behind {ahead:,} others"
-    return place + _consumers(status)
-
-
-def _consumers(status: Status) -> str:
-    if status.consumers == 0:
-        return f", and no worker that is alive takes from queue {status.queue_name!r}"
-    return ""
-
-
-def _delayed(status: Status) -> str:
-    if status.due_at is None:
-        return "is delayed until someone says otherwise"
-    return f"is delayed until {_moment(status.due_at)}{_in(status)}{_consumers(status)}"
-
-
-def _retrying(status: Status) -> str:
-    error = str(status.history[-1].get("error", "")) if status.history else ""
-    when = "" if status.due_at is None else f" at {_moment(status.due_at)}{_in(status)}"
-    failed = f"failed ({error})" if error else "failed"
-    return f"{failed}, and attempt {status.attempt} follows{when}{_consumers(status)}"
-
-
-def _blocked(status: Status) -> str:
-    return f"waits for {_names(status.blocked_by, status.queue_name)} to succeed"
-
-
-def _limited(status: Status) -> str:
-    by = f", held by {_names(status.held_by, status.queue_name)}" if status.held_by else ""
-    return f"waits for room under the limit {status.limit!r}{by}"
-
-
-def _running(status: Status) -> str:
-    where = ""
-    if status.worker is not None:
-        where = f" in process {status.worker.pid} of {status.worker.host}"
-    since = "" if status.since is None else f" since {_moment(status.since)}"
-    until = status.lease_until or 0.0
-    if until < status.at:
-        tail = ", whose lease has lapsed: another worker takes it next"
-    elif status.worker is None:
-        tail = f", on a lease held until {_moment(until)} by a worker that is not registered"
-    else:
-        tail = f", on a lease held until {_moment(until)} and extended while it runs"
-    asked = f", and is asked to end ({status.stop_asked})" if status.stop_asked else ""
-    return f"runs{since}{where}{tail}{asked}"
-
-
-def _succeeded(status: Status) -> str:
-    return "has succeeded" + _ended(status)
-
-
-def _failed(status: Status) -> str:
-    reason = f", reason {status.reason!r}" if status.reason else ""
-    return f"has failed for good{_ended(status)}{reason}: {status.error}".rstrip(": .")
-
-
-def _canceled(status: Status) -> str:
-    return "was canceled" + _ended(status)
-
-
-def _unknown(status: Status) -> str:
-    return (
-        f"is not in queue {status.queue_name!r}: it was never put there, or it is done and forgotten "
-        "(keep_result keeps what became of a task)"
-    )
-
-
-def _ended(status: Status) -> str:
-    return "" if status.ended_at is None else f" at {_moment(status.ended_at)}"
-
-
-def _names(tasks: tuple[tuple[str, str], ...], queue_name: str) -> str:
-    named = [
-        repr(task_id) if queue == queue_name else f"{task_id!r} of queue {queue!r}"
-        for queue, task_id in tasks
-    ]
-    more = " and perhaps others" if len(named) >= MANY else ""
-    return ", ".join(named) + more
-
-
-def _in(status: Status) -> str:
-    left = (status.due_at or 0.0) - status.at
-    return f" (in {left:,.0f} s)" if 0 < left < NEVER else ""
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-_SENTENCES = {
-    "waiting": _waiting,
-    "delayed": _delayed,
-    "retrying": _retrying,
-    "blocked": _blocked,
-    "limited": _limited,
-    "running": _running,
-    "succeeded": _succeeded,
-    "failed": _failed,
-    "canceled": _canceled,
-    "unknown": _unknown,
-}

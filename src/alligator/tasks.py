@@ -70,7 +70,8 @@ class Task:
         on_success: Called with the task and the result.
         on_error: Called with the task and the exception, at each failure. It may raise ``task.retries``.
         depends_on: Tasks that must succeed first, or their ids (of the same queue). If one fails for good or is
-            canceled, so does this one.
+            canceled, so does this one. An id must be that of a task which is queued or runs, or has succeeded
+            and is known to have: it had ``keep_result``, or others depended on it.
         delay_by: Seconds to wait before the task may start.
         delay_until: When the task may start: a timestamp, a datetime (a naive one is UTC), or a date.
         expires: Seconds from the push, or a datetime or date, after which no attempt is started any more: the
@@ -241,7 +242,8 @@ class Task:
     def run(self) -> Any:
         """Call ``on_start``, the function, and ``on_success`` or ``on_error``; return the result.
 
-        An ``async def`` function is run to its end. Hooks see the outcome in ``task.status``.
+        An ``async def`` function is run to its end, and so is such a hook. Hooks see the outcome in
+        ``task.status``.
 
         Raises:
             BaseException: Whatever the function or ``on_start`` raised, after ``on_error`` has seen it.
@@ -264,7 +266,7 @@ class Task:
             raise self._nothing_to_call()
         self.to_running()
         if self.on_start is not None:
-            self.on_start(self)
+            run_coroutine(self.on_start(self))
         return self.func(*self.func_args, **self.func_kwargs)
 
     def succeed(self, result: Any) -> None:
@@ -410,7 +412,7 @@ class Task:
     def _hook(self, hook: Hook, news: Any) -> None:
         """Call a hook that can no longer change what became of the task."""
         try:
-            hook(self, news)
+            run_coroutine(hook(self, news))
         except Abandoned:
             raise
         except BaseException:

@@ -37,6 +37,7 @@ from alligator.holdings import Held, Holdings
 from alligator.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
 from alligator.memory import resident_mib
 from alligator.pacing import Pace, in_turn
+from alligator.suspects import Turns
 from alligator.tasks import Abandoned
 from alligator.utils import new_id, take_default
 
@@ -144,6 +145,7 @@ class Worker:
             patiently=self._patiently,
         )
         self._pace = Pace()
+        self._turns = Turns(share=self._slots > 1 and not burst)
         self._bell = Bell()
         self._leave_by: float | None = None
         self._grace_timer: threading.Timer | None = None
@@ -269,7 +271,8 @@ class Worker:
             self.threads,
             self._slots,
             self._holdings,
-            self._prepare,
+            self._read,
+            self._may_start,
             self._end,
             self._pace.ran,
         )
@@ -280,10 +283,10 @@ class Worker:
         if self._is_leaving:
             return False
         self._park()
-        limit = self._limit()
         finished = self._holdings.send()
+        limit = self._limit()
+        busy = self._holdings.is_busy
         if limit:
-            busy = self._holdings.is_busy
             wait = 0.0 if self.burst else FLUSH if busy else IDLE_WAIT
             asked_at = time.monotonic()
             batch = self._patiently(lambda: self._reserve(limit, wait, finished))
@@ -293,7 +296,8 @@ class Worker:
             self._holdings.add(self._admitted(batch.reservations), since)
         elif finished:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
-        return self._holdings.is_busy or not self.burst or not limit
+        # What was held before may have been given back since, to be run again.
+        return busy or self._holdings.is_busy or not self.burst or not limit
 
     def _has_grown(self) -> bool:
         """Whether it takes more than its ``max_memory``; not before it has run anything, or none ever would."""
@@ -313,14 +317,16 @@ class Worker:
         """How many tasks to take now: as many as are free to start at once, or as are little work in all."""
         if self._holdings.todo >= self._slots:
             return 0
+        # First: what ends meanwhile may be counted twice below, but is not left out.
+        unfinished = self._holdings.unfinished
         # What waits for a thread leaves room for as much again: a coroutine may be behind it.
         waiting = min(self._holdings.postponed, self._slots)
-        free = self._slots - self._holdings.unfinished + waiting
+        free = self._slots - unfinished + waiting
         limit = max(free, self._pace.limit if self._pace.limit > self._slots else 0)
         limit = min(limit, self._holdings.room)
         if self.max_tasks:
-            limit = min(limit, self.max_tasks - self.tasks_complete - self._holdings.unfinished)
-        return limit
+            limit = min(limit, self.max_tasks - self.tasks_complete - unfinished)
+        return self._turns.limit(max(limit, 0), unfinished)
 
     def _reserve(self, limit: int, wait: float, settlements: Sequence[Settlement]) -> Batch:
         late: list[Settlement] = []
@@ -349,7 +355,7 @@ class Worker:
     def _queues_in_turn(self) -> list[str]:
         return in_turn(self._weights) if self._weights else self.queue_names
 
-    def _admitted(self, reservations: list[Reservation]) -> list[Reservation]:
+    def _admitted(self, reservations: list[Reservation]) -> Sequence[Reservation]:
         """Bury what got into the store under an impossible id, and part suspects from the others."""
         possible: list[Reservation] = []
         buried: list[Settlement] = []
@@ -363,21 +369,9 @@ class Worker:
                 possible.append(held)
         if buried:
             self._patiently(lambda: self._backend.settle(buried))
-        return self._without_suspects(possible)
-
-    def _without_suspects(self, reservations: list[Reservation]) -> list[Reservation]:
-        """Leave out tasks that may have killed a worker: such a one is to be held alone.
-
-        Whatever dies with it counts a delivery too, and would in the end be buried in its company.
-        """
-        suspects = [held for held in reservations if held.deliveries > 1]
-        if not suspects or len(reservations) == 1:
-            return reservations
-        innocent = [held for held in reservations if held.deliveries == 1]
-        kept = innocent or suspects[:1]
-        back = [Release(held) for held in suspects if held not in kept]
-        self._patiently(lambda: self._backend.settle(back))
-        self._pace.one_by_one()
+        kept, back = self._turns.parted(possible, self._holdings.unfinished)
+        if back:
+            self._patiently(lambda: self._backend.settle(back))
         return kept
 
     def _run_held(self) -> None:
@@ -399,34 +393,48 @@ class Worker:
         """Run one task in this thread; its settlement goes out with the next exchange."""
         self._runs_here = self._slots == 1
         try:
-            run = self._prepare(held)
-            if run is not None:
+            run = self._read(held)
+            if run is not None and self._may_start(held, run):
                 self._end(held, run.complete)
         finally:
             self._runs_here = False
 
-    def _prepare(self, held: Held) -> Run | None:
-        """Read a task, and return its run; None when nothing is to be run: what becomes of it is seen to."""
+    def _read(self, held: Held) -> Run | None:
+        """Read a task, and return its run; None when there is nothing to run: what becomes of it is seen to."""
         try:
             if not self._is_still_ours(held):
                 return None
-            run = self._runner.begin(held.reservation)
+            run = self._runner.read(held.reservation)
         except (BackendUnavailable, BackendRefused) as err:
             self._left_to_its_lease(held, err)
             return None
         if isinstance(run, Attempt):
             outcome = run
+            self._end(held, lambda: outcome)
+            return None
+        return run
+
+    def _may_start(self, held: Held, run: Run) -> bool:
+        """Return whether a task that was read may start now; if not, what becomes of it is seen to."""
+        try:
+            if not self._is_still_ours(held):  # it may have waited for a thread
+                return False
+            outcome = run.obstacle()
+        except (BackendUnavailable, BackendRefused) as err:
+            self._left_to_its_lease(held, err)
+            return False
+        if outcome is not None:
             if outcome.waits_for is not None:
                 with self._parking:
                     self._to_park.append((held, outcome.waits_for))
             else:
                 self._end(held, lambda: outcome)
-            return None
+            return False
         if self._to_park:  # before this one, which may take long
             self._park()
         run.running.leave_when(self._is_told_to_leave)
         self._holdings.run(held, run.running)
-        return run
+        return True
 
     def _end(self, held: Held, attempt: Callable[[], Attempt]) -> None:
         """Make an attempt, or the rest of it, and take note of what comes of it."""
@@ -440,17 +448,17 @@ class Worker:
 
     def _ended(self, held: Held, outcome: Attempt) -> None:
         """Take note of what came of an attempt; its settlement goes out with the next exchange."""
-        if outcome.then is None:
-            self._holdings.finish(held, outcome.settlement)
-        else:
+        if outcome.then is not None:
             # What is to follow the settlement cannot wait for the exchange.
             self._patiently(lambda: self._backend.settle([outcome.settlement]))
             self._patiently(outcome.then)
-            self._holdings.finish(held, outcome.settlement, is_settled=True)
-        if isinstance(outcome.task, OurTask):
+        is_ours = isinstance(outcome.task, OurTask)
+        if not is_ours:  # before it is finished, or one too many would be taken in its place
+            self.tasks_complete += 1
+        self._holdings.finish(held, outcome.settlement, is_settled=outcome.then is not None)
+        if is_ours:
             return
-        self.tasks_complete += 1
-        if outcome.error is None and outcome.task is not None:
+        if outcome.task is not None and outcome.settlement == Ack(held.reservation):
             try:
                 self.result(outcome.task.result)
             except Exception:
@@ -511,7 +519,9 @@ class Worker:
         back = self._holdings.give_back(started=True)
         finished = self._holdings.send()
         try:
-            self._sent(self._patiently(lambda: self._backend.settle([*finished, *back])))
+            late = self._patiently(lambda: self._backend.settle([*finished, *back]))
+            # What is late of those given back has just ended: nothing is lost by that.
+            self._sent([one for one in late if one not in back])
             self._patiently(lambda: self._heed_stops([release.reservation for release in back]))
         except (BackendUnavailable, BackendRefused) as err:
             log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)

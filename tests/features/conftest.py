@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from alligator import Gator
 from tests.conftest import STORES, empty_store
 from tests.features import work
+from tests.integration.scenes import Scene, played
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,13 @@ def gators(dsn: str) -> Iterator[Callable[..., Gator]]:
             return gator
 
         yield make
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """Programs on an empty store, and a journal that their tasks write to. Valkey's scripts are Redis's."""
+    with played(empty_store(request.param, request), tmp_path) as scene:
+        yield scene
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Coroutine functions, and functions beside them, for the tests of a worker's event loop."""
 
 import asyncio
+import contextvars
 import threading
 import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 from alligator import Retry, Snooze, Task, current_task, track
@@ -134,3 +136,233 @@ async def loop_thread() -> str:
     """Return the name of the loop's thread."""
     await asyncio.sleep(0)
     return threading.current_thread().name
+
+
+def current() -> str:
+    """Return the id of the current task."""
+    return current_task().task_id
+
+
+async def current_soon() -> str:
+    """Return the id of the current task, after a turn of the loop."""
+    await asyncio.sleep(0)
+    return current()
+
+
+async def ask_around() -> list[str]:
+    """Return the id of the current task, as all that this one starts sees it."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        member = group.create_task(current_soon())
+    context = contextvars.copy_context()
+    return [
+        await asyncio.create_task(current_soon()),
+        *await asyncio.gather(current_soon(), current_soon()),
+        member.result(),
+        await asyncio.to_thread(current),
+        await loop.run_in_executor(None, context.run, current),
+        await loop.run_in_executor(None, current),  # Python takes no context there
+    ]
+
+
+mine: contextvars.ContextVar[str] = contextvars.ContextVar("mine", default="nobody's")
+
+
+def cancel_at_start(task: Task) -> None:
+    """A hook: cancel the task."""
+    current_task().cancel()
+
+
+def claim(task: Task) -> None:
+    """A hook: set a variable of the context."""
+    done.append(("start", current(), mine.get()))
+    mine.set(task.task_id)
+
+
+async def claim_more() -> None:
+    """See what the hook has set, and set more."""
+    await asyncio.sleep(0)
+    done.append(("function", current(), mine.get()))
+    mine.set(f"{mine.get()}'s own")
+
+
+def see_claims(task: Task, news: object) -> None:
+    """A hook: see what was set."""
+    done.append(("end", current(), mine.get()))
+
+
+async def hook_soon(task: Task, *news: object) -> None:
+    """A hook, after a turn of a loop."""
+    await asyncio.sleep(0)
+    done.append(("hook", current(), *map(str, news)))
+
+
+async def broken_hook(task: Task, *news: object) -> None:
+    """A hook that fails."""
+    await asyncio.sleep(0)
+    raise LookupError("the hook broke")
+
+
+async def stop_the_loop() -> str:
+    """Stop the event loop, as a program of its own would."""
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    return "went on"
+
+
+async def close_the_loop() -> None:
+    """Close the event loop while it runs."""
+    asyncio.get_running_loop().close()
+
+
+async def lose_the_loop() -> None:
+    """Have the event loop closed as soon as it has stopped."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(lambda: (loop.stop(), setattr(loop, "run_forever", loop.close)))
+    await asyncio.sleep(3600)
+
+
+async def leave(kind: str, how: str) -> None:
+    """Raise what ends a program; in this coroutine, in one that it waits for, or in one that it does not."""
+    errors: dict[str, BaseException] = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}
+
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        raise errors[kind]
+
+    if how == "itself":
+        await inner()
+    elif how == "task":
+        await asyncio.create_task(inner())
+    else:
+        asyncio.get_running_loop().call_soon(_raise, errors[kind])
+        await asyncio.sleep(0.01)
+        raise errors[kind]
+
+
+def _raise(err: BaseException) -> None:
+    raise err
+
+
+async def cancel_all() -> None:
+    """Cancel all that runs in the loop, as a program of its own would at its end."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(0)
+
+
+async def leave_one_behind() -> None:
+    """Start something, and return without waiting for it."""
+    left_behind.add(asyncio.create_task(too_long()))
+    await asyncio.sleep(0)
+
+
+left_behind: set[asyncio.Task[None]] = set()
+
+
+async def run_until_broken_off() -> None:
+    """Run for longer than any test, and tidy up."""
+    done.append("began")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0)
+        done.append("tidied up")
+
+
+async def finish_when_broken_off() -> str:
+    """Run for longer than any test, and finish all the same."""
+    done.append("began")
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return "finished"
+    return "never"
+
+
+async def fail_when_broken_off() -> None:
+    """Run for longer than any test, and fail in tidying up."""
+    done.append("began")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        raise ValueError("failed to tidy up")
+
+
+async def never_end() -> None:
+    """Take no notice of being cancelled."""
+    done.append("began")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            done.append("did not hear")
+
+
+async def block_the_loop() -> None:
+    """Keep the loop until released, as no coroutine should."""
+    done.append("began")
+    assert released.wait(30)
+    done.append("blocked")
+
+
+async def resume_at_three() -> list[int]:
+    """Go through some items; wait at the third one in the first attempt."""
+    went: list[int] = []
+    for item in track(range(6)):
+        went.append(item)
+        if item == 3 and not done:
+            done.append("began")
+            await asyncio.sleep(3600)
+    return went
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+def nothing_at_once() -> None:
+    """Do nothing, and be no coroutine function."""
+
+
+def go_through_in_hook(task: Task, news: object) -> None:
+    """A hook that goes through some items, and so can be told to end."""
+    done.append("hook")
+    released.wait(30)
+    for _ in track(range(3)):
+        pass
+
+
+def some() -> Iterator[int]:
+    """Yield something."""
+    yield 1
+
+
+async def some_soon() -> AsyncIterator[int]:
+    """Yield something, after a turn of the loop."""
+    await asyncio.sleep(0)
+    yield 1
+
+
+def note_later(what: Any) -> Coroutine[Any, Any, Any]:
+    """Return a coroutine, and be no coroutine function."""
+    return note(what)
+
+
+def note_at_once(what: Any) -> Any:
+    """Note it."""
+    done.append(what)
+    return what
+
+
+async def put_off(number: int) -> int:
+    """Be put off once, for no time."""
+    if current_task().task_id not in done:
+        done.append(current_task().task_id)
+        raise Snooze(0)
+    return number
+
+
+async def put_off_for_long() -> None:
+    """Be put off for longer than any test."""
+    raise Snooze(3600)

@@ -9,12 +9,13 @@ from typing import Any, Self
 import pytest
 
 from alligator import Gator, Task, cli, dependencies, depending, letters, revival
-from alligator.attempts import Runner
+from alligator.attempts import Run, Runner
 from alligator.backends.base import Ack, Backend, Message, Release
 from alligator.constants import CANCELED, DELAYED, SUCCESS, WAITING
 from alligator.dependencies import OurTask, Verdict, follow_of, released
-from alligator.edges import Edge, Name, dependents_of, edges_in, failed_of, link, needs_of
+from alligator.edges import Edge, Name, dependents_of, edges_in, failed_of, link, need, needs_of
 from alligator.exceptions import (
+    BackendUnavailable,
     InvalidOption,
     QueueFull,
     TaskExists,
@@ -127,9 +128,10 @@ def test_a_task_is_handed_out_only_when_it_needs_nothing_more(
         return verdict(backend, name, depends_on)
 
     monkeypatch.setattr(dependencies, "verdict", noting)
-    last = push(gator, "last", *[push(gator, number) for number in range(5)])
+    last = push(gator, "last", *[push(gator, number) for number in range(5)], priority=9)
 
-    work_off(gator)
+    while gator.pop() is not None:
+        pass
 
     assert work.done == [0, 1, 2, 3, 4, "last"]
     assert asked == [("all", last.task_id)]
@@ -533,6 +535,21 @@ def test_a_canceled_dependent_is_not_brought_back(gator: Gator) -> None:
     assert edges_left(gator, first, third) == []
 
 
+def test_a_failure_is_nothing_to_what_needs_it_no_more(gator: Gator) -> None:
+    first = push(gator, "first", func=fail)
+    second = push(gator, "second", first)
+    records = gator.backend.records
+    assert records is not None
+    records.delete(need(("all", second.task_id), ("all", first.task_id)))
+
+    work_off(gator)
+
+    assert [letter.task_id for letter in gator.backend.dead("all")] == [first.task_id]
+    assert edges_left(gator, first, second) == []
+    let_look(gator, second)
+    assert work.done == ["first", "second"]
+
+
 def test_what_a_canceled_dependent_failed_for_is_forgotten_in_time(
     gator: Gator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -854,15 +871,46 @@ def test_a_form_that_loses_what_a_task_depends_on_is_refused(gator: Gator) -> No
     assert edges_left(own, first) == []
 
 
-def test_nothing_else_can_be_called_in_the_form_of_our_tasks() -> None:
+@pytest.mark.parametrize(
+    ("ours", "forged"),
+    [
+        (b'"callable":"released"', b'"callable":"fate_of"'),
+        (b'"module":"alligator.dependencies"', b'"module":"os"'),
+        (b'"options":{', b'"options":{"on_start":{"module":"os","callable":"abort"},'),
+        (b'"options":{', b'"options":{"retry_on":[{"module":"antigravity","callable":"x"}],'),
+    ],
+)
+def test_nothing_else_can_be_called_in_the_form_of_our_tasks(ours: bytes, forged: bytes) -> None:
     body = follow_of(("all", "t1")).on_success
     assert OurTask.deserialize(body).func is released
-    forged = body.replace(b'"callable":"released"', b'"callable":"fate_of"')
-    assert forged != body
+    assert ours in body
 
-    assert dependencies.class_for(forged, Compressed) is OurTask
+    body = body.replace(ours, forged)
+
+    assert dependencies.class_for(body, Compressed) is OurTask
     with pytest.raises(UnreadableTask, match="it is not"):
-        OurTask.deserialize(forged)
+        OurTask.deserialize(body)
+
+
+def test_telling_is_tried_again(gator: Gator, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = beside(gator, task_class=Compressed)
+    tries: list[int] = []
+    free = dependencies.free
+
+    def fails_once(*args: Any) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise BackendUnavailable("away")
+        free(*args)
+
+    monkeypatch.setattr(dependencies, "free", fails_once)
+    push(own, "second", push(own, "first"))
+    work_off(own)
+    assert work.done == ["starts", "first"]
+
+    take_and_run(own)
+
+    assert work.done == ["starts", "first", "starts", "second"]
 
 
 def test_pop_runs_the_tasks_of_the_user_only(gator: Gator) -> None:
@@ -902,11 +950,36 @@ def test_a_worker_prints_and_counts_the_tasks_of_the_user_only(gator: Gator) -> 
 
     assert printed == ["first", "second"]
     assert worker.tasks_complete == 2
+    blocked = push(gator, "blocked", push(gator, "far off", delay_by=FAR_OFF))
+    gator.backend.reschedule("all", [blocked.task_id])
+    Listener(gator, burst=True).run_forever()
+    assert printed == ["first", "second"]
 
 
 def test_released_is_for_workers_only() -> None:
     with pytest.raises(UnknownTask, match="only a worker can run it"):
         released("all", "t1", True)
+
+
+def test_a_worker_that_leaves_does_not_tell_all_the_rest(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "PAGE", 2)
+    first = push(gator, "first")
+    for number in range(5):
+        push(gator, number, first)
+    gator.pop()
+    [held] = gator.backend.reserve(["all"], "worker").reservations
+    run = Runner(gator.backend, Task).begin(held)
+    assert isinstance(run, Run)
+    pages = iter([False, True])
+    run.running.leave_when(lambda: next(pages))
+
+    gator.backend.settle([run.complete().settlement])
+
+    assert gator.backend.count("all").waiting == 1 + 2
+    work_off(gator)
+    assert work.done == ["first", 0, 1, 2, 3, 4]
 
 
 # Looking by itself
@@ -999,6 +1072,26 @@ def test_a_task_of_which_nothing_is_known_is_given_up(gator: Gator) -> None:
     let_look(gator, second)
 
     assert told(gator, second)[1].endswith("of which nothing is known")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_task_that_was_missed_and_came_back_is_waited_for_anew(gator: Gator) -> None:
+    push(gator, "first", task_id="first")
+    second = push(gator, "second", "first")
+    gator.pop()
+    lost_news(gator)
+    let_look(gator, second)
+    push(gator, "first again", task_id="first", delay_by=FAR_OFF)
+    let_look(gator, second)
+    gator.get("first")
+    news = lost_news(gator)
+    let_look(gator, second)
+    assert gator.backend.dead("all") == []
+
+    gator.backend.push_many("all", [Message("news", news)])
+    work_off(gator)
+
+    assert work.done == ["first", "first again", "second"]
 
 
 def test_a_task_is_not_given_up_too_soon(gator: Gator) -> None:
@@ -1173,10 +1266,9 @@ def test_purging_a_dependent_forgets_what_it_needed(gator: Gator) -> None:
 
 
 def test_the_command_retries_with_dependents(
-    gator: Gator, capsys: pytest.CaptureFixture[str]
+    shared_gator: Gator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if gator.backend.in_process:
-        pytest.skip("no command can see this store")
+    gator = shared_gator
     first = push(gator, "first", func=flaky)
     push(gator, "second", first)
     work_off(gator)

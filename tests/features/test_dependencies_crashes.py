@@ -287,8 +287,8 @@ def test_what_is_in_a_batch_and_was_there_before_may_end_at_any_moment_of_the_pu
     gator: Gator,
 ) -> None:
     for number, queue in each_time(gator):
-        with queue.options(task_id="first") as opts:
-            opts.task(do, "first")
+        with queue.options(task_id="first") as before:
+            before.task(do, "first")
         acted: list[int] = []
 
         def end_the_first(queue: Gator = queue, acted: list[int] = acted) -> None:
@@ -584,9 +584,9 @@ def kill_before(step: str, page: int) -> None:
         if step == "free":
             kill_us()
         if step == "wake":
-            vars(dependencies)["wake"] = kill_us
+            dependencies.__dict__["wake"] = kill_us
         if step == "forget":
-            vars(dependencies)["dependent"] = kill_us
+            dependencies.__dict__["dependent"] = kill_us
         free(backend, on, edges)
 
     dependencies.free = dying
@@ -608,7 +608,7 @@ def test_a_worker_killed_while_it_tells_of_a_success(
 
     def work_until_killed() -> None:
         if step == "start":
-            vars(dependencies)["edges_in"] = kill_us
+            dependencies.__dict__["edges_in"] = kill_us
         kill_before(step, page)
         mine = Gator(gator.dsn.url)
         # One at a time: then nothing else is held in the moment of the kill, and so would be run twice.

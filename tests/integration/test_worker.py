@@ -198,10 +198,12 @@ def test_a_task_that_may_have_killed_a_worker_runs_alone(scene: Scene) -> None:
     scene.started("suspect")
     lost.kill_all()
 
-    worker = scene.worker(threads=3)
+    worker = scene.worker(threads=3, lease=1)
     scene.started("suspect", 2)
     scene.push_many("t1", "t2")
-    until(lambda: scene.counts == Counts(running=3), "all are taken")
+    lapses_at = held_until(scene, "suspect")
+    until(lambda: held_until(scene, "suspect") > lapses_at, "its lease is extended")
+    assert scene.counts == Counts(waiting=2, running=1)  # nothing else is held with it
     scene.open("suspect")
     scene.finished("t2")
 
@@ -210,6 +212,13 @@ def test_a_task_that_may_have_killed_a_worker_runs_alone(scene: Scene) -> None:
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert scene.counts == Counts()
+
+
+def held_until(scene: Scene, name: str) -> float:
+    """Return when the lease of a task that runs ends."""
+    found = scene.gator.backend.find("all", name)
+    assert found is not None
+    return found.lapses_at
 
 
 # Told to leave.

@@ -73,28 +73,72 @@ def test_a_worker_with_threads_goes_on_after_it_held_as_many_as_it_can(
 
 
 @pytest.mark.parametrize("mark", [Mark.GIVE_BACK, Mark.GONE])
-def test_a_suspect_that_the_keeper_gave_back_is_not_the_next(mark: Mark) -> None:
-    [suspect], [innocent] = reserved("suspect", deliveries=2), reserved("innocent")
-    holdings = holding(suspect, innocent)
-    suspect_before = holdings.next_is_suspect
+def test_what_the_keeper_gave_back_is_not_started(mark: Mark) -> None:
+    first, second = reserved("first", "second")
+    holdings = holding(first, second)
 
     holdings.board.mark(0, mark)
-
-    assert (suspect_before, holdings.next_is_suspect) == (True, False)
-    assert holdings.todo == 1
-    assert holdings.send() == [Release(suspect)]
     held = holdings.start()
+
     assert held is not None
-    assert held.reservation is innocent
-
-
-def test_a_suspect_given_back_that_was_the_last_leaves_none() -> None:
-    holdings = holding(*reserved("suspect", deliveries=2))
-    holdings.board.mark(0, Mark.GIVE_BACK)
-
-    assert not holdings.next_is_suspect
-    assert holdings.todo == 0
+    assert held.reservation is second
     assert holdings.start() is None
+    assert holdings.send() == [Release(first)]
+
+
+# Those that wait for a thread.
+
+
+def postponed(holdings: Holdings, count: int) -> None:
+    """Postpone the next tasks."""
+    for _ in range(count):
+        held = holdings.start()
+        assert held is not None
+        holdings.postpone(held, lambda: None)
+
+
+def resumed(holdings: Holdings) -> str | None:
+    """Return which task is resumed."""
+    found = holdings.resume()
+    return found[0].reservation.task_id if found else None
+
+
+def test_what_was_postponed_is_resumed_in_order() -> None:
+    holdings = holding(*reserved("a", "b", "c"))
+
+    postponed(holdings, 3)
+
+    assert (holdings.todo, holdings.postponed, holdings.unfinished) == (0, 3, 3)
+    assert {task.state for task in holdings.board.read()} == {State.HELD}
+    assert [resumed(holdings) for _ in range(4)] == ["a", "b", "c", None]
+    assert {task.state for task in holdings.board.read()} == {State.STARTED}
+
+
+@pytest.mark.parametrize("mark", [Mark.GIVE_BACK, Mark.GONE])
+def test_what_was_postponed_and_given_back_by_the_keeper_is_not_resumed(mark: Mark) -> None:
+    a, b, c = reserved("a", "b", "c")
+    holdings = holding(a, b, c)
+    postponed(holdings, 3)
+
+    holdings.board.mark(0, mark)
+    left = holdings.postponed
+    holdings.board.mark(1, mark)
+
+    assert left == 2
+    assert [resumed(holdings), resumed(holdings)] == ["c", None]
+    assert holdings.send() == [Release(a), Release(b)]
+
+
+def test_what_was_postponed_and_given_back_by_the_worker_is_not_resumed() -> None:
+    holdings = holding(*reserved("a", "b"))
+    postponed(holdings, 2)
+
+    back = holdings.give_back(started=False)
+
+    assert sorted(release.reservation.task_id for release in back) == ["a", "b"]
+    assert holdings.postponed == 0
+    assert resumed(holdings) is None
+    assert holdings.send() == []
 
 
 @pytest.mark.parametrize("mark", list(Mark)[1:])
@@ -177,19 +221,6 @@ def test_a_deadline_goes_with_its_task_to_a_new_list_and_stays_on_none() -> None
     assert deadlines(holdings) == [True, False, False, False]
 
     assert [one.reservation.task_id for one in holdings.board.read() if one.deadline] == ["b"]
-
-
-def test_a_task_that_waits_for_a_thread_has_no_deadline_yet() -> None:
-    holdings = holding(*reserved("a"))
-    held = holdings.start()
-    assert held is not None
-    holdings.run(held, running(60))
-
-    holdings.postpone(held)
-    waiting = deadlines(holdings)
-    assert holdings.resume() is held
-
-    assert (waiting, deadlines(holdings)) == ([False], [True])
 
 
 def test_the_places_of_old_tasks_bring_no_deadline_to_new_ones() -> None:

@@ -36,6 +36,7 @@ ASK_TIME_EVERY = 60.0
 
 Command = tuple[Any, ...]
 
+_NUMBERS = {int, float}
 _NO_SCRIPT = exceptions.NoScriptError
 
 _SHAS = {
@@ -117,7 +118,7 @@ class Server:
     def block(self, keys: Sequence[str], timeout: float, bell: Bell) -> bool:
         """Wait for an element in one of some lists, and take it. Returns whether the bell interrupted it."""
         with self._translated(), self._connection() as connection:
-            connection.send_command("BLPOP", *keys, timeout)
+            connection.send_command(*_worded(("BLPOP", *keys, timeout)))
             # The server ends the wait: if we did, an element might be on its way to nobody.
             if bell.wait(timeout + 1.0, _file_of(connection)):
                 connection.disconnect()
@@ -161,10 +162,11 @@ class Server:
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
         with self._connection() as connection:
+            worded = [_worded(command) for command in commands]
             try:
-                packed = connection.pack_commands(commands)
+                packed = connection.pack_commands(worded)
             except UnicodeEncodeError:  # of an id that is no text; hiredis knows no encoding_errors
-                packed = connection.pack_commands([list(map(_encoded, one)) for one in commands])
+                packed = connection.pack_commands([list(map(_encoded, one)) for one in worded])
             connection.send_packed_command(packed)
             return [self._answer(connection) for _ in commands]
 
@@ -247,6 +249,12 @@ def _is_called(listener: Any, timeout: float, bell: Bell) -> bool:
     until = time.monotonic() + timeout
     bell.wait(timeout, _file_of(listener))
     return time.monotonic() < until
+
+
+def _worded(command: Command) -> list[Any]:
+    # hiredis would write numbers itself; but if a signal's handler raises meanwhile, a timeout or ^C, it reads
+    # from nowhere, and the process ends.
+    return [str(word) if type(word) in _NUMBERS else word for word in command]
 
 
 def _encoded(word: Any) -> Any:

@@ -25,11 +25,13 @@ try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # Windows: SQLite's own waiting must do
 
+    LOCK_UN = 0
+
+    def flock(file: int, operation: int) -> None:
+        pass
+
     def _try_lock(file: int) -> bool:
         return True
-
-    def _unlock(file: int) -> None:
-        pass
 else:
 
     def _try_lock(file: int) -> bool:
@@ -38,9 +40,6 @@ else:
         except BlockingIOError:
             return False
         return True
-
-    def _unlock(file: int) -> None:
-        flock(file, LOCK_UN)
 
 
 APPLICATION = 0x416C6C69
@@ -136,17 +135,8 @@ class Database:
     @contextmanager
     def write(self) -> Generator[sqlite3.Connection]:
         """A transaction: all of it happens, on disk when the block is left, or nothing."""
-        with self._translated():
-            file = self._file()
-            with file.locked():
-                file.db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield file.db
-                    file.db.execute("COMMIT")
-                except BaseException:
-                    if file.db.in_transaction:
-                        file.db.execute("ROLLBACK")
-                    raise
+        with self._translated(), self._file().transaction() as db:
+            yield db
 
     def close(self) -> None:
         """Close it, in this thread at once and in others when they are done; the next use opens it again."""
@@ -176,6 +166,7 @@ class _File:
         self.db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
+        self._turn: object = None
         is_new = self._is_new()  # before anything is made beside a file that is not ours
         self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
         _open_files.add(self)
@@ -212,16 +203,40 @@ class _File:
     @contextmanager
     def locked(self) -> Generator[None]:
         """Be the one writer."""
+        # A task's timeout may be raised at any step, here too. So what is to be undone is within the `try`; and
+        # if it hits the very end of the block, then what is left open is not for long: it ends with its generator,
+        # but then it must let the next turn alone.
+        self._turn = turn = object()
+        try:
+            self._wait_for_lock()
+            yield
+        finally:
+            if turn is self._turn:
+                flock(self.lock, LOCK_UN)
+
+    @contextmanager
+    def transaction(self) -> Generator[sqlite3.Connection]:
+        """Be the one writer, whose changes all happen, or none."""
+        with self.locked():
+            turn = self._turn
+            try:
+                if self.db.in_transaction:  # of a turn that was broken off
+                    self.db.execute("ROLLBACK")
+                self.db.execute("BEGIN IMMEDIATE")
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if turn is self._turn and self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def _wait_for_lock(self) -> None:
         wait, until = 0.0002, time.monotonic() + LOCK_TIMEOUT
         while not _try_lock(self.lock):
             if time.monotonic() > until:
                 raise BackendUnavailable(f"{self.path} is locked by a writer that does not go on.")
             time.sleep(wait)  # not a blocking lock: that one cannot be given up
             wait = min(2 * wait, 0.002)
-        try:
-            yield
-        finally:
-            _unlock(self.lock)
 
     def is_current(self) -> bool:
         """Whether it is this process's, and the path still leads to it.

@@ -1,0 +1,102 @@
+"""An event loop in a thread of its own, which goes on whatever the coroutines in it do."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = logging.getLogger("alligator.worker")
+
+SLACK = 0.1
+"""Seconds after its time for the loop's thread to end, before it is left behind."""
+
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop, and its thread."""
+
+    def __init__(self) -> None:
+        import asyncio  # here, for it takes longer to import than all of Alligator
+
+        self._asyncio = asyncio
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="alligator-loop", daemon=True)
+        self._ends_at: float | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Check that it can still run anything.
+
+        Raises:
+            RuntimeError: It was closed, by what ran in it.
+        """
+        if self._loop.is_closed():
+            raise RuntimeError("A task has closed the event loop that it shared with others")
+
+    def call(self, what: Callable[[], Any]) -> None:
+        """Call something in the loop's thread, or nothing if the loop has ended; from any thread."""
+        with suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(what)
+
+    def run(self, coroutine: Coroutine[Any, Any, T], context: Context) -> "asyncio.Task[T]":
+        """Run a coroutine; to be called in the loop's thread."""
+        return self._loop.create_task(coroutine, context=context)
+
+    def is_cancellation(self, err: BaseException | None) -> bool:
+        """Return whether this is what is raised in a coroutine that is cancelled."""
+        return isinstance(err, self._asyncio.CancelledError)
+
+    def end(self, at: float) -> None:
+        """Cancel what runs, wait for its end until a moment of the monotonic clock, and close the loop.
+
+        One that blocks the loop by then is left behind, and the loop ends as soon as that lets it.
+        """
+        self._ends_at = at
+        self.call(self._loop.stop)
+        self._thread.join(at + SLACK - time.monotonic())
+
+    def _serve(self) -> None:
+        self._asyncio.set_event_loop(self._loop)
+        # Whoever stops it, or raises SystemExit in a task of its own, would do so for all: it goes on.
+        while self._ends_at is None and not self._loop.is_closed():
+            self._try(self._loop.run_forever)
+        if not self._loop.is_closed():
+            last = self._loop.create_task(self._wind_up(self._ends_at or 0.0))
+            while not (last.done() or self._loop.is_closed()):
+                self._try(lambda: self._loop.run_until_complete(last))
+            self._loop.close()
+
+    def _try(self, run: Callable[[], Any]) -> None:
+        try:
+            run()
+        except BaseException:
+            log.exception("A coroutine has broken off the event loop, which goes on")
+
+    async def _wind_up(self, ends_at: float) -> None:
+        this = self._asyncio.current_task()
+        while others := self._asyncio.all_tasks() - {this}:
+            left = ends_at - time.monotonic()
+            if left < 0:
+                log.warning("Left behind %s coroutines that take no notice of it", len(others))
+                self._loop.set_exception_handler(_say_no_more)
+                return
+            for task in others:
+                task.cancel()
+            await self._asyncio.wait(others, timeout=left)
+        with suppress(TimeoutError):
+            async with self._asyncio.timeout(ends_at - time.monotonic()):
+                await self._loop.shutdown_asyncgens()
+
+
+def _say_no_more(loop: "asyncio.AbstractEventLoop", context: dict[str, Any]) -> None:
+    """In place of a message for each task that is left pending."""

@@ -1,0 +1,79 @@
+"""What the payload of a task tells to those who only look: nothing is imported, and nothing is trusted."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+from alligator import payloads
+from alligator.edges import Name
+from alligator.exceptions import UnreadableTask
+from alligator.limits import Limit, limit_in
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What is told of a task in its queue, or among the dead."""
+
+    is_readable: bool = False
+    """False: it has a form of its own, of which nothing is known."""
+    callable: str = ""
+    attempt: int = 1
+    retries: int | None = None
+    expires_at: float | None = None
+    depends_on: tuple[Name, ...] = ()
+    limit: Limit | None = None
+    history: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def into(cls, body: bytes) -> Self:
+        """Read a payload."""
+        try:
+            payload = payloads.decode(body)
+        except UnreadableTask:
+            return cls()
+        options: dict[str, Any] = payload.get("options", {})
+        return cls(
+            is_readable=True,
+            callable=f"{payload['module']}.{payload['callable']}",
+            attempt=int(number(options.get("attempt")) or 1),
+            retries=payload["retries"],
+            expires_at=number(options.get("expires")),
+            depends_on=tuple(_names_in(options.get("depends_on"))),
+            limit=limit_in(body) if "limit" in options else None,
+            history=tuple(_objects_in(options.get("history"))),
+        )
+
+
+def number(told: Any) -> float | None:
+    """Return a number that JSON has told; None if it is none that can be reckoned with."""
+    is_one = isinstance(told, int | float) and not isinstance(told, bool)
+    return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
+
+
+def object_in(value: bytes) -> dict[str, Any]:
+    """Return the JSON object in a record; an empty one if there is none."""
+    told: Any
+    try:
+        told = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return cast(dict[str, Any], told) if isinstance(told, dict) else {}
+
+
+def _names_in(told: Any) -> Iterator[Name]:
+    for one in _list(told):
+        if isinstance(one, list):
+            pair = cast(list[Any], one)
+            if len(pair) == 2 and all(isinstance(part, str) for part in pair):
+                yield pair[0], pair[1]
+
+
+def _objects_in(told: Any) -> Iterator[dict[str, Any]]:
+    for one in _list(told):
+        if isinstance(one, dict):
+            yield cast(dict[str, Any], one)
+
+
+def _list(told: Any) -> list[Any]:
+    return cast(list[Any], told) if isinstance(told, list) else []

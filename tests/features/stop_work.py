@@ -1,0 +1,153 @@
+"""Tasks that do not end by themselves, or hardly; each notes in a journal what becomes of it."""
+
+import asyncio
+import ctypes
+import re
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from alligator import Task, current_task, track
+from alligator.exceptions import Snooze, TaskTimeout
+from tests.integration.journal import Journal
+
+LOOK = 0.005
+"""Seconds between two looks whether a gate is open."""
+
+
+def sleep(journal: str, name: str) -> None:
+    """Sleep on and on."""
+    Journal(journal).note("start", name)
+    time.sleep(3600)
+
+
+def spin(journal: str, name: str) -> NoReturn:
+    """Compute on and on, in Python."""
+    Journal(journal).note("start", name)
+    while True:
+        pass
+
+
+def hold_the_lock(journal: str, name: str) -> None:
+    """Compute on and on in one call into C, which lets no other thread of this process run."""
+    Journal(journal).note("start", name)
+    sum(range(10**12))
+
+
+def sleep_in_c(journal: str, name: str) -> None:
+    """Sleep in C, and let no other thread of this process run meanwhile."""
+    Journal(journal).note("start", name)
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def search(journal: str, name: str) -> None:
+    """Search on and on by a regular expression that tries all there is."""
+    Journal(journal).note("start", name)
+    re.match("(a+)+$", "a" * 100 + "b")
+
+
+def turn_a_deaf_ear(journal: str, name: str) -> NoReturn:
+    """Go on whatever is raised."""
+    Journal(journal).note("start", name)
+    while True:
+        try:
+            time.sleep(3600)
+        except TaskTimeout:
+            Journal(journal).note("told", name)
+
+
+def tidy_up(journal: str, name: str) -> None:
+    """Sleep on and on, and tidy up when told that time is over."""
+    Journal(journal).note("start", name)
+    try:
+        time.sleep(3600)
+    finally:
+        Journal(journal).note("tidied", name)
+
+
+async def sleep_well(journal: str, name: str) -> None:
+    """Sleep on and on, and let others run."""
+    Journal(journal).note("start", name)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        Journal(journal).note("tidied", name)
+
+
+def wait_at_gate(journal: str, name: str, gate: str) -> None:
+    """Note which hand-out and attempt this is, and run until a file is there."""
+    task = current_task()
+    Journal(journal).note("start", name)
+    Journal(journal).note(f"delivery-{task.deliveries}", name)
+    Journal(journal).note(f"attempt-{task.attempt}", name)
+    while not Path(gate).exists():
+        time.sleep(LOOK)
+    Journal(journal).note("finish", name)
+
+
+def take(journal: str, name: str, seconds: float) -> None:
+    """Take so long, and return or be told that time is over."""
+    Journal(journal).note("start", name)
+    time.sleep(seconds)
+    Journal(journal).note("finish", name)
+
+
+def note_error(task: Task, err: BaseException) -> None:
+    """As a hook."""
+    Journal(str(task.func_args[0])).note(f"error-{type(err).__name__}", str(task.func_args[1]))
+
+
+def track_on(journal: str, name: str, gate: str, items: int = 1_000_000) -> None:
+    """Go through many items; once a file is there, through all of them."""
+    Journal(journal).note("start", name)
+    for item in track(range(items), note="going on"):
+        Journal(journal).note(f"item-{item}", name)
+        while not Path(gate).exists():
+            time.sleep(LOOK)
+            if item < items // 2:  # up to there it goes on by itself, and there it waits
+                break
+    Journal(journal).note("finish", name)
+
+
+def heed_cancel(journal: str, name: str) -> None:
+    """Look whether this was canceled, and end then."""
+    Journal(journal).note("start", name)
+    while not current_task().canceled:
+        time.sleep(LOOK)
+    Journal(journal).note("heard", name)
+
+
+def snooze_at_gate(journal: str, name: str, gate: str) -> None:
+    """Run until a file is there, and then put this off."""
+    wait_at_gate(journal, name, gate)
+    raise Snooze(1)
+
+
+def fail_at_gate(journal: str, name: str, gate: str) -> None:
+    """Run until a file is there, and then fail."""
+    wait_at_gate(journal, name, gate)
+    raise ValueError("failed at the gate")
+
+
+async def block_the_loop(journal: str, name: str) -> None:
+    """A coroutine that lets no other run."""
+    Journal(journal).note("start", name)
+    time.sleep(3600)  # noqa: ASYNC251 -- that is what is wrong with it
+
+
+def take_long(task: Task, result: object) -> None:
+    """As a hook: longer than the time that its task had, and that its process would have."""
+    time.sleep(4)
+    Journal(str(task.func_args[0])).note("hook-end", str(task.func_args[1]))
+
+
+def track_for(journal: str, name: str, seconds: float) -> str:
+    """Go through items for so long."""
+    Journal(journal).note("start", name)
+    until = time.monotonic() + seconds
+    for _ in track(range(10**9)):
+        time.sleep(0.01)
+        if time.monotonic() > until:
+            break
+    Journal(journal).note("finish", name)
+    return name

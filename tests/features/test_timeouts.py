@@ -1,0 +1,375 @@
+"""Tasks that run too long are told so; those that do not hear it are ended with their process."""
+
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from alligator import Gator, Task, stops
+from alligator.backends.base import Ack, Counts, DeadLetter, Message
+from alligator.exceptions import TaskTimeout
+from alligator.running import current_task
+from alligator.stops import TIMEOUT
+from alligator.timeouts import time_limit
+from tests.features import stop_work as jobs
+from tests.features.work import QuietWorker, do, done, work_off
+from tests.integration.scenes import Scene, kill, until
+from tests.support.running import in_threads
+
+WHOLE_AGAIN = 5.0
+"""Seconds after a task's time is over in which its worker runs the next."""
+RUNS = int(os.environ.get("TIMEOUT_RUNS", "150"))
+"""How often a task is interrupted in the midst of its store's calls; for a longer look, say more."""
+
+
+def reason_of(letter: DeadLetter) -> str:
+    return str(json.loads(letter.note)["reason"])
+
+
+def error_of(letter: DeadLetter) -> str:
+    return str(json.loads(letter.note)["error"])
+
+
+# A task that hears it.
+
+
+def sleep_on(what: str) -> None:
+    done.append(what)
+    time.sleep(60)
+
+
+async def sleep_on_async(what: str) -> None:
+    import asyncio
+
+    done.append(what)
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("func", [sleep_on, sleep_on_async])
+@pytest.mark.parametrize("settings", [{}, {"concurrency": 4}], ids=["one by one", "concurrently"])
+def test_a_task_that_runs_too_long_fails(
+    func: Callable[[str], Any], settings: dict[str, int], gator: Gator
+) -> None:
+    if settings and func is sleep_on:
+        pytest.skip("a sleep in a thread does not hear it")
+    with gator.options(timeout=0.1, task_id="long") as opts:
+        opts.task(func, "long")
+    gator.task(do, "next")
+
+    work_off(gator, **settings)
+
+    assert sorted(done) == ["long", "next"]
+    [letter] = gator.backend.dead("all")
+    assert reason_of(letter) == "timeout"
+    assert "It ran for more than 0.1 s" in error_of(letter)
+    assert gator.backend.count("all") == Counts(dead=1)
+
+
+def note_error(task: Task, err: BaseException) -> None:
+    done.append(type(err))
+
+
+def test_it_is_a_failure_like_any_other(gator: Gator) -> None:
+    with gator.options(timeout=0.05, retries=2, backoff=0.001, on_error=note_error) as opts:
+        opts.task(sleep_on, "long")
+    until_empty(gator)
+
+    assert done == ["long", TaskTimeout] * 3
+    assert [reason_of(letter) for letter in gator.backend.dead("all")] == ["timeout"]
+
+
+def until_empty(gator: Gator) -> None:
+    until(lambda: work_off(gator) or gator.len() == 0, "nothing is left to do")
+
+
+def look_at_the_clock(out: str) -> None:
+    left = current_task().time_left
+    done.append(left)
+
+
+def test_a_task_knows_how_much_time_is_left(gator: Gator) -> None:
+    with gator.options(timeout=30) as opts:
+        opts.task(look_at_the_clock, "")
+    work_off(gator)
+
+    assert done[0] == pytest.approx(30, abs=1)
+
+
+def test_give_up_on_says_that_it_is_not_to_be_tried_again(gator: Gator) -> None:
+    with gator.options(timeout=0.05, retries=5, give_up_on=TaskTimeout) as opts:
+        opts.task(sleep_on, "long")
+    work_off(gator)
+
+    assert done == ["long"]
+    assert gator.backend.count("all") == Counts(dead=1)
+
+
+def test_a_task_that_ends_in_time_is_done(gator: Gator) -> None:
+    for number in range(20):
+        with gator.options(timeout=5) as opts:
+            opts.task(do, number)
+    work_off(gator)
+
+    assert done == list(range(20))
+    assert gator.backend.count("all") == Counts()
+
+
+# One that does not.
+
+DEAF = [jobs.hold_the_lock, jobs.turn_a_deaf_ear]
+HEARING = [jobs.sleep, jobs.spin, jobs.sleep_in_c, jobs.search, jobs.tidy_up]
+
+
+@pytest.mark.parametrize(
+    ("func", "scene"),
+    [(func, "sqlite") for func in [*DEAF, *HEARING]] + [(DEAF[0], "redis"), (HEARING[0], "redis")],
+    indirect=["scene"],
+)
+def test_a_worker_is_whole_again_soon(func: Callable[..., Any], scene: Scene) -> None:
+    scene.push("bad", func, timeout=1)
+    scene.push("next", jobs.take, 0.0)
+
+    program = scene.latergator()
+
+    bad, following = scene.started("bad"), scene.finished("next")
+    took = following.at - bad.at - 1
+    print(f"{func.__name__}: the next one ran {took:.2f} s after the time was over")
+    assert took < WHOLE_AGAIN
+    until(lambda: scene.counts == Counts(dead=1), "one dead letter")
+    [letter] = scene.dead
+    assert (letter.task_id, reason_of(letter)) == ("bad", "timeout")
+    assert "1 s" in error_of(letter)
+    assert scene.journal.names("start") == ["bad", "next"]
+    assert (following.pid == bad.pid) == (func in HEARING)
+    assert (len(scene.journal.entries("tidied")) == 1) == (func is jobs.tidy_up)
+    assert ("does not end" in program.stderr) == (func in DEAF)
+    until(lambda: not stops.listed(scene.gator.backend), "nothing is asked any more")
+
+
+@pytest.mark.parametrize("func", [jobs.sleep, jobs.hold_the_lock, jobs.sleep_well])
+def test_it_is_tried_again_as_often_as_it_may_be(func: Callable[..., Any], scene: Scene) -> None:
+    scene.push("bad", func, timeout=0.3, retries=2, backoff=0.01, on_error=jobs.note_error)
+
+    scene.latergator()
+
+    until(lambda: scene.counts == Counts(dead=1), "one dead letter", within=30)
+    assert scene.journal.names("start") == ["bad"] * 3
+    assert scene.journal.names("error-TaskTimeout") == ["bad"] * 3
+    assert [reason_of(letter) for letter in scene.dead] == ["timeout"]
+
+
+@pytest.mark.parametrize("func", [jobs.sleep, jobs.hold_the_lock])
+def test_other_threads_tasks_are_neither_lost_nor_counted(
+    func: Callable[..., Any], scene: Scene
+) -> None:
+    gate = str(scene.folder / "gate")
+    for name in ("a", "b"):
+        scene.push(name, jobs.wait_at_gate, gate)
+    program = scene.latergator("--threads", "3")
+    first = scene.started("a")
+    scene.started("b")
+
+    bad = scene.push("bad", func, timeout=0.5)
+    scene.started("a", 2)
+    scene.started("b", 2)
+    (scene.folder / "gate").touch()
+
+    for name in ("a", "b"):
+        scene.finished(name)
+    until(lambda: scene.counts == Counts(dead=1), "nothing is left to do")
+    assert scene.dead[0].task_id == bad.task_id
+    assert first.pid not in program.children
+    assert Counter(scene.journal.names("delivery-1")) == {"a": 2, "b": 2}
+    assert scene.journal.names("start").count("bad") == 1
+    assert sorted(scene.journal.names("finish")) == ["a", "b"]
+
+
+def test_coroutines_of_a_process_that_is_ended_are_neither_lost_nor_counted(scene: Scene) -> None:
+    gate = str(scene.folder / "gate")
+    scene.push("other", jobs.wait_at_gate, gate)
+    scene.latergator("--concurrency", "10")
+    scene.started("other")
+
+    scene.push("bad", jobs.block_the_loop, timeout=0.5)
+    scene.started("other", 2)
+    (scene.folder / "gate").touch()
+
+    until(lambda: scene.counts == Counts(dead=1), "nothing else is left")
+    assert scene.journal.names("delivery-1") == ["other", "other"]
+    assert [reason_of(letter) for letter in scene.dead] == ["timeout"]
+
+
+def test_a_worker_alone_tells_its_tasks(scene: Scene) -> None:
+    scene.push("bad", jobs.sleep, timeout=0.3)
+    scene.push("next", jobs.take, 0.0)
+
+    scene.worker()
+
+    assert scene.finished("next").pid == scene.started("bad").pid
+    until(lambda: scene.counts == Counts(dead=1), "nothing else is left")
+
+
+def test_what_follows_the_tasks_end_may_take_longer(scene: Scene) -> None:
+    """It is the task that is to end in time; a hook may take its time to tell of it."""
+    scene.push("done", jobs.take, 0.0, timeout=0.5, on_success=jobs.take_long)
+
+    program = scene.latergator()
+
+    until(lambda: scene.journal.entries("hook-end", "done"), "the hook has ended")
+    until(lambda: scene.counts == Counts(), "nothing is left")
+    assert scene.journal.names("start") == ["done"]
+    assert program.stderr == ""
+
+
+def test_timeouts_under_load(scene: Scene) -> None:
+    """Many tasks with a little time each; half of them take longer."""
+    quick = [f"quick-{number}" for number in range(60)]
+    slow = [f"slow-{number}" for number in range(60)]
+    for one, other in zip(quick, slow, strict=True):
+        scene.push(one, jobs.take, 0.001, timeout=20)
+        scene.push(other, jobs.take, 60, timeout=random.uniform(0.001, 0.05))
+
+    scene.latergator("--workers", "3", "--burst", "--quiet").wait(60)
+
+    assert scene.counts == Counts(dead=len(slow))
+    assert sorted(scene.journal.names("finish")) == sorted(quick)
+    assert sorted(letter.task_id for letter in scene.gator.backend.dead("all")) == sorted(slow)
+    assert {reason_of(letter) for letter in scene.dead} == {"timeout"}
+    starts = Counter(scene.journal.names("start"))
+    assert set(starts.values()) == {1}
+
+
+# Whoever is to end it may end first.
+
+
+def test_the_next_worker_knows_if_the_parent_was_killed_before_it_could_end_it(
+    scene: Scene,
+) -> None:
+    """The task is one that holds up its whole process: nobody extends its lease any more."""
+    scene.push("bad", jobs.hold_the_lock, timeout=0.5)
+    program = scene.python(
+        "-m", "tests.features.killed_parent", scene.dsn, "--lease", "1", "--quiet"
+    )
+    scene.started("bad")
+    until(lambda: not program.runs, "the parent has killed itself")
+    assert stops.listed(scene.gator.backend) != {}
+
+    scene.latergator("--lease", "1")
+
+    until(lambda: scene.counts == Counts(dead=1), "one dead letter", within=30)
+    assert scene.journal.names("start") == ["bad"]
+    assert [reason_of(letter) for letter in scene.dead] == ["timeout"]
+    until(lambda: not stops.listed(scene.gator.backend), "nothing is asked any more")
+
+
+def test_the_next_worker_knows_if_the_whole_host_is_lost(scene: Scene) -> None:
+    scene.push("bad", jobs.hold_the_lock, timeout=0.5, retries=1)
+    program = scene.python(
+        "-m", "tests.features.killed_parent", scene.dsn, "--lease", "1", "--quiet"
+    )
+    scene.started("bad")
+    until(lambda: not program.runs, "the parent has killed itself")
+    for pid in program.members:
+        kill(pid)
+
+    scene.latergator("--lease", "1")
+
+    until(lambda: scene.counts == Counts(dead=1), "one dead letter", within=30)
+    assert scene.journal.names("start") == ["bad"] * 2  # the second is the retry
+
+
+def test_a_stop_of_a_former_task_does_not_hit_a_later_one_of_its_id(gator: Gator) -> None:
+    backend = gator.backend
+    with gator.options(task_id="t1") as opts:
+        opts.task(do, 1)
+    [held] = backend.reserve(["all"], "w1").reservations
+    stops.ask(backend, "all", "t1", held.token, TIMEOUT)
+    backend.settle([Ack(held)])  # in this very moment it ended
+
+    with gator.options(task_id="t1", retries=2) as opts:
+        opts.task(fail_at_first, "t1")
+    until_empty(gator)
+
+    assert done == ["t1", "t1"]
+    assert backend.count("all") == Counts()
+
+
+def fail_at_first(what: str) -> None:
+    done.append(what)
+    if current_task().attempt == 1:
+        raise ValueError
+
+
+# In the midst of a call to the store.
+
+
+def use_the_store(gator: Gator) -> None:
+    """Ask the store for things, one after the other, and see that each answer is to its question."""
+    backend = gator.backend
+    assert backend.records is not None
+    while True:
+        name = os.urandom(8).hex()
+        backend.records.set(f"storm/{name}", name.encode(), 10)
+        assert backend.records.get(f"storm/{name}") == name.encode()
+        assert backend.push_many("storm", [Message(name, name.encode())]) == [True]
+        batch = backend.reserve(["storm"], "stormy")
+        for held in batch.reservations:
+            assert held.body == held.task_id.encode()
+        assert backend.settle([Ack(held) for held in batch.reservations]) == []
+
+
+def interrupted_often(gator: Gator, runs: int) -> None:
+    """Interrupt that again and again, and see that the next question is answered at once."""
+    assert gator.backend.records is not None
+    for _ in range(runs):
+        with pytest.raises(TaskTimeout), time_limit(0.001 * 50 ** random.random()):
+            use_the_store(gator)
+        asked_at = time.monotonic()
+        name = os.urandom(8).hex()
+        gator.backend.records.set(f"calm/{name}", name.encode(), 10)
+        assert gator.backend.records.get(f"calm/{name}") == name.encode()
+        assert time.monotonic() - asked_at < 5
+
+
+def test_an_interrupted_call_leaves_its_connection_fit_for_the_next(shared_gator: Gator) -> None:
+    interrupted_often(shared_gator, RUNS)
+
+
+def test_an_interrupted_call_in_a_thread_does_so_too(shared_gator: Gator) -> None:
+    in_threads(2, lambda number: interrupted_often(shared_gator, RUNS // 3))
+
+
+def push_on(out: str) -> None:
+    """As a task: push one task after the other."""
+    gator = current_gator()
+    while True:
+        gator.backend.push_many("pushed", [Message(os.urandom(8).hex(), b"")])
+
+
+_gators: dict[str, Gator] = {}
+
+
+def current_gator() -> Gator:
+    return _gators["gator"]
+
+
+def test_a_worker_whose_tasks_are_interrupted_in_its_store_settles_each(
+    shared_gator: Gator,
+) -> None:
+    _gators["gator"] = shared_gator
+    for number in range(RUNS):
+        with shared_gator.options(timeout=0.001 * 20 ** random.random()) as opts:
+            opts.task(push_on, str(number))
+    worker = QuietWorker(shared_gator, burst=True)
+
+    worker.run_forever()
+
+    assert worker.tasks_complete == RUNS
+    assert shared_gator.backend.count("all") == Counts(dead=RUNS)
+    letters = shared_gator.backend.dead("all", limit=RUNS)
+    assert {reason_of(letter) for letter in letters} == {"timeout"}
