@@ -21,7 +21,6 @@ from alligator.backends.base import (
     Settlement,
     as_bytes,
 )
-from alligator.constants import RETRYING
 from alligator.exceptions import (
     Canceled,
     QueueFull,
@@ -30,6 +29,7 @@ from alligator.exceptions import (
     TaskTimeout,
     UnreadableTask,
 )
+from alligator.options import AGES
 from alligator.running import CURRENT, RunningTask
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
@@ -216,11 +216,17 @@ class Run:
                 task.to_delayed()
                 put_off = Release(held, delay=found.look_in)
                 return Attempt(put_off, task, then=partial(self._look_again, on))
-        limit = task.limit
-        if limit is not None and not self._ask(lambda: limits.enter(self._backend, held, limit)):
-            task.to_delayed()
-            return Attempt(Release(held), task, waits_for=limit)
+        if (limit := task.limit) is not None:
+            self._starts = self._ask(lambda: limits.enter(self._backend, held, limit))
+            if self._starts is None:
+                task.to_delayed()
+                return Attempt(Release(held), task, waits_for=limit)
         return None
+
+    def starts(self) -> None:
+        """Tell its limit, if it has one, that the task starts only now, should that have taken a while."""
+        if self._starts is not None:
+            self._ask(self._starts)
 
     def complete(self) -> Attempt:
         """Run it in this thread; return what becomes of it.
@@ -273,9 +279,21 @@ class Run:
         self.running.end()
         if self.running.canceled:
             return self._canceled()
-        self.running.save_to_resume()
         self._leave_limit()
-        return Attempt(Release(self.held), self.task, then=self._heed_stop)
+        back = Release(self.held, body=self._body_to_resume())
+        return Attempt(back, self.task, then=self._heed_stop)
+
+    def _body_to_resume(self) -> bytes | None:
+        """Return a body that says from where to resume, for a task that goes back uncounted; None: as is."""
+        if not self.running.has_checkpoint:
+            return None
+        self.running.save()
+        self.task.resumes = self.held.token
+        try:
+            return as_bytes(self.task.serialize())
+        except Exception as err:  # in a class of the user's own: then it begins anew
+            log.warning("Task %r cannot be resumed: %s", self.held.task_id, err)
+            return None
 
     def _as_overridden(self) -> Attempt:
         """Run it by the ``run`` of its own class, which calls the hooks itself."""
@@ -305,14 +323,13 @@ class Run:
 
     def _not_done(self, err: BaseException) -> Attempt:
         task = self.task
-        comes_again = isinstance(err, Snooze) or task.status == RETRYING
+        comes_again = isinstance(err, Snooze) or (task.retries > 0 and task.may_retry(err))
         if isinstance(err, Canceled) or (self.running.canceled and comes_again):
             return self._canceled()
         self._leave_limit()
         if isinstance(err, Snooze):
             log.info("Task %r is put off: %s", self.held.task_id, err)
-            self.running.save_to_resume()
-            put_off = Release(self.held, err.delay, self.held.body)
+            put_off = Release(self.held, err.delay, self._body_to_resume() or self.held.body)
             return Attempt(put_off, task, then=self._heed_stop)
         again = self._next_attempt(err)
         if again is not None:
@@ -379,7 +396,7 @@ class Run:
         self._heed_stop()
 
     def _heed_stop(self) -> None:
-        """See whether it was asked to end while nobody told it: for a task that goes back and has not failed."""
+        """See whether it was asked to end while nobody told it: for one that goes back and has not failed."""
         stops.heed(self._backend, self._runner.results, [self.held])
 
     def _leave_limit(self) -> None:
@@ -410,6 +427,7 @@ class Run:
         return answer
 
     _stop: Stop | None = None
+    _starts: Callable[[], None] | None = None
 
 
 def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float | None:
@@ -433,7 +451,7 @@ def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float |
 
 def describe(err: BaseException) -> str:
     """Return an error's type and text, in few words."""
-    return "".join(traceback.format_exception_only(err)).strip()[:MAX_ERROR]
+    return _told(lambda: traceback.format_exception_only(err), err).strip()[:MAX_ERROR]
 
 
 def note(reason: str, err: BaseException) -> str:
@@ -443,12 +461,23 @@ def note(reason: str, err: BaseException) -> str:
             "reason": reason,
             "type": _type_of(err),
             "message": _message_of(err)[:MAX_TRACEBACK],
-            "error": "".join(traceback.format_exception_only(err)).strip()[-MAX_TRACEBACK:],
-            "traceback": "".join(
-                traceback.format_exception(type(err), err, _below_us(err.__traceback__))
+            "error": _told(lambda: traceback.format_exception_only(err), err).strip()[
+                -MAX_TRACEBACK:
+            ],
+            "traceback": _told(
+                lambda: traceback.format_exception(type(err), err, _below_us(err.__traceback__)),
+                err,
             )[-MAX_TRACEBACK:],
         }
     )
+
+
+def _told(lines: Callable[[], list[str]], err: BaseException) -> str:
+    """Return what an error says of itself; if not even that can be had, its type."""
+    try:
+        return "".join(lines())
+    except BaseException:  # of a user's class
+        return f"{_type_of(err)}, which cannot be told\n"
 
 
 def _type_of(err: BaseException) -> str:
@@ -460,7 +489,7 @@ def _type_of(err: BaseException) -> str:
 def _message_of(err: BaseException) -> str:
     try:
         return str(err)
-    except Exception:  # of a user's class
+    except BaseException:  # of a user's class
         return ""
 
 
@@ -470,7 +499,9 @@ def _kept_for(body: bytes) -> float | None:
         told = payloads.decode(body).get("options", {}).get("keep_result")
     except UnreadableTask:
         return None
-    return told if isinstance(told, float | int) and not isinstance(told, bool) else None
+    if isinstance(told, bool) or not isinstance(told, float | int) or not 0 < told < AGES:
+        return None
+    return told
 
 
 def _below_us(trace: TracebackType | None) -> TracebackType | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from alligator import stops
 from alligator.backends.base import Backend, Reservation
 from alligator.board import Board, Posted, State
-from alligator.exceptions import AlligatorException
+from alligator.complaints import Complaints
 
 log = logging.getLogger("alligator.canceler")
 
@@ -57,11 +57,11 @@ class Canceler:
         self._clock = clock
         self._next_look = 0.0
         self._told: dict[Name, _Told] = {}
-        self._is_cut_off = False
+        self._complaints = Complaints(log)
 
     def tick(self, boards: Iterable[Board]) -> None:
         """Do what is due."""
-        now = self._clock()
+        now, boards = self._clock(), set(boards)
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
@@ -73,15 +73,10 @@ class Canceler:
         }
         if not self._told and all(now - task.since < LONG for _, task in running.values()):
             return
-        try:
-            self._look(running, now)
-            self._clear_up(running, set(boards), now)
-        except AlligatorException as err:
-            if not self._is_cut_off:
-                log.warning("Cannot see whether tasks were canceled, trying on: %s", err)
-            self._is_cut_off = True
-        else:
-            self._is_cut_off = False
+        self._complaints.try_to("see whether tasks were canceled", lambda: self._look(running, now))
+        self._complaints.try_to(
+            "forget that tasks were canceled", lambda: self._clear_up(running, boards, now)
+        )
 
     def has_told(self, board: Board) -> bool:
         """Whether a task on this board was told to end."""

@@ -183,12 +183,13 @@ def _cancel(gator: Gator, options: argparse.Namespace) -> int:
         )
         return 0
     for queue, one in done:
-        where = f"{options.id} in queue {quoted(queue)}"
         call = f"a call of {printable(letters.callable_of(one.body) or '?')}"
         if one.runs:
-            print(f"{where} runs, and was asked to end: {call}.")
+            print(
+                f"{quoted(options.id)} in queue {quoted(queue)} runs, and was asked to end: {call}."
+            )
         else:
-            print(f"Canceled {where}, {call}.")
+            print(f"Canceled {printable(options.id)} in queue {quoted(queue)}, {call}.")
     return 0
 
 

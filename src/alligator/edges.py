@@ -73,6 +73,12 @@ def unlink(backend: Backend, pairs: Sequence[tuple[Name, Name]]) -> None:
         records_of(backend).delete(*names)
 
 
+def forget_needs(backend: Backend, name: Name) -> None:
+    """Forget what a task needs that was canceled or replaced: another of its id needs nothing of that."""
+    if backend.records is not None:
+        unlink(backend, [(name, on) for on in edges_in(backend, needs_of(name))])
+
+
 def edges_in(backend: Backend, family: str, limit: int | None = None) -> dict[Name, Edge]:
     """Return the edges of a family, by the task at their other end."""
     found = records_of(backend).list(family, limit)

@@ -1,6 +1,6 @@
 """Every error that Alligator raises of its own; all derive from AlligatorException."""
 
-import math
+_AGES = 100 * 365.25 * 86400.0
 
 
 class AlligatorException(Exception):
@@ -153,6 +153,6 @@ class QueueFull(BackendRefused):
 
 
 def _delay(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InvalidOption(f"{what} takes a delay in seconds, 0 or more; not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _AGES:
+        raise InvalidOption(f"{what} takes a delay in seconds, from 0 to a century; not {value!r}.")
     return float(value)

@@ -18,8 +18,9 @@ import json
 import math
 import time
 from binascii import crc32
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from alligator import keys, payloads
@@ -76,27 +77,31 @@ class Gate:
         self._rule = rule
         self._failures = 0
 
-    def enter(self, held: Reservation) -> bool:
-        """Let a task in if there is room for it, and nobody before it; the same hand-out may ask again."""
+    def enter(self, held: Reservation) -> Callable[[], None] | None:
+        """Let a task in if there is room for it, and nobody before it; the same hand-out may ask again.
+
+        Returns:
+            What to call when its code is about to run; None if it may not.
+        """
         ref = _ref(held)
         while True:
             state = self._read()
             if state.inside.get(ref) == held.token:  # it asks again, for it got no answer
                 self._remind(state, state.called)
-                return True
+                return _nothing
             if not state.line and not self._rule.may_start(state, ref):
                 state.line.append(ref)  # if only for this moment
                 self._call_next(state, {ref})
             if not self._rule.may_start(state, ref):
-                return False
+                return None
             self._rule.admit(state, ref, held.token)
             self._call_next(state)
             if state.overdue:
                 self._look(state, at_once=held.deliveries > 1)
             if self._write(state):
-                self._count_again_if_late(state)
+                self._starts(state)
                 self._tell(state)
-                return True
+                return partial(self._starts, state)
             self._pause()
 
     def park(self, helds: Sequence[Reservation]) -> Moments:
@@ -260,8 +265,8 @@ class Gate:
         Args:
             state: What is changed.
             here: Tasks that are here, and need not be told.
-            at_once: However soon after the last look: for a task whose last worker has died, perhaps when it was
-                about to tell somebody; and for one after whom nobody may come.
+            at_once: However soon after the last look: for a task whose last worker has died, perhaps when it
+                was about to tell somebody; and for one after whom nobody may come.
         """
         if not at_once and state.now - state.looked_at < LOOK_EVERY:
             return
@@ -314,8 +319,8 @@ class Gate:
         for (queue_name, when), task_ids in together.items():
             self._backend.reschedule(queue_name, task_ids, when)
 
-    def _count_again_if_late(self, state: State) -> None:
-        """Write that a task starts only now, if it took long to write that it starts."""
+    def _starts(self, state: State) -> None:
+        """Write that a task starts only now, if much time has passed since it was let in."""
         for _ in range(5):
             if not self._rule.is_late(state, self._backend.now()):
                 return
@@ -361,6 +366,7 @@ class Gate:
 
     def _write(self, state: State) -> bool:
         """Write a record if it still is as it was read; return whether it was."""
+        state.line.shorten()
         value = payloads.encode(state.to_json()).encode()
         if value == state.read:
             return True
@@ -376,6 +382,10 @@ class Gate:
         self._failures += 1
         if self._failures > 2:
             time.sleep(with_jitter(backoff(self._failures, base=0.0005, cap=0.05)))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _ref(held: Reservation) -> str:
@@ -399,7 +409,7 @@ def _strike_out(state: State, ref: str, token: str | None) -> bool:
 
 
 def _phase(ref: str) -> float:
-    """Return by which part of a nap a task is set apart: it always wakes up so long after a multiple of naps."""
+    """Return a part of a nap by which tasks differ: each wakes up so long after a multiple of naps."""
     return crc32(ref.encode()) % (NAP * 1000) / 1000
 
 

@@ -5,7 +5,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from alligator import async_waiting, depending, schedules, signatures, statuses, stops, waiting
+from alligator import (
+    async_waiting,
+    depending,
+    edges,
+    peeks,
+    schedules,
+    signatures,
+    statuses,
+    stops,
+    waiting,
+)
 from alligator.attempts import VOID, Runner, describe, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
@@ -22,11 +32,13 @@ from alligator.dependencies import OurTask
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidArguments, InvalidOption, Snooze, TaskExists
 from alligator.keeper import LEASE, keeping
-from alligator.queueing import Batch, Options
+from alligator.options import OPTIONS
+from alligator.queueing import Batch, Options, kept
 from alligator.running import CURRENT, RunningTask
 from alligator.schedules import Schedule
 from alligator.statuses import Status
 from alligator.tasks import Task
+from alligator.timeouts import time_limit
 from alligator.utils import new_id
 
 log = logging.getLogger("alligator.gator")
@@ -73,7 +85,7 @@ class Gator:
         self.queue_name = check_name("queue_name", queue_name, MAX_NAME_BYTES)
         self.task_class = task_class
         self.backend_class = backend_class
-        self.task_kwargs = dict(options or {})
+        self.task_kwargs = kept(options or {})
         self.task_class(**self.task_kwargs)  # says now what is wrong with them
         self.max_length = _max_length(max_length)
         self.backend = self.build_backend(conn_string)
@@ -205,7 +217,7 @@ class Gator:
         for task in tasks:
             task.sent_at = now
         for task, is_new in zip(tasks, queued, strict=True):
-            if not is_new and task.if_exists == "raise":
+            if not is_new and task.if_exists == "raise" and not self._is_ours(task):
                 raise TaskExists(
                     f"Task {task.task_id!r} is queued or runs in {self.queue_name!r} already."
                 )
@@ -214,7 +226,8 @@ class Gator:
         """Run a task here and now, hooks and retries included. Returns it, with its status and result.
 
         One that is not async is retried on the spot; another, while retries are left, is queued again and
-        comes back as RETRYING.
+        comes back as RETRYING. What says when a task may start (delays, expiry, limits) is not for one that is
+        run by hand.
 
         Raises:
             BaseException: What the task raised, when no retries are left.
@@ -229,7 +242,8 @@ class Gator:
         while True:
             token = CURRENT.set(RunningTask(task))
             try:
-                task.run()
+                with time_limit(task.timeout):
+                    task.run()
             except Exception as err:
                 if isinstance(err, Snooze) or not self._try_again(task, err):
                     raise
@@ -380,14 +394,15 @@ class Gator:
 
     def _check_possible(self, task: Task, func: Callable[..., Any]) -> None:
         if not self.backend.in_process:
-            for call in (func, task.on_start, task.on_success, task.on_error):
+            hooks = (task.on_start, task.on_success, task.on_error)
+            for call in (func, *hooks, *(task.retry_on or ()), *(task.give_up_on or ())):
                 if call is not None:
                     signatures.check_other_process(call)
         for names, is_asked, is_possible in (
             ("delay_by and delay_until", task.delay_by or task.due_at, self.backend.can_delay),
             ("backoff", task.backoff, self.backend.can_delay),
             ("priority", task.priority, self.backend.can_prioritize),
-            ("if_exists", task.if_exists not in (None, "skip"), self.backend.can_find),
+            ("if_exists", task.if_exists, self.backend.can_find),
             ("depends_on", task.depends_on, self._can_coordinate),
             ("limit", task.limit, self._can_coordinate),
             ("keep_result", task.keep_result, self.results is not None),
@@ -410,9 +425,20 @@ class Gator:
         else:
             task.to_waiting()
         check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
+        if task.if_exists == "raise":
+            task.push = new_id()
         body = as_bytes(task.serialize())
+        if type(task).serialize is not Task.serialize:
+            _check_form(task, body)
         replaces = task.if_exists == "replace"
+        if replaces and self._can_coordinate:
+            edges.forget_needs(self.backend, (self.queue_name, task.task_id))
         return Message(task.task_id, body, task.delay_by, task.due_at, task.priority, replaces)
+
+    def _is_ours(self, task: Task) -> bool:
+        """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""
+        found = self.backend.find(self.queue_name, task.task_id)
+        return found is not None and peeks.Peek.into(found.body).push == task.push
 
     def _try_again(self, task: Task, err: Exception) -> bool:
         """Take one of a failed task's retries, and queue it if it is async; False when none is left."""
@@ -441,6 +467,23 @@ class Gator:
         if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
             raise outcome.error
         return outcome.task
+
+
+def _check_form(task: Task, body: bytes) -> None:
+    """Check that a class with a form of its own has told all that the task was told.
+
+    Raises:
+        InvalidOption: It has not: a worker would ignore that option.
+    """
+    back = type(task).deserialize(body)
+    for name in OPTIONS.keys() & task.__dict__.keys():
+        if name == "depends_on" or OPTIONS[name].check is None or OPTIONS[name].encode is None:
+            continue  # the first is checked where dependencies are queued
+        if getattr(back, name) != getattr(task, name):
+            raise InvalidOption(
+                f"{type(task).__name__} does not carry {name}: let its serialize() and deserialize() do so, "
+                "for instance by calling those of Task, or leave the option out."
+            )
 
 
 def _max_length(value: object) -> int | None:

@@ -22,7 +22,7 @@ from alligator.reload import Reloader
 from alligator.schedules import Scheduler
 from alligator.supervisor import Supervisor
 from alligator.targets import TargetParser, checked, found_here, gator_at
-from alligator.workers import GRACE
+from alligator.workers import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--concurrency",
-        type=_whole(1),
+        type=_whole(1, MAX_CONCURRENCY),
         default=1,
         metavar="N",
         help="tasks at a time in each process, if they are async def functions (1)",
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--lease",
-        type=_seconds,
+        type=_lease,
         default=LEASE,
         metavar="SECONDS",
         help="after which a lost worker's tasks go to others (30)",
@@ -211,10 +211,12 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(err)) from None
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least}")
+        if most is not None and int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most}: start more processes")
         return int(text)
 
     return convert
@@ -227,6 +229,12 @@ def _seconds(text: str) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _lease(text: str) -> float:
+    if (seconds := _seconds(text)) < SHORTEST_LEASE:
+        raise argparse.ArgumentTypeError(f"{text} is less than {SHORTEST_LEASE:g} s")
     return seconds
 
 

@@ -122,7 +122,7 @@ class Rule(Protocol):
         ...
 
     def is_late(self, state: State, now: float) -> bool:
-        """Return whether a task starts so late, after it was written that it does, that it matters."""
+        """Return whether a task starts so long after it was let in that it matters."""
         ...
 
     def recount(self, state: State, counted_at: float) -> None:

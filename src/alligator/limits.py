@@ -112,10 +112,11 @@ class Parked:
     then: Callable[[], None]
 
 
-def enter(backend: Backend, held: Reservation, limit: Limit) -> bool:
-    """Take a place under a limit for a task that is held; return whether it may start.
+def enter(backend: Backend, held: Reservation, limit: Limit) -> Callable[[], None] | None:
+    """Take a place under a limit for a task that is held; the same hand-out may ask for it again.
 
-    If not, it is to be parked. Asking again with the same hand-out gives the same place.
+    Returns:
+        What to call when the task's code is about to run; None if it may not: then the task is to be parked.
     """
     return _gate(backend, limit).enter(held)
 

@@ -13,7 +13,8 @@ from alligator import payloads
 from alligator.backends.base import Records
 
 CHUNK = 50
-"""Tasks a record; and up to three times as many in the owner's. More, and each swap of that takes longer."""
+"""Tasks a record; and up to three times as many in the owner's, beside those that have just come. With more,
+each swap of that takes longer."""
 KEPT_FOR = 30 * 86400.0
 """Seconds that a chunk is kept. Tasks that wait longer lose their places, and get new ones at the end."""
 
@@ -42,6 +43,7 @@ class Line:
         # The places of the first in the head, and of the first in the tail.
         self._first = int(told.get("first", new_at))
         self._tail_at = int(told.get("tail_at", self._first))
+        self._settled = len(self._tail)
         self._new: dict[str, bytes] = {}
         self._old: list[str] = []
 
@@ -74,12 +76,6 @@ class Line:
     def append(self, ref: str) -> None:
         """Put a task at the end."""
         self._tail.append(ref)
-        if len(self._tail) >= 2 * CHUNK:
-            chunk, self._tail = self._tail[:CHUNK], self._tail[CHUNK:]
-            self._new[self._key(self._tail_at)] = payloads.encode(chunk).encode()
-            for one in chunk:  # for those who come back, and look whether they have a place
-                self._new[self._key(one)] = b"%d" % self._tail_at
-            self._tail_at += CHUNK
 
     def pop(self) -> str | None:
         """Take out the first one; None when there is none."""
@@ -91,11 +87,22 @@ class Line:
                 return self._head.pop(0)
         return None
 
-    def before_swap(self) -> None:
-        """Write what the owner's record is about to refer to.
+    def shorten(self) -> None:
+        """Make chunks of what is too long for the owner's record.
 
-        Another one who does the same at the same moment writes the same: a place never gets another task.
+        Of those only who had their places there when it was read: whoever does the same at the same moment then
+        writes the same. The others may yet lose their places to others, when the record is swapped.
         """
+        while self._settled >= 2 * CHUNK:
+            chunk, self._tail = self._tail[:CHUNK], self._tail[CHUNK:]
+            self._new[self._key(self._tail_at)] = payloads.encode(chunk).encode()
+            for ref in chunk:  # for those who come back, and look whether they have a place
+                self._new[self._key(ref)] = b"%d" % self._tail_at
+            self._tail_at += CHUNK
+            self._settled -= CHUNK
+
+    def before_swap(self) -> None:
+        """Write what the owner's record is about to refer to."""
         if self._new:
             self._records.set_many(self._new, KEPT_FOR)
 
@@ -112,10 +119,11 @@ class Line:
         if not self._has_chunks:
             self._head, self._tail = self._tail[:CHUNK], self._tail[CHUNK:]
             self._tail_at += len(self._head)
+            self._settled = max(0, self._settled - CHUNK)
             return
         key = self._key(self._first)
         try:
-            self._head = _refs(json.loads(self._new.get(key) or self._records.get(key) or b""))
+            self._head = _refs(json.loads(self._records.get(key) or b""))
         except (ValueError, TypeError):
             self._head = []
         if len(self._head) != CHUNK:  # expired, or somebody has removed it

@@ -126,8 +126,8 @@ def _limit_json(limit: Limit | None) -> dict[str, Any] | None:
 
 
 def _attempt_json(entry: Mapping[str, Any]) -> dict[str, Any]:
-    at = number(entry.get("at"))
-    return {"attempt": entry.get("attempt"), "error": entry.get("error"), "at": _iso(at)}
+    attempt, at = number(entry.get("attempt")), number(entry.get("at"))
+    return {"attempt": attempt, "error": str(entry.get("error", "")), "at": _iso(at)}
 
 
 def _iso(seconds: float | None) -> str | None:

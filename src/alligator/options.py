@@ -3,7 +3,6 @@
 Each of these options is None unless it is set, and only then in the payload.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -149,7 +148,7 @@ def _limit(value: object) -> Limit:
 def _expires(value: object) -> tuple[float, float]:
     """Return the seconds from the push, or the moment; the other of the two is 0."""
     if isinstance(value, date):  # a datetime is one, too
-        return 0.0, moment("expires", value)
+        return 0.0, max(1.0, moment("expires", value))
     return seconds("expires", value, above=0.0), 0.0
 
 
@@ -166,9 +165,15 @@ def _refs_from_json(refs: Any) -> tuple[tuple[str, str], ...]:
     return tuple((str(queue_name), str(task_id)) for queue_name, task_id in refs)
 
 
+def _history_from_json(told: Any) -> tuple[dict[str, Any], ...]:
+    if not all(isinstance(entry, dict) for entry in told):
+        raise UnreadableTask(f"The payload's history is {told!r:.100}.")
+    return tuple(told)
+
+
 def _positive(value: Any) -> Any:
     """Check what is read: a number of seconds, or of attempts, that a payload names."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 3 * AGES:
         raise UnreadableTask(f"The payload has {value!r:.100} where a number belongs.")
     return cast(float, value)
 
@@ -186,6 +191,8 @@ OPTIONS: dict[str, Option] = {
     "limit": Option(_limit, limit_to_json, limit_from_json),
     "if_exists": Option(_if_exists, encode=None),
     "attempt": Option(decode=_positive),
-    "history": Option(encode=list, decode=tuple),
+    "history": Option(encode=list, decode=_history_from_json),
+    "resumes": Option(decode=str),
+    "push": Option(decode=str),
 }
 """By name, in the order of the payload."""

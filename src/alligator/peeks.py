@@ -24,6 +24,7 @@ class Peek:
     depends_on: tuple[Name, ...] = ()
     limit: Limit | None = None
     history: tuple[dict[str, Any], ...] = ()
+    push: str = ""
 
     @classmethod
     def into(cls, body: bytes) -> Self:
@@ -42,6 +43,7 @@ class Peek:
             depends_on=tuple(_names_in(options.get("depends_on"))),
             limit=limit_in(body) if "limit" in options else None,
             history=tuple(_objects_in(options.get("history"))),
+            push=str(options.get("push", "")),
         )
 
 
@@ -63,10 +65,11 @@ def object_in(value: bytes) -> dict[str, Any]:
 
 def _names_in(told: Any) -> Iterator[Name]:
     for one in _list(told):
-        if isinstance(one, list):
-            pair = cast(list[Any], one)
-            if len(pair) == 2 and all(isinstance(part, str) for part in pair):
-                yield pair[0], pair[1]
+        match _list(one):
+            case [str(queue_name), str(task_id)]:
+                yield queue_name, task_id
+            case _:
+                pass
 
 
 def _objects_in(told: Any) -> Iterator[dict[str, Any]]:
@@ -75,5 +78,5 @@ def _objects_in(told: Any) -> Iterator[dict[str, Any]]:
             yield cast(dict[str, Any], one)
 
 
-def _list(told: Any) -> list[Any]:
-    return cast(list[Any], told) if isinstance(told, list) else []
+def _list(told: Any) -> list[object]:
+    return cast(list[object], told) if isinstance(told, list) else []

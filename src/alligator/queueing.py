@@ -1,6 +1,6 @@
 """Ways to queue: with options, many at once, again and again; each ends in ``Gator.send`` or in a schedule."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -35,6 +35,14 @@ class Queue(Protocol):
         ...
 
 
+def kept(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that can be used again and again: what could be gone through only once is a tuple."""
+    return {
+        name: tuple(value) if isinstance(value, Iterator) else value
+        for name, value in options.items()
+    }
+
+
 class _Block:
     """A ``with`` block, which may also do without the ``with``."""
 
@@ -59,8 +67,8 @@ class Options(_Block):
 
     def __init__(self, gator: Queue, **kwargs: Any) -> None:
         self.gator = gator
-        self.task_kwargs = kwargs
-        gator.task_class(**kwargs)  # says at the "with" what is wrong, not at each task
+        self.task_kwargs = kept(kwargs)
+        gator.task_class(**self.task_kwargs)  # says at the "with" what is wrong, not at each task
 
     def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a call of a function, as ``Gator.task`` does, with these options."""
@@ -74,6 +82,8 @@ class Options(_Block):
 
     def map(self, func: Callable[[Any], Any], items: Iterable[Any], /) -> list[Task]:
         """Queue a call of a function for each item, as ``Gator.map`` does, with these options."""
+        if "task_id" in self.task_kwargs:
+            raise InvalidOption("map() makes many tasks: they cannot all have the same task_id.")
         tasks: list[Task] = []
         rest = iter(items)
         while some := list(islice(rest, AT_ONCE)):
@@ -158,10 +168,11 @@ class Options(_Block):
         """Store a schedule of a call."""
         task = self.gator.task_class(**self.task_kwargs)
         self.gator.prepare(task, func, *args, **kwargs)
-        if task.depends_on or task.delay_by or task.due_at or not task.is_async:
+        expires_once = task.expires is not None and task.expires[1]
+        if task.depends_on or task.delay_by or task.due_at or expires_once or not task.is_async:
             raise InvalidOption(
-                "What is queued again and again cannot have depends_on, delay_by, delay_until or "
-                "is_async=False."
+                "What is queued again and again cannot have depends_on, delay_by, delay_until, a moment at "
+                "which it expires (seconds are fine), or is_async=False."
             )
         own_id = self.task_kwargs.get("task_id")
         if own_id is None:
@@ -203,9 +214,14 @@ class Batch(_Block):
     def __init__(self, gator: Queue, **kwargs: Any) -> None:
         self.gator = gator
         self.task_class = gator.task_class
-        self.task_kwargs = kwargs
-        self._tasks: list[Task] = []
-        gator.task_class(**kwargs)
+        self.task_kwargs = kept(kwargs)
+        self._tasks: list[Task] | None = None
+        gator.task_class(**self.task_kwargs)
+
+    def __enter__(self) -> Self:
+        """Begin to collect."""
+        self._tasks = []
+        return self
 
     def __exit__(
         self,
@@ -214,12 +230,12 @@ class Batch(_Block):
         trace: TracebackType | None,
     ) -> None:
         """Queue what was collected, unless the block raised."""
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = self._tasks, None
         if kind is None and tasks:
             self.gator.send(tasks)
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._tasks or ())
 
     def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Put a call of a function into the batch, as ``Gator.task`` does; nothing is queued yet."""
@@ -233,6 +249,8 @@ class Batch(_Block):
         """Put a task that you made yourself into the batch."""
         if not task.is_async:
             raise InvalidOption("A batch queues its tasks: they cannot be is_async=False.")
+        if self._tasks is None:
+            raise InvalidOption("A batch is queued when its block ends: use it inside a `with`.")
         self._tasks.append(self.gator.prepare(task, func, *args, **kwargs))
         return task
 
@@ -242,8 +260,8 @@ class BatchOptions(_Block):
 
     def __init__(self, batch: Batch, **kwargs: Any) -> None:
         self.batch = batch
-        self.task_kwargs = kwargs
-        batch.task_class(**kwargs)
+        self.task_kwargs = kept(kwargs)
+        batch.task_class(**self.task_kwargs)
 
     def task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Put a call of a function into the batch, with these options."""

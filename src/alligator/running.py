@@ -3,8 +3,7 @@
 import json
 import logging
 import time
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -128,6 +127,7 @@ class RunningTask:
         Example:
             >>> current_task().progress(3, 10, "resizing")
         """
+        payloads.check_carriable([done, total, note], "What progress() is told")
         if self._backend is not None:
             self._told().say(done, total, note)
 
@@ -185,15 +185,15 @@ class RunningTask:
         """Let the task know by this whether its worker leaves."""
         self._is_leaving = is_leaving
 
-    def save(self) -> None:
-        """Write how far it is, if that has changed since it was written."""
-        if self._progress is not None:
-            self._progress.save()
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything that a new attempt could resume."""
+        return self._progress is not None
 
-    def save_to_resume(self) -> None:
-        """Write how far it is, for an attempt that nobody counts as a further one."""
+    def save(self) -> None:
+        """Write how far it is, for the attempt that follows."""
         if self._progress is not None:
-            self._progress.save(is_given_back=True)
+            self._progress.save(at_the_end=True)
 
     def forget(self) -> None:
         """Remove what was written of how far it is: the task is over."""
@@ -202,9 +202,27 @@ class RunningTask:
 
     def _told(self) -> "_Progress":
         if self._progress is None:
-            may_resume = self.attempt > 1 or self.deliveries > 1
-            self._progress = _Progress(self._reservation, self._backend, may_resume)
+            self._progress = _Progress(self._reservation, self._backend, self._forerunners())
         return self._progress
+
+    def _forerunners(self) -> Container[object]:
+        """Return the hand-outs whose checkpoint is this attempt's: none of another task of the same id."""
+        if (
+            self._task is None or self.deliveries > 1
+        ):  # nobody lived to tell the token of the last one
+            return _ALL
+        last = self.history[-1].get("token") if self.history else None
+        return (self._task.resumes, last)
+
+
+class _All:
+    """Contains everything."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+_ALL = _All()
 
 
 class _Progress:
@@ -214,10 +232,12 @@ class _Progress:
     checkpoint: in a new attempt it would be met under another number.
     """
 
-    def __init__(self, held: Reservation | None, backend: Backend | None, may_resume: bool) -> None:
+    def __init__(
+        self, held: Reservation | None, backend: Backend | None, forerunners: Container[object]
+    ) -> None:
         self._records = backend.records if backend else None
         self._key = f"{keys.PROGRESS}/{keys.ref(held.queue_name, held.task_id)}" if held else ""
-        self._body = zlib.crc32(held.body) if held else 0
+        self._token = held.token if held else ""
         self._told: dict[str, Any] = {}
         self._passed: list[int] = []
         self._before: list[int] = []
@@ -226,7 +246,7 @@ class _Progress:
         self._is_kept = False
         self._saved_at = -1e9
         if self._records is not None and self._key:
-            self._resume(self._records, may_resume)
+            self._resume(self._records, forerunners)
 
     def say(self, done: float, total: float | None, note: str) -> None:
         self._told = {"done": done, "total": total, "note": note}
@@ -257,15 +277,13 @@ class _Progress:
         if loop is not None:
             self._open = None
 
-    def save(self, *, is_given_back: bool = False) -> None:
+    def save(self, *, at_the_end: bool = False) -> None:
         self._saved_at = time.monotonic()
-        if (self._is_saved and not is_given_back) or self._records is None or not self._key:
+        if (self._is_saved and not at_the_end) or self._records is None or not self._key:
             return
         # Loops that were not come to this time are as far as they were.
         passed = self._passed + self._before[len(self._passed) :]
-        told = {**self._told, "at": time.time(), "passed": passed}
-        if is_given_back:
-            told["given_back"] = self._body
+        told = {**self._told, "at": time.time(), "passed": passed, "token": self._token}
         try:
             self._is_kept = True
             self._records.set(self._key, payloads.encode(told).encode(), KEPT_FOR)
@@ -285,7 +303,7 @@ class _Progress:
         except AlligatorException as err:
             log.debug("Cannot remove how far a task was: %s", err)
 
-    def _resume(self, records: Records, may_resume: bool) -> None:
+    def _resume(self, records: Records, forerunners: Container[object]) -> None:
         """Take up what an attempt before has left, unless that was of another task of the same id."""
         try:
             value = records.get(self._key)
@@ -295,19 +313,18 @@ class _Progress:
         if value is None:
             return
         self._is_kept = True
-        passed, given_back = _read(value)
-        # One that was given back counts as nothing; but it has the same body then, down to the last byte.
-        if may_resume or given_back == self._body:
+        passed, token = _read(value)
+        if isinstance(token, str) and token in forerunners:
             self._before = passed
         else:
             self._forget()
 
 
-def _read(value: bytes) -> tuple[list[int], int | None]:
-    """Return how many items of each loop were passed, and what says by whom if the task was given back."""
+def _read(value: bytes) -> tuple[list[int], object]:
+    """Return how many items of each loop were passed, and under which hand-out."""
     try:
         told = json.loads(value)
-        return [int(number) for number in told["passed"]], told.get("given_back")
+        return [int(number) for number in told["passed"]], told.get("token")
     except (ValueError, TypeError, KeyError, AttributeError):
         return [], None
 
@@ -335,8 +352,8 @@ def track(items: Iterable[T], total: int | None = None, note: str = "") -> Itera
     """Go through some items as the main loop of a task; outside of a task, just go through them.
 
     While it does, how far the task is can be seen (``gator.status``, ``alligator show``); an attempt that
-    follows a failure or a crash begins where the last one was; a task that is canceled ends at the next item; and
-    at a worker's shutdown the task goes back to its queue there, to be resumed elsewhere.
+    follows a failure or a crash begins where the last one was; a task that is canceled ends at the next item;
+    and at a worker's shutdown the task goes back to its queue there, to be resumed elsewhere.
 
     A checkpoint is written every half second, and when an attempt fails: after a crash, some items come again.
     They must come in the same order in each attempt. Of loops inside one another, only the outermost resumes.

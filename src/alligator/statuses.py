@@ -166,13 +166,14 @@ def _queued(backend: Backend, kept_in: Records | None, name: Name, found: Found)
         if outcome and outcome.token == found.token and found.lapses_at > status.at:
             return _with_outcome(status, outcome)
     workers = registry.present(backend)
+    consumers = sum(name[0] in one.queues for one in workers)
     status = replace(
         status,
         priority=found.priority,
         deliveries=found.deliveries,
         stop_asked=_stop_asked(backend, name, found, status),
         progress=_progress(backend, name, found, status),
-        consumers=None if backend.records is None else sum(name[0] in one.queues for one in workers),
+        consumers=None if backend.records is None else consumers,
     )
     if found.token:
         return replace(

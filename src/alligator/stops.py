@@ -11,6 +11,7 @@ from typing import Any
 
 from alligator import keys, payloads, results
 from alligator.backends.base import Backend, Records, Reservation, reserved_at
+from alligator.edges import forget_needs
 from alligator.exceptions import UnreadableTask
 
 CANCELED, TIMEOUT = "canceled", "timeout"
@@ -175,8 +176,11 @@ def _note(
     """Note that a task was canceled that did not run; how far it had come before is of no use any more."""
     if backend.records is not None:
         backend.records.delete(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
-    if kept_in is not None:
-        results.keep_canceled(kept_in, queue_name, task_id, _kept_for(body))
+    forget_needs(backend, (queue_name, task_id))
+    for records in {id(one): one for one in (kept_in, backend.records)}.values():
+        # In the queue's own store too, where those look that depend on it.
+        if records is not None:
+            results.keep_canceled(records, queue_name, task_id, _kept_for(body))
 
 
 def _kept_for(body: bytes) -> float:
@@ -185,7 +189,8 @@ def _kept_for(body: bytes) -> float:
         told = payloads.decode(body).get("options", {}).get("keep_result")
     except UnreadableTask:
         return 0.0
-    return float(told) if isinstance(told, float | int) and not isinstance(told, bool) else 0.0
+    is_number = isinstance(told, float | int) and not isinstance(told, bool)
+    return float(told) if is_number and 0 < told < 1e10 else 0.0
 
 
 def _key(queue_name: str, task_id: str) -> str:

@@ -19,6 +19,7 @@ from alligator.bell import Bell
 from alligator.board import Board, End, Mark, Posted, State, Tally
 from alligator.canceler import Canceler
 from alligator.child import STOP, Settings
+from alligator.complaints import Complaints
 from alligator.exceptions import AlligatorException
 from alligator.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.process import Process, started
@@ -96,7 +97,7 @@ class Supervisor:
         self._failed_starts = 0
         self._start_at = 0.0
         self._announce_at = 0.0
-        self._complaints: set[str] = set()
+        self._complaints = Complaints(log)
 
     @property
     def tally(self) -> Tally:
@@ -194,7 +195,9 @@ class Supervisor:
         """Give back what dead processes held; again a moment later, for what they asked last."""
         for dead in [dead for dead in self._dead if time.monotonic() >= dead.recover_at]:
             dead.recover_at = time.monotonic() + LATE_RESERVE
-            if not self._try("give back what a dead process held", partial(self._give_back, dead)):
+            if not self._complaints.try_to(
+                "give back what a dead process held", partial(self._give_back, dead)
+            ):
                 return  # the others would only wait as long for no answer
             if dead.is_recovered:
                 self._dead.remove(dead)
@@ -222,7 +225,7 @@ class Supervisor:
 
     def _schedule(self) -> None:
         if self._scheduler is not None and not self._signals:
-            self._try("queue what is due", self._scheduler.tick)
+            self._complaints.try_to("queue what is due", self._scheduler.tick)
 
     # Tasks that are to end:
 
@@ -239,7 +242,9 @@ class Supervisor:
         """End each process with a task in it that is told to end, and does not."""
         for child in self._children:
             overdue = [] if child.killed_for else self._overdue(child)
-            if overdue and not self._try("end a task", partial(self._end, child, overdue)):
+            if overdue and not self._complaints.try_to(
+                "end a task", partial(self._end, child, overdue)
+            ):
                 return
 
     def _end(self, child: Process, overdue: list[tuple[Reservation, str]]) -> None:
@@ -325,18 +330,6 @@ class Supervisor:
             self._kill()
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def _try(self, what: str, call: Callable[[], None]) -> bool:
-        """Do what the store may refuse, and say once that it does. Returns whether it is done."""
-        try:
-            call()
-        except AlligatorException as err:
-            if what not in self._complaints:
-                log.warning("Cannot %s, trying on: %s", what, err)
-            self._complaints.add(what)
-            return False
-        self._complaints.discard(what)
-        return True
 
 
 def _listed(paths: list[str]) -> str:

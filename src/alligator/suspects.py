@@ -41,24 +41,12 @@ class Turns:
         self._has_run_one = False
         self._not_before = -math.inf
         self._wait = TURN
+        self._asked = 0
 
     def limit(self, limit: int, held: int) -> int:
         """Return how many tasks to take, of as many as there is room for, while so many are held."""
-        self._is_alone = self._is_alone and held > 0
-        if self._is_alone:
-            return 0
-        now = self._clock()
-        took = now - self._began_at
-        if took < 0:
-            return limit
-        if held:
-            if took < self._wait or not self._share:
-                return 0
-            self._wait = min(2 * self._wait, LONGEST_WAIT)
-        elif took < TURN or not self._has_run_one or not self._share:
-            return min(limit, 1)
-        self._let_others(now + took)
-        return limit
+        self._asked = self._limit(limit, held)
+        return self._asked
 
     def parted(
         self, reservations: Sequence[Reservation], held: int
@@ -76,6 +64,8 @@ class Turns:
             self._has_run_one = False
             log.info("Task %r may have killed a worker: it is to run alone", suspects[0].task_id)
         others = [one for one in reservations if one.deliveries == 1]
+        if not others and not held and len(suspects) < self._asked:
+            self._began_at = min(now, self._began_at)  # there is nobody else
         # Sent away until it is their turn, for they come first, and others may be behind them.
         away = min(AWAY, max(0.0, self._began_at - now))
         if others or held:
@@ -85,6 +75,23 @@ class Turns:
         self._is_alone = self._has_run_one = True
         self._wait = TURN
         return [alone], [Release(one, away) for one in rest]
+
+    def _limit(self, limit: int, held: int) -> int:
+        self._is_alone = self._is_alone and held > 0
+        if self._is_alone:
+            return 0
+        now = self._clock()
+        took = now - self._began_at
+        if took < 0:
+            return limit
+        if held:
+            if took < self._wait or not self._share:
+                return 0
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+        elif took < TURN or not self._has_run_one or not self._share:
+            return min(limit, 1)
+        self._let_others(now + took)
+        return limit
 
     def _let_others(self, until: float) -> None:
         """Let others have their turn, at least until then."""

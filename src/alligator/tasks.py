@@ -115,6 +115,10 @@ class Task:
     if_exists: str | None = None
     attempt: int = 1
     history: tuple[dict[str, Any], ...] = ()
+    resumes: str | None = None
+    """The hand-out whose checkpoint the next attempt resumes from."""
+    push: str | None = None
+    """What tells this push from another of the same id."""
     queue_name: str | None = None
     """Where it was pushed to, or comes from."""
     gator: "Waits | None" = None
@@ -235,7 +239,7 @@ class Task:
             del self.depends_on
 
     def is_first_push(self) -> bool:
-        """Return whether no other can have its id: made for it, and not sent before. To ask counts as sending."""
+        """Return whether no other can have its id: made for it, not sent before. To ask counts as sending."""
         own_id, self._own_id = self._own_id, ""
         return own_id == self.task_id
 

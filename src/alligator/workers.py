@@ -20,7 +20,6 @@ from alligator.backends.base import (
     Ack,
     Batch,
     Bury,
-    Release,
     Reservation,
     Settlement,
     check_name,
@@ -28,6 +27,7 @@ from alligator.backends.base import (
 from alligator.bell import Bell
 from alligator.board import CAPACITY, Board
 from alligator.canceler import Canceler
+from alligator.complaints import Complaints
 from alligator.constants import ALL
 from alligator.crew import Crew
 from alligator.dependencies import OurTask
@@ -37,6 +37,7 @@ from alligator.holdings import Held, Holdings
 from alligator.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
 from alligator.memory import resident_mib
 from alligator.pacing import Pace, in_turn
+from alligator.schedules import Scheduler
 from alligator.suspects import Turns
 from alligator.tasks import Abandoned
 from alligator.utils import new_id, take_default
@@ -420,6 +421,9 @@ class Worker:
             if not self._is_still_ours(held):  # it may have waited for a thread
                 return False
             outcome = run.obstacle()
+            if outcome is None and self._to_park:  # before this one, which may take long
+                self._park()
+                run.starts()
         except (BackendUnavailable, BackendRefused) as err:
             self._left_to_its_lease(held, err)
             return False
@@ -430,8 +434,6 @@ class Worker:
             else:
                 self._end(held, lambda: outcome)
             return False
-        if self._to_park:  # before this one, which may take long
-            self._park()
         run.running.leave_when(self._is_told_to_leave)
         self._holdings.run(held, run.running)
         return True
@@ -548,16 +550,20 @@ class Worker:
 
     @contextmanager
     def _kept(self) -> Generator[None]:
-        """Keep up leases, and the entry in the register, and tell tasks that are canceled, from a thread."""
+        """Keep up leases and the entry in the register, cancel and queue what is to be, from a thread."""
         presence = registry.Presence.of(self.worker_id, os.getpid(), self.queue_names)
         announced_at = 0.0
         board = self._holdings.board
         keeper = Keeper(self._backend, self.lease, given_back=self._heed_stops)
         canceler = Canceler(self._backend, lambda _, held: self.cancel(held.token, held.task_id))
+        scheduler = Scheduler(self._backend, self.queue_names, self.gator.task_class)
+        complaints = Complaints(log)
 
         def also() -> None:
             nonlocal announced_at
             canceler.tick([board])
+            if self.schedule and self._leave_by is None:
+                complaints.try_to("queue what is due", scheduler.tick)
             if time.monotonic() - announced_at > self.lease / BEATS_PER_LEASE:
                 announced_at = time.monotonic()
                 registry.announce(self._backend, presence, self.lease)

@@ -5,9 +5,12 @@ import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from alligator import Retry, Snooze, Task, current_task, track
+from tests.integration.journal import Journal
 
 done: list[Any] = []
 together = {"now": 0, "most": 0}
@@ -366,3 +369,72 @@ async def put_off(number: int) -> int:
 async def put_off_for_long() -> None:
     """Be put off for longer than any test."""
     raise Snooze(3600)
+
+
+# For programs: each notes in a journal that it starts, and that it finishes.
+
+
+@asynccontextmanager
+async def noted(journal: str, name: str) -> AsyncIterator[None]:
+    """Note the start of a block, and its finish unless it raises."""
+    Journal(journal).note("start", name)
+    yield
+    Journal(journal).note("finish", name)
+
+
+async def work(journal: str, name: str, seconds: float = 0.0) -> str:
+    """Take so long, and let others run meanwhile."""
+    async with noted(journal, name):
+        await asyncio.sleep(seconds)
+    return name
+
+
+def work_at_once(journal: str, name: str, seconds: float = 0.0) -> str:
+    """Take so long, and be no coroutine function."""
+    Journal(journal).note("start", name)
+    time.sleep(seconds)
+    Journal(journal).note("finish", name)
+    return name
+
+
+async def wait_at_gate(journal: str, name: str, gate: str) -> None:
+    """Run until a file is there; note it if that is not waited for."""
+    try:
+        async with noted(journal, name):
+            while not Path(gate).exists():  # noqa: ASYNC240 -- it takes no time
+                await asyncio.sleep(0.02)
+    except asyncio.CancelledError:
+        Journal(journal).note("cancelled", name)
+        raise
+
+
+async def block(journal: str, name: str, seconds: float) -> None:
+    """Let nothing else run in the loop for so long."""
+    async with noted(journal, name):
+        time.sleep(seconds)  # noqa: ASYNC251 -- that is the point
+
+
+async def hear_nothing(journal: str, name: str) -> None:
+    """Run for longer than any test, whoever asks for the end."""
+    async with noted(journal, name):
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                Journal(journal).note("cancelled", name)
+
+
+async def grow(journal: str, name: str, mib: int) -> None:
+    """Take memory, for good."""
+    async with noted(journal, name):
+        taken.append(b"x" * (mib << 20))
+        await asyncio.sleep(0.01)
+
+
+taken: list[bytes] = []
+
+
+async def leave_program(journal: str, name: str, how: str) -> None:
+    """Raise SystemExit."""
+    Journal(journal).note("start", name)
+    await leave("exit", how)

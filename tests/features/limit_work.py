@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from alligator import Gator, limits
 from alligator.backends.base import Ack, Backend, Release, Reservation
@@ -28,6 +28,16 @@ def be_inside(name: Any, seconds: float = FULL_TIME) -> None:
     time.sleep(seconds)
     with lock:
         inside.remove(name)
+
+
+async def be_inside_soon(name: Any, seconds: float = FULL_TIME) -> None:
+    """As ``be_inside``, and let others run meanwhile."""
+    import asyncio  # here: it takes long, and the first of the others would wait for it
+
+    inside.append(name)
+    most.append(len(inside))
+    await asyncio.sleep(seconds)
+    inside.remove(name)
 
 
 def wait_at(gate: str) -> None:
@@ -149,18 +159,44 @@ class Fragile:
 
 def fragile(backend: Backend, calls: int, *, is_done: bool) -> Backend:
     """Return a store whose caller is killed at the call of this number."""
-    broken: Any = Fragile(backend, [calls], is_done=is_done)
-    return broken
+    return cast(Backend, Fragile(backend, [calls], is_done=is_done))
 
 
-def timed(clock: Callable[[], float]) -> Client:
-    """Return a store in memory, by a clock of the test's own."""
-    return Client("locmem://", clock)
+class Counted:
+    """A store, or its records, that notes what it is asked for."""
+
+    def __init__(self, to: Any, calls: list[str]) -> None:
+        self._to = to
+        self._calls = calls
+        if hasattr(to, "records"):
+            self.records = Counted(to.records, calls)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "now":
+            self._calls.append(name)
+        return getattr(self._to, name)
 
 
-def next_due(backend: Client, queue_name: str = "all") -> float:
-    """Return when the first delayed task is due, or the first lease lapses."""
-    return backend._next_at(backend._queue(queue_name))
+def counted(backend: Backend, calls: list[str]) -> Backend:
+    """Return a store that notes the names of the calls made to it."""
+    return cast(Backend, Counted(backend, calls))
+
+
+class Store(Client):
+    """A store in memory, by a clock of the test's own."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__("locmem://", clock)
+
+    @property
+    def next_at(self) -> float:
+        """When the first delayed task is due, or the first lease lapses."""
+        return self._next_at(self._queue("all"))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task is left."""
+        return not self._queue("all").entries
 
 
 def queue_of(gator: Gator) -> tuple[int, int, int]:

@@ -98,14 +98,14 @@ def note_error(task: Task, err: BaseException) -> None:
 
 
 def track_on(journal: str, name: str, gate: str, items: int = 1_000_000) -> None:
-    """Go through many items; once a file is there, through all of them."""
+    """Go through half of some items; through the rest when a file is there, or its worker leaves."""
+    task = current_task()
     Journal(journal).note("start", name)
     for item in track(range(items), note="going on"):
         Journal(journal).note(f"item-{item}", name)
-        while not Path(gate).exists():
+        until = time.monotonic() + (60 if item == items // 2 else 0.01)
+        while time.monotonic() < until and not (Path(gate).exists() or task.leaving):
             time.sleep(LOOK)
-            if item < items // 2:  # up to there it goes on by itself, and there it waits
-                break
     Journal(journal).note("finish", name)
 
 
@@ -151,3 +151,14 @@ def track_for(journal: str, name: str, seconds: float) -> str:
             break
     Journal(journal).note("finish", name)
     return name
+
+
+def track_slowly(journal: str, name: str, items: int) -> None:
+    """Go through items, each of which takes its time."""
+    task = current_task()
+    Journal(journal).note("start", name)
+    Journal(journal).note(f"delivery-{task.deliveries}", name)
+    for item in track(range(items)):
+        Journal(journal).note(f"item-{item}", name)
+        time.sleep(0.03)
+    Journal(journal).note("finish", name)

@@ -1,38 +1,28 @@
 """Limits under workers that race, and under workers that are killed at any moment."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from alligator import Concurrency, Rate
 from alligator.backends.base import Message, Reservation
-from alligator.backends.locmem_backend import Client
 from alligator.limit_rules import SAFETY
 from alligator.limits import Limit
 from alligator.lines import CHUNK
-from tests.features.limit_work import Clock, Steps, Sudden, fragile, next_due, timed
+from tests.features.limit_work import Clock, Steps, Store, Sudden, fragile
 from tests.integration import jobs
 from tests.integration.journal import Journal
-from tests.integration.scenes import Scene, kill, played, until
+from tests.integration.scenes import Scene, kill, until
 
 TWO = Concurrency("api", 2)
 LEASE = 2.0
 OPTIONS = ("--lease", f"{LEASE:g}", "--quiet")
-ON_TWO_STORES = pytest.mark.parametrize("dsn", ["sqlite", "redis"], indirect=True)
-
-
-@pytest.fixture
-def scene(dsn: str, tmp_path: Path) -> Iterator[Scene]:
-    """A store, workers on it, and a journal that their tasks write to."""
-    with played(dsn, tmp_path) as scene:
-        yield scene
 
 
 def most_at_a_time(journal: Journal, names: set[str]) -> int:
-    """Return how many of some tasks ran at the same time, at most; a process that was killed ran nothing since."""
+    """Return how many of some tasks ran at the same time, at most; those of a process until it was killed."""
     inside: set[tuple[str, int]] = set()
     most = 0
     for entry in sorted(journal.entries(), key=lambda entry: entry.at):
@@ -46,7 +36,6 @@ def most_at_a_time(journal: Journal, names: set[str]) -> int:
     return most
 
 
-@ON_TWO_STORES
 def test_never_more_than_may_in_all_processes_together(scene: Scene) -> None:
     limited = {f"limited-{number}" for number in range(80)}
     other = {f"other-{number}" for number in range(20)}
@@ -61,16 +50,13 @@ def test_never_more_than_may_in_all_processes_together(scene: Scene) -> None:
     for _ in range(2):
         scene.latergator("--workers", "2", "--threads", "2", *OPTIONS)
 
-    until(
-        lambda: {*limited, *other, *free} <= set(scene.journal.names("finish")), "all are done"
-    )
+    until(lambda: {*limited, *other, *free} <= set(scene.journal.names("finish")), "all are done")
     assert most_at_a_time(scene.journal, limited) == 2
     assert most_at_a_time(scene.journal, other) == 1
     assert len(scene.journal.names("start")) == 120
     until(lambda: scene.counts.waiting + scene.counts.delayed + scene.counts.running == 0, "empty")
 
 
-@ON_TWO_STORES
 def test_a_killed_process_leaves_its_place(scene: Scene) -> None:
     limit = Concurrency("api", 1)
     scene.push("holder", jobs.wait_at_gate, str(scene.folder / "gate-holder"), limit=limit)
@@ -89,7 +75,6 @@ def test_a_killed_process_leaves_its_place(scene: Scene) -> None:
     assert scene.journal.names("finish") == ["holder", *(f"next-{number}" for number in range(5))]
 
 
-@ON_TWO_STORES
 def test_a_killed_machine_leaves_its_place(scene: Scene) -> None:
     limit = Concurrency("api", 1)
     gate = str(scene.folder / "gate-holder")
@@ -107,7 +92,6 @@ def test_a_killed_machine_leaves_its_place(scene: Scene) -> None:
     scene.finished("next")
 
 
-@ON_TWO_STORES
 def test_a_task_that_ends_its_process_each_time_leaves_its_place(scene: Scene) -> None:
     limit = Concurrency("api", 1)
     scene.push("deadly", jobs.end_process, limit=limit)
@@ -119,7 +103,6 @@ def test_a_task_that_ends_its_process_each_time_leaves_its_place(scene: Scene) -
     until(lambda: [letter.task_id for letter in scene.dead] == ["deadly"], "it is buried")
 
 
-@ON_TWO_STORES
 def test_processes_are_killed_one_after_the_other(scene: Scene) -> None:
     names = {f"limited-{number}" for number in range(60)}
     for name in sorted(names):
@@ -146,7 +129,7 @@ def test_processes_are_killed_one_after_the_other(scene: Scene) -> None:
 # At each single call of the store
 
 
-def in_line(store: Client, limit: Limit, clock: Clock) -> list[Reservation]:
+def in_line(store: Store, limit: Limit, clock: Clock) -> list[Reservation]:
     """Let one task run, and others wait: so many that the next one makes a chunk of them."""
     steps = Steps(store, limit, lease=10.0)
     names = [f"t{number:03}" for number in range(2 * CHUNK)]
@@ -174,13 +157,15 @@ def forget_one(steps: Steps, started: list[Reservation]) -> None:
 
 @pytest.mark.parametrize("is_done", [False, True])
 @pytest.mark.parametrize("act", [end_one, begin_next, forget_one])
-@pytest.mark.parametrize("limit", [Concurrency("api", 1), Concurrency("api", 3), Rate("api", 2, 1.0)])
+@pytest.mark.parametrize(
+    "limit", [Concurrency("api", 1), Concurrency("api", 3), Rate("api", 2, 1.0)]
+)
 def test_a_worker_is_killed_at_any_call(
     limit: Limit, act: Callable[[Steps, list[Reservation]], None], is_done: bool
 ) -> None:
     for calls in count(1):
         clock = Clock()
-        store = timed(clock)
+        store = Store(clock)
         started = in_line(store, limit, clock)
         try:
             act(Steps(fragile(store, calls, is_done=is_done), limit, lease=10.0), started)
@@ -191,14 +176,14 @@ def test_a_worker_is_killed_at_any_call(
             return
 
 
-def assert_all_get_through(store: Client, clock: Clock, limit: Limit, calls: int) -> None:
+def assert_all_get_through(store: Store, clock: Clock, limit: Limit, calls: int) -> None:
     """Let other workers go on, until nothing is left."""
     steps = Steps(store, limit, lease=10.0)
     moved_at = clock.now
-    while store._queue("all").entries:
+    while not store.is_empty:
         for held in steps.begin():
             steps.end(held)
             moved_at = clock.now
         assert clock.now - moved_at <= SAFETY + 10.0 + 1.0, f"stuck after call {calls}"
         if not store.count("all").waiting:
-            clock.now = max(clock.now, next_due(store))
+            clock.now = max(clock.now, store.next_at)

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -28,11 +27,26 @@ def nothing_done() -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_unheard_of(caplog: pytest.LogCaptureFixture) -> Generator[None]:
-    """Nothing is left behind that asyncio or Python would complain of; pytest fails for what is not logged."""
+def threads() -> set[threading.Thread]:
+    """The threads that are there before a test."""
+    return set(threading.enumerate())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(
+    threads: set[threading.Thread], caplog: pytest.LogCaptureFixture
+) -> Generator[None]:
+    """No threads are left behind, and nothing that asyncio would complain of; pytest does so for Python."""
     yield
-    gc.collect()
+    jobs.released.set()
+    all_ended(threads)
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+def all_ended(threads: set[threading.Thread]) -> None:
+    """Wait for the end of all other threads, and of what they knew."""
+    until(lambda: set(threading.enumerate()) <= threads, "all threads end")
+    gc.collect()
 
 
 @pytest.fixture
@@ -89,14 +103,14 @@ def test_a_coroutine_that_closes_the_loop_has_failed(gator: Gator) -> None:
 
 
 def test_a_worker_that_has_lost_its_loop_does_not_go_on(
-    gator: Gator, caplog: pytest.LogCaptureFixture
+    gator: Gator, threads: set[threading.Thread], caplog: pytest.LogCaptureFixture
 ) -> None:
     gator.task(jobs.lose_the_loop)
 
     with pytest.raises(RuntimeError, match="closed the event loop"):
         work_off(gator, concurrency=20)
 
-    gc.collect()
+    all_ended(threads)
     caplog.clear()  # asyncio complains, and rightly so
 
 
@@ -247,16 +261,6 @@ def deliveries(gator: Gator) -> list[int]:
     return [held.deliveries for held in batch.reservations]
 
 
-def test_nothing_of_a_worker_that_has_left_goes_on(gator: Gator) -> None:
-    before = set(threading.enumerate())
-    for _ in range(3):
-        gator.map(jobs.note, range(20))
-        gator.task(jobs.leave_one_behind)
-        work_off(gator, concurrency=10)
-
-    until(lambda: set(threading.enumerate()) <= before, "its threads end")
-
-
 def test_a_hook_that_is_told_to_end_gives_its_task_back(gator: Gator) -> None:
     with gator.options(on_success=jobs.go_through_in_hook) as opts:
         opts.task(jobs.note, 1)
@@ -396,16 +400,16 @@ def test_a_function_that_returns_a_coroutine_is_run_to_its_end(gator: Gator) -> 
 # Many.
 
 
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("thread_count", [1, 4])
 @pytest.mark.parametrize("func", [jobs.note, jobs.note_at_once])
 def test_as_many_are_run_as_is_asked_for_and_no_more(
-    gator: Gator, func: Callable[..., Any], threads: int
+    gator: Gator, func: Callable[..., Any], thread_count: int
 ) -> None:
     gator.map(func, range(300))
     for count in range(30, 300, 90):
-        worker = QuietWorker(gator, max_tasks=30, concurrency=40, threads=threads)
+        worker = QuietWorker(gator, max_tasks=30, concurrency=40, threads=thread_count)
         worker.run_forever()
-        other = QuietWorker(gator, max_tasks=60, concurrency=7, threads=threads)
+        other = QuietWorker(gator, max_tasks=60, concurrency=7, threads=thread_count)
         other.run_forever()
 
         assert (worker.tasks_complete, other.tasks_complete) == (30, 60)
@@ -422,9 +426,11 @@ def test_a_burst_waits_for_what_puts_itself_off(gator: Gator) -> None:
     assert [task.wait(0) for task in tasks] == list(range(20))
 
 
-def test_memory_does_not_grow_with_the_number_of_coroutines(gator: Gator) -> None:
+def test_memory_does_not_grow_with_the_number_of_coroutines(
+    gator: Gator, threads: set[threading.Thread]
+) -> None:
     def taken() -> int:
-        gc.collect()
+        all_ended(threads)
         return tracemalloc.get_traced_memory()[0]
 
     def run(count: int) -> None:
@@ -433,8 +439,6 @@ def test_memory_does_not_grow_with_the_number_of_coroutines(gator: Gator) -> Non
                 batch.task((jobs.nothing, jobs.nothing_at_once, jobs.put_off_for_long)[number % 3])
         work_off(gator, concurrency=100, threads=2)
         gator.backend.drop_all("all")
-        letters = [one.letter_id for one in gator.backend.dead("all", limit=count)]
-        gator.backend.purge_dead("all", letters)
 
     run(500)
     tracemalloc.start()

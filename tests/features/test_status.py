@@ -7,14 +7,25 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alligator import Concurrency, Gator, Rate, Task, dependencies, registry, results, stops
+from alligator import (
+    Concurrency,
+    Gator,
+    Rate,
+    Task,
+    dependencies,
+    limits,
+    registry,
+    results,
+    statuses,
+    stops,
+)
 from alligator.backends.base import NEVER, Ack, Bury, Message, Release, Reservation
 from alligator.edges import Edge, link
 from alligator.exceptions import InvalidOption
@@ -24,7 +35,7 @@ from alligator.looking import status_json, status_text
 from alligator.reasons import why
 from alligator.registry import Presence
 from alligator.statuses import LOOKS, Progress, Status, status_of
-from tests.features.limit_work import Steps, open_gate, wait_at
+from tests.features.limit_work import Steps, Sudden, fragile, open_gate, wait_at
 from tests.features.work import QuietWorker, do, fail, work_off
 from tests.support.running import in_a_thread
 from tests.support.stores import (
@@ -337,8 +348,7 @@ def test_under_a_rate_it_is_told_when_the_next_may_start(gator: Gator) -> None:
     steps = Steps(gator.backend, rate)
     for name in ("a", "t1", "t2"):
         push(gator, name, limit=rate)
-    [held] = steps.begin()
-    steps.end(held)
+    steps.begin()
 
     status = gator.status("t1")
     assert (status.state, status.limit, status.held_by) == ("limited", rate, ())
@@ -357,6 +367,40 @@ def test_what_has_a_limit_is_not_limited_when_it_waits_for_something_else(gator:
 
     for name in ("delayed", "waiting", "blocked"):
         assert state_of(gator, name) == name
+
+
+def test_one_with_a_delay_of_its_own_is_not_limited_though_it_was_called(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    push(gator, "a", limit=ONE)
+    push(gator, "t1", limit=ONE)
+    [held] = steps.begin()
+    steps.end(held)
+    push(gator, "t1", limit=ONE, delay_by=A_MINUTE, if_exists="replace")
+    assert state_of(gator, "t1") == "delayed"
+
+
+def test_one_whose_line_is_lost_is_delayed(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    for name in ("a", "t1", "guard"):
+        push(gator, name, limit=ONE)
+    steps.begin()
+    assert (state_of(gator, "t1"), state_of(gator, "guard")) == ("limited", "limited")
+    records_of(gator.backend).delete(f"{LIMITS}/concurrency:one")
+    assert (state_of(gator, "t1"), state_of(gator, "guard")) == ("delayed", "delayed")
+
+
+@pytest.mark.parametrize("calls", range(1, 6))
+def test_one_that_was_called_and_not_told_is_limited(gator: Gator, calls: int) -> None:
+    steps = Steps(gator.backend, ONE)
+    push(gator, "a", limit=ONE)
+    push(gator, "t1", limit=ONE)
+    [held] = steps.begin()
+    with suppress(Sudden):
+        limits.leave(fragile(gator.backend, calls, is_done=False), held, ONE)
+
+    status = gator.status("t1")
+    assert (status.state, status.due_at) in (("limited", None), ("waiting", None))
+    assert why(status)
 
 
 def test_one_that_failed_under_a_limit_is_to_be_tried_again(gator: Gator) -> None:
@@ -398,6 +442,7 @@ def test_a_worker_of_another_queue_does_not_count(gator: Gator) -> None:
 def test_a_worker_that_nobody_knows_is_not_told(gator: Gator) -> None:
     push(gator, "t1")
     take(gator.backend, worker="me")
+    registry.announce(gator.backend, Presence.of("you", 18, [QUEUE]), LONG)
     assert (state_of(gator, "t1"), gator.status("t1").worker) == ("running", None)
     assert "has vanished, or never was registered" in why(gator.status("t1"))
 
@@ -715,10 +760,27 @@ def waits_to_dead(gator: Gator) -> list[Happening]:
 
 
 def dead_to_waits(gator: Gator) -> list[Happening]:
-    push(gator, "t1", fail, keep_result=A_MINUTE)
-    work_off(gator)
+    push(gator, "t1")
+    bury_next(gator)
     [letter] = gator.backend.dead(QUEUE)
     return [lambda: gator.backend.retry_dead(QUEUE, [letter.letter_id])]
+
+
+def dead_to_waits_after_a_success(gator: Gator) -> list[Happening]:
+    push(gator, "t1", keep_result=A_MINUTE)
+    work_off(gator)
+    until(lambda: gator.backend.now() > (gator.status("t1").ended_at or 0.0), "time goes on")
+    return dead_to_waits(gator)
+
+
+def dead_to_waits_to_dead(gator: Gator) -> list[Happening]:
+    push(gator, "t1")
+    bury_next(gator)
+    [letter] = gator.backend.dead(QUEUE)
+    return [
+        lambda: gator.backend.retry_dead(QUEUE, [letter.letter_id]),
+        lambda: bury_next(gator),
+    ]
 
 
 def delayed_to_canceled(gator: Gator) -> list[Happening]:
@@ -766,6 +828,8 @@ def limited_to_waits(gator: Gator) -> list[Happening]:
 MOVES: list[tuple[Callable[[Gator], list[Happening]], set[str]]] = [
     (waits_to_dead, {"waiting", "failed"}),
     (dead_to_waits, {"failed", "waiting"}),
+    (dead_to_waits_after_a_success, {"failed", "waiting"}),
+    (dead_to_waits_to_dead, {"failed", "waiting"}),
     (delayed_to_canceled, {"delayed", "canceled"}),
     (delayed_to_gone_to_canceled, {"delayed", "canceled"}),
     (blocked_to_waits, {"blocked", "waiting"}),
@@ -801,6 +865,23 @@ def clear(gator: Gator) -> None:
             backend.settle([Ack(Reservation(QUEUE, task_id, b"", found.token))])
     backend.purge_dead(QUEUE, [letter.letter_id for letter in backend.dead(QUEUE)])
     records_of(backend).delete(results.outcome_key(QUEUE, "t1"), f"{LIMITS}/concurrency:one")
+
+
+def test_what_becomes_of_one_that_is_just_gone_is_waited_for(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(gator, "t1", delay_by=FAR_OFF)
+    records = records_of(gator.backend)
+
+    class Time:
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            assert seconds > 0
+            results.keep_canceled(records, QUEUE, "t1", 0.0)
+
+    monkeypatch.setattr(statuses, "time", Time)
+    look, calls = turning(gator, {2: lambda: gator.backend.cancel(QUEUE, "t1")})
+    assert (look().state, calls.count("dead")) == ("canceled", 2)
 
 
 def test_of_one_that_goes_in_circles_it_is_always_known_where_it_is(gator: Gator) -> None:
@@ -888,7 +969,7 @@ SENSELESS: list[dict[str, Any]] = [
     {"attempt": 1e999},
     {"attempt": [2]},
     {"history": 17},
-    {"history": [17, {"error": {"a": 1}, "attempt": [], "at": "now"}, {}]},
+    {"history": [17, {"error": {"a": 1e999}, "attempt": 1e999, "at": "now"}, {}]},
     {"history": [{"error": "\x1b[2J\r\nalligator: all is well", "token": 3}], "attempt": 2},
     {"expires": [5]},
     {"expires": 1e300},

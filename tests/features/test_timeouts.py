@@ -84,7 +84,11 @@ def test_it_is_a_failure_like_any_other(gator: Gator) -> None:
 
 
 def until_empty(gator: Gator) -> None:
-    until(lambda: work_off(gator) or gator.len() == 0, "nothing is left to do")
+    def is_empty() -> bool:
+        work_off(gator)
+        return gator.len() == 0
+
+    until(is_empty, "nothing is left to do")
 
 
 def look_at_the_clock(out: str) -> None:
@@ -291,7 +295,7 @@ def test_a_stop_of_a_former_task_does_not_hit_a_later_one_of_its_id(gator: Gator
     stops.ask(backend, "all", "t1", held.token, TIMEOUT)
     backend.settle([Ack(held)])  # in this very moment it ended
 
-    with gator.options(task_id="t1", retries=2) as opts:
+    with gator.options(task_id="t1", retries=1) as opts:
         opts.task(fail_at_first, "t1")
     until_empty(gator)
 

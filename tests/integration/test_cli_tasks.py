@@ -78,10 +78,11 @@ def test_of_one_that_waits_is_shown_what_is_known(dsn: str) -> None:
 
 def test_each_reason_is_told(dsn: str) -> None:
     gator = Gator(dsn)
-    for name, options in {
+    reasons: dict[str, dict[str, Any]] = {
         "later": {"delay_by": FAR_OFF},
         "after": {"depends_on": "later"},
-    }.items():
+    }
+    for name, options in reasons.items():
         with gator.options(task_id=name, **options) as opts:
             opts.task(jobs.add, 1, 2)
     with gator.options(task_id="done", keep_result=FAR_OFF) as opts:
@@ -272,7 +273,7 @@ def test_one_that_runs_is_asked_to_end(scene: Scene) -> None:
     scene.started("t1")
 
     assert said("cancel", scene.dsn, "t1") == (
-        "t1 in queue 'all' runs, and was asked to end: a call of tests.integration.jobs.wait_at_gate.\n"
+        "'t1' in queue 'all' runs, and was asked to end: a call of tests.integration.jobs.wait_at_gate.\n"
     )
     assert why(scene.dsn, "t1").endswith("; it is asked to end, for it was canceled.")
     assert told("cancel", scene.dsn, "t1") == {

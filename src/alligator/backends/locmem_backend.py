@@ -59,9 +59,10 @@ class Client(Backend):
             target = self._queue(queue_name)
             if max_length is not None:
                 room = max_length - len(target.waiting) - len(target.delayed)
-                if len(messages) > room:
+                new = sum(message.task_id not in target.entries for message in messages)
+                if new > room:
                     raise QueueFull(
-                        f"{len(messages)} more would be too many for {queue_name!r}: its max_length is "
+                        f"{new} more would be too many for {queue_name!r}: its max_length is "
                         f"{max_length}."
                     )
             now = self._clock()

@@ -104,7 +104,7 @@ class Client(Backend):
     ) -> list[bool]:
         with self._changing() as tasks:
             if max_length is not None:
-                tasks.refuse_more_than(max_length, queue_name, len(messages))
+                tasks.refuse_more_than(max_length, queue_name, [one.task_id for one in messages])
             return tasks.push(queue_name, messages)
 
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:

@@ -24,7 +24,6 @@ from alligator.exceptions import (
 try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # Windows: SQLite's own waiting must do
-
     LOCK_UN = 0
 
     def flock(file: int, operation: int) -> None:

@@ -158,8 +158,10 @@ class Tasks:
             queued.append(done)
         return queued
 
-    def refuse_more_than(self, max_length: int, queue_name: str, coming: int) -> None:
-        """Raise QueueFull when there is no room for so many that come."""
+    def refuse_more_than(self, max_length: int, queue_name: str, task_ids: Iterable[str]) -> None:
+        """Raise QueueFull when there is no room for those of some tasks that are not here already."""
+        is_here = "SELECT 1 FROM tasks WHERE queue = ? AND task_id = ?"
+        coming = sum(not self.db.execute(is_here, (queue_name, id)).fetchone() for id in task_ids)
         room = max_length - coming
         # No more are counted than it takes to know.
         [length] = self.db.execute(
@@ -169,7 +171,7 @@ class Tasks:
             "  WHERE queue = :queue AND due_at IS NOT NULL LIMIT :limit))",
             {"queue": queue_name, "limit": max(0, room + 1)},
         ).fetchone()
-        if length > room:
+        if coming and length > room:
             raise QueueFull(
                 f"{coming} more would be too many for {queue_name!r}: its max_length is {max_length}."
             )

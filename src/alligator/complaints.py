@@ -1,0 +1,35 @@
+"""Saying once that a store does not do something, while it is asked for that again and again."""
+
+import logging
+from collections.abc import Callable
+
+from alligator.exceptions import AlligatorException
+
+
+class Complaints:
+    """What was said, of some things that are tried every fraction of a second.
+
+    Args:
+        log: Where it is said.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._said: set[str] = set()
+
+    def try_to(self, what: str, call: Callable[[], None]) -> bool:
+        """Do something; say that it cannot be done, unless that was just said. Returns whether it is done.
+
+        Example:
+            >>> Complaints(logging.getLogger()).try_to("do nothing", lambda: None)
+            True
+        """
+        try:
+            call()
+        except AlligatorException as err:
+            if what not in self._said:
+                self._log.warning("Cannot %s, trying on: %s", what, err)
+            self._said.add(what)
+            return False
+        self._said.discard(what)
+        return True
