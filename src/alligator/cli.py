@@ -12,31 +12,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alligator import (
-    letters,
-    looking,
-    registry,
-    reports,
-    revival,
-    schedule_reports,
-    schedules,
-    stops,
-    version,
-)
+from alligator import registry, schedules, stops, version
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
-from alligator.child import set_up_output
+from alligator.commands import letters, looking, reports, revival, schedule_reports
+from alligator.commands.letters import Ref
+from alligator.commands.reports import quoted
+from alligator.commands.tables import counted, printable
+from alligator.commands.targets import TargetParser, checked, gator_at
 from alligator.exceptions import (
     AlligatorException,
     BackendRefused,
     InvalidOption,
 )
 from alligator.gator import Gator
-from alligator.letters import Ref
-from alligator.reports import quoted
+from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling
-from alligator.tables import counted, printable
-from alligator.targets import TargetParser, checked, gator_at
 
 LIMIT = 20
 """Dead letters to show, unless asked for more."""

@@ -61,7 +61,7 @@ class TaskExists(AlligatorException):
 class TaskTimeout(AlligatorException):
     """Raised inside a task that runs longer than its ``timeout``; a moment later its process is ended.
 
-    No TimeoutError, for that is an OSError: clients of databases and servers would take it for one of their own.
+    No TimeoutError, for that is an OSError: clients of databases and servers would take it for their own.
     """
 
     def __init__(self, message: str = "It ran for longer than its timeout") -> None:

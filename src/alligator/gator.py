@@ -5,17 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from alligator import (
-    async_waiting,
-    depending,
-    edges,
-    peeks,
-    schedules,
-    signatures,
-    statuses,
-    stops,
-    waiting,
-)
+from alligator import peeks, schedules, signatures, statuses, stops
 from alligator.attempts import VOID, Runner, describe, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
@@ -28,12 +18,13 @@ from alligator.backends.base import (
     check_name,
 )
 from alligator.constants import ALL, RETRYING
-from alligator.dependencies import OurTask
+from alligator.dependencies import OurTask, depending, edges
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidArguments, InvalidOption, Snooze, TaskExists
-from alligator.keeper import LEASE, keeping
 from alligator.options import OPTIONS
+from alligator.processes.keeper import LEASE, keeping
 from alligator.queueing import Batch, Options, kept
+from alligator.results import async_waiting, waiting
 from alligator.running import CURRENT, RunningTask
 from alligator.schedules import Schedule
 from alligator.statuses import Status

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from alligator import version
 from alligator.backends.base import MAX_NAME_BYTES, Backend, check_name
-from alligator.board import Tally
-from alligator.child import Settings, set_up_output
+from alligator.commands.progress import progress_on
+from alligator.commands.targets import TargetParser, checked, found_here, gator_at
 from alligator.constants import ALL
 from alligator.exceptions import AlligatorException, InvalidOption
-from alligator.keeper import LEASE
-from alligator.progress import progress_on
-from alligator.reload import Reloader
+from alligator.processes.board import Tally
+from alligator.processes.child import Settings, set_up_output
+from alligator.processes.keeper import LEASE
+from alligator.processes.reload import Reloader
+from alligator.processes.supervisor import Supervisor
 from alligator.schedules import Scheduler
-from alligator.supervisor import Supervisor
-from alligator.targets import TargetParser, checked, found_here, gator_at
 from alligator.workers import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
 
 

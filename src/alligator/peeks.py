@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self, cast
 
 from alligator import payloads
-from alligator.edges import Name
+from alligator.dependencies.edges import Name
 from alligator.exceptions import UnreadableTask
 from alligator.limits import Limit, limit_in
 
@@ -24,6 +24,8 @@ class Peek:
     depends_on: tuple[Name, ...] = ()
     limit: Limit | None = None
     history: tuple[dict[str, Any], ...] = ()
+    resumes: tuple[object, ...] = ()
+    """The hand-outs from whose checkpoint it may resume."""
     push: str = ""
 
     @classmethod
@@ -34,6 +36,7 @@ class Peek:
         except UnreadableTask:
             return cls()
         options: dict[str, Any] = payload.get("options", {})
+        history = tuple(_objects_in(options.get("history")))
         return cls(
             is_readable=True,
             callable=f"{payload['module']}.{payload['callable']}",
@@ -42,7 +45,8 @@ class Peek:
             expires_at=number(options.get("expires")),
             depends_on=tuple(_names_in(options.get("depends_on"))),
             limit=limit_in(body) if "limit" in options else None,
-            history=tuple(_objects_in(options.get("history"))),
+            history=history,
+            resumes=(options.get("resumes"), *(entry.get("token") for entry in history[-1:])),
             push=str(options.get("push", "")),
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from alligator import schedules
 from alligator.backends.base import Backend, as_bytes
@@ -38,7 +38,7 @@ class Queue(Protocol):
 def kept(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that can be used again and again: what could be gone through only once is a tuple."""
     return {
-        name: tuple(value) if isinstance(value, Iterator) else value
+        name: tuple(cast(Iterator[Any], value)) if isinstance(value, Iterator) else value
         for name, value in options.items()
     }
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from alligator.edges import Name
-from alligator.gates import LOOK_AT
+from alligator.commands.tables import CUT, counted, duration
+from alligator.dependencies.edges import Name
 from alligator.limits import Rate
+from alligator.limits.gates import LOOK_AT
 from alligator.statuses import MANY, Status
-from alligator.tables import CUT, counted, duration
 
 FEW = 3
 """Tasks to name in a sentence; of more, how many they are."""

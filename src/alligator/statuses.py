@@ -1,7 +1,6 @@
 """What is known of a task, wherever it is: where it waits, and for what; who runs it; how it ended."""
 
 import time
-import zlib
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -18,7 +17,7 @@ from alligator.backends.base import (
     worker_of,
 )
 from alligator.dependencies import called
-from alligator.edges import Edge, Name, edges_in, need, needs_of
+from alligator.dependencies.edges import Edge, Name, edges_in, need, needs_of
 from alligator.limits import Limit
 from alligator.peeks import Peek, number, object_in
 from alligator.stops import Stop
@@ -33,8 +32,6 @@ PAUSE = 0.01
 """Seconds between two looks for one that has just gone: what became of it is noted a moment later."""
 GAP = 1.0
 """Seconds that a failure may be noted before its dead letter is there, by a clock that is a little ahead."""
-SKEW = 60.0
-"""Seconds that a worker's clock may be behind the store's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +169,7 @@ def _queued(backend: Backend, kept_in: Records | None, name: Name, found: Found)
         priority=found.priority,
         deliveries=found.deliveries,
         stop_asked=_stop_asked(backend, name, found, status),
-        progress=_progress(backend, name, found, status),
+        progress=_progress(backend, name, found, task),
         consumers=None if backend.records is None else consumers,
     )
     if found.token:
@@ -248,8 +245,8 @@ def _stop_asked(backend: Backend, name: Name, found: Found, status: Status) -> s
     return stop.reason if stop else ""
 
 
-def _progress(backend: Backend, name: Name, found: Found, status: Status) -> Progress | None:
-    """Return how far a task is; and not what another one of its id, which died, has left."""
+def _progress(backend: Backend, name: Name, found: Found, task: Peek) -> Progress | None:
+    """Return how far a task is, or was when it was given back; and not what another one of its id has left."""
     if backend.records is None:
         return None
     value = backend.records.get(f"{keys.PROGRESS}/{keys.ref(*name)}")
@@ -257,10 +254,10 @@ def _progress(backend: Backend, name: Name, found: Found, status: Status) -> Pro
     done, at = number(told.get("done")), number(told.get("at"))
     if done is None or at is None:
         return None
-    may_resume = status.attempt > 1 or found.deliveries > bool(found.token)
-    was_given_back = told.get("given_back") == zlib.crc32(found.body)
-    is_new = bool(found.token) and at > reserved_at(found.token) - SKEW
-    if not (may_resume or was_given_back or is_new):
+    # Of one whose worker died, nobody could tell under which hand-out it had come so far.
+    has_died = found.deliveries > bool(found.token)
+    token = told.get("token")
+    if not has_died and (not token or token not in (found.token, *task.resumes)):
         return None
     return Progress(done, number(told.get("total")), str(told.get("note", "")), at)
 

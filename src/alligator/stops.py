@@ -11,7 +11,7 @@ from typing import Any
 
 from alligator import keys, payloads, results
 from alligator.backends.base import Backend, Records, Reservation, reserved_at
-from alligator.edges import forget_needs
+from alligator.dependencies.edges import forget_needs
 from alligator.exceptions import UnreadableTask
 
 CANCELED, TIMEOUT = "canceled", "timeout"

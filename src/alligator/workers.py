@@ -12,7 +12,6 @@ from types import FrameType
 from typing import TypeVar
 
 from alligator import limits, registry, retries, stops
-from alligator.async_crew import AsyncCrew
 from alligator.attempts import VOID, Attempt, Run, Runner, note
 from alligator.backends.base import (
     MAX_ID_BYTES,
@@ -25,20 +24,21 @@ from alligator.backends.base import (
     check_name,
 )
 from alligator.bell import Bell
-from alligator.board import CAPACITY, Board
-from alligator.canceler import Canceler
-from alligator.complaints import Complaints
 from alligator.constants import ALL
-from alligator.crew import Crew
 from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 from alligator.gator import Gator
-from alligator.holdings import Held, Holdings
-from alligator.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
-from alligator.memory import resident_mib
-from alligator.pacing import Pace, in_turn
+from alligator.processes.async_crew import AsyncCrew
+from alligator.processes.board import CAPACITY, Board
+from alligator.processes.canceler import Canceler
+from alligator.processes.complaints import Complaints
+from alligator.processes.crew import Crew
+from alligator.processes.holdings import Held, Holdings
+from alligator.processes.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
+from alligator.processes.memory import resident_mib
+from alligator.processes.pacing import Pace, in_turn
+from alligator.processes.suspects import Turns
 from alligator.schedules import Scheduler
-from alligator.suspects import Turns
 from alligator.tasks import Abandoned
 from alligator.utils import new_id, take_default
 
@@ -54,6 +54,8 @@ MAX_CONCURRENCY = 1000
 """Coroutines of one process: the board has to hold them, and the batch that is to come."""
 FLUSH = 0.1
 """Seconds after which what is finished is settled, though the batch is not."""
+OTHERS_FIRST = 0.2
+"""Seconds for other workers to take what went back because it would have to wait here for a thread."""
 
 T = TypeVar("T")
 
@@ -77,8 +79,8 @@ class Worker:
         grace: Seconds for running tasks to finish when the worker is told to leave.
         burst: Leave when nothing is ready.
         threads: Tasks to run at the same time.
-        concurrency: Tasks to run at the same time if they are ``async def`` functions, which share an event loop;
-            others run in ``threads`` beside it. Up to 1,000.
+        concurrency: Tasks to run at the same time if they are ``async def`` functions, which share an event
+            loop; others run in ``threads`` beside it. Up to 1,000.
         schedule: Whether to queue what ``Gator.every`` and ``Gator.cron`` have put down for these queues.
         max_memory: MiB of memory beyond which the worker leaves, after what runs; 0: none.
         code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
@@ -146,6 +148,7 @@ class Worker:
             patiently=self._patiently,
         )
         self._pace = Pace()
+        self._others_until = 0.0
         self._turns = Turns(share=self._slots > 1 and not burst)
         self._bell = Bell()
         self._leave_by: float | None = None
@@ -316,10 +319,14 @@ class Worker:
 
     def _limit(self) -> int:
         """How many tasks to take now: as many as are free to start at once, or as are little work in all."""
+        if self._holdings.yields():
+            self._others_until = time.monotonic() + OTHERS_FIRST
         if self._holdings.todo >= self._slots:
             return 0
         # First: what ends meanwhile may be counted twice below, but is not left out.
         unfinished = self._holdings.unfinished
+        if unfinished and time.monotonic() < self._others_until:
+            return 0
         # What waits for a thread leaves room for as much again: a coroutine may be behind it.
         waiting = min(self._holdings.postponed, self._slots)
         free = self._slots - unfinished + waiting

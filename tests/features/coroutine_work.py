@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ async def meet(number: int) -> int:
     together["now"] += 1
     together["most"] = max(together["most"], together["now"])
     async with asyncio.timeout(30):
-        while together["most"] < number:
+        while together["most"] < number:  # noqa: ASYNC110 -- an Event belongs to one loop
             await asyncio.sleep(0.001)
     together["now"] -= 1
     return number
@@ -54,7 +54,7 @@ async def fail(what: str = "broken") -> None:
 async def wait_for_release() -> None:
     """Wait, without keeping the loop, until a function beside it has been run."""
     async with asyncio.timeout(30):
-        while not released.is_set():
+        while not released.is_set():  # noqa: ASYNC110 -- another thread sets it
             await asyncio.sleep(0.001)
     done.append("coroutine")
 
@@ -221,7 +221,12 @@ async def close_the_loop() -> None:
 async def lose_the_loop() -> None:
     """Have the event loop closed as soon as it has stopped."""
     loop = asyncio.get_running_loop()
-    loop.call_soon(lambda: (loop.stop(), setattr(loop, "run_forever", loop.close)))
+
+    def lose() -> None:
+        loop.stop()
+        setattr(loop, "run_forever", loop.close)  # noqa: B010 -- it is a method
+
+    loop.call_soon(lose)
     await asyncio.sleep(3600)
 
 
@@ -375,7 +380,7 @@ async def put_off_for_long() -> None:
 
 
 @asynccontextmanager
-async def noted(journal: str, name: str) -> AsyncIterator[None]:
+async def noted(journal: str, name: str) -> AsyncGenerator[None]:
     """Note the start of a block, and its finish unless it raises."""
     Journal(journal).note("start", name)
     yield
@@ -401,7 +406,7 @@ async def wait_at_gate(journal: str, name: str, gate: str) -> None:
     """Run until a file is there; note it if that is not waited for."""
     try:
         async with noted(journal, name):
-            while not Path(gate).exists():  # noqa: ASYNC240 -- it takes no time
+            while not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 -- another process makes it
                 await asyncio.sleep(0.02)
     except asyncio.CancelledError:
         Journal(journal).note("cancelled", name)

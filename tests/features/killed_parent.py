@@ -5,7 +5,7 @@ import signal
 import sys
 
 from alligator import latergator
-from alligator.process import Process
+from alligator.processes.process import Process
 
 
 def be_killed(child: Process) -> None:

@@ -3,13 +3,17 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from alligator import Gator, limits
-from alligator.backends.base import Ack, Backend, Release, Reservation
+from alligator.backends.base import Ack, Backend, Reservation
 from alligator.backends.locmem_backend import Client
+from alligator.exceptions import BackendUnavailable
 from alligator.limits import Limit
 from alligator.utils import new_id
+
+T = TypeVar("T")
 
 FULL_TIME = 0.02
 """Seconds that a task takes in which others are to run."""
@@ -67,6 +71,15 @@ class Clock:
         return self.now
 
 
+def patiently(call: Callable[[], T]) -> T:
+    """Call the store until it answers, as a worker does."""
+    while True:
+        try:
+            return call()
+        except BackendUnavailable:
+            pass
+
+
 class Steps:
     """What workers do with limited tasks, by hand.
 
@@ -92,7 +105,7 @@ class Steps:
         started: list[Reservation] = []
         waiting: list[tuple[Reservation, Limit]] = []
         for held in batch.reservations:
-            if limits.enter(self.backend, held, self.limit):
+            if patiently(partial(limits.enter, self.backend, held, self.limit)):
                 started.append(held)
             else:
                 waiting.append((held, self.limit))
@@ -102,19 +115,14 @@ class Steps:
 
     def park(self, waiting: list[tuple[Reservation, Limit]]) -> None:
         """Let tasks wait, as a worker does."""
-        parked = limits.park(self.backend, waiting)
-        self.backend.settle(parked.releases)
-        parked.then()
+        parked = patiently(lambda: limits.park(self.backend, waiting))
+        patiently(lambda: self.backend.settle(parked.releases))
+        patiently(parked.then)
 
     def end(self, held: Reservation) -> None:
         """Let a task end."""
-        limits.leave(self.backend, held, self.limit)
-        self.backend.settle([Ack(held)])
-
-    def end_to_be_tried_again(self, held: Reservation, delay: float = 0.0) -> None:
-        """Let an attempt end."""
-        limits.leave(self.backend, held, self.limit)
-        self.backend.settle([Release(held, delay, held.body)])
+        patiently(lambda: limits.leave(self.backend, held, self.limit))
+        patiently(lambda: self.backend.settle([Ack(held)]))
 
     def names(self, limit: int = 1000) -> list[str]:
         """Take what is ready; return the ids of those that may start."""
@@ -157,9 +165,38 @@ class Fragile:
         return call
 
 
+def patient(backend: Backend, left: list[int]) -> Backend:
+    """Return a store to which each call is repeated until there is an answer; once there is none."""
+    return cast(Backend, Patient(backend, left))
+
+
 def fragile(backend: Backend, calls: int, *, is_done: bool) -> Backend:
     """Return a store whose caller is killed at the call of this number."""
     return cast(Backend, Fragile(backend, [calls], is_done=is_done))
+
+
+class Patient:
+    """A store, or its records, that once does what it is asked for, and does not say so."""
+
+    def __init__(self, to: Any, left: list[int]) -> None:
+        self._to = to
+        self._left = left
+        if hasattr(to, "records"):
+            self.records = Patient(to.records, left)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._to, name)
+        if not callable(method) or name in ("now", "reserve"):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            answer = method(*args, **kwargs)
+            self._left[0] -= 1
+            if self._left[0] == 0:
+                raise BackendUnavailable("No answer")
+            return answer
+
+        return call
 
 
 class Counted:

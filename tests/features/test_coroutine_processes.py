@@ -1,4 +1,4 @@
-"""Processes of ``latergator --concurrency``: killed, told to leave, kept by their parent, beside one another."""
+"""Processes of ``latergator --concurrency``: killed, told to leave, kept by their parent, side by side."""
 
 import json
 import random
@@ -186,8 +186,7 @@ def test_what_runs_for_longer_goes_back_too(scene: Scene, kind: str, how: str) -
 
     told_at = program.signal(signal.SIGTERM)
     if how == "at a second signal":
-        until(lambda: scene.counts == Counts(waiting=30, running=20), "the rest is given back")
-        told_at = program.signal(signal.SIGTERM)
+        told_at = program.signal(signal.SIGINT)  # another one: two of a kind may arrive as one
 
     assert program.wait() == 0
     assert time.monotonic() - told_at < 3  # a machine may be busy

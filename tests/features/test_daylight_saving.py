@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alligator import Task
-from alligator.cron import Cron
 from alligator.schedules import Scheduler
+from alligator.schedules.cron import Cron
 from tests.conftest import DURABLE, empty_store
 from tests.features.schedules_work import Clock, Scene, iso
 from tests.features.work import do

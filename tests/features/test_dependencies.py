@@ -8,12 +8,23 @@ from typing import Any, Self
 
 import pytest
 
-from alligator import Gator, Task, cli, dependencies, depending, letters, revival
+from alligator import Gator, Task, cli, dependencies
 from alligator.attempts import Run, Runner
 from alligator.backends.base import Ack, Backend, Message, Release
+from alligator.commands import letters, revival
+from alligator.commands.letters import Ref, Story
 from alligator.constants import CANCELED, DELAYED, SUCCESS, WAITING
-from alligator.dependencies import OurTask, Verdict, follow_of, released
-from alligator.edges import Edge, Name, dependents_of, edges_in, failed_of, link, need, needs_of
+from alligator.dependencies import OurTask, Verdict, depending, follow_of, released
+from alligator.dependencies.edges import (
+    Edge,
+    Name,
+    dependents_of,
+    edges_in,
+    failed_of,
+    link,
+    need,
+    needs_of,
+)
 from alligator.exceptions import (
     BackendUnavailable,
     InvalidOption,
@@ -23,7 +34,6 @@ from alligator.exceptions import (
     UnknownTask,
     UnreadableTask,
 )
-from alligator.letters import Ref, Story
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off
 from tests.support.stores import FAR_OFF, let_pass, take

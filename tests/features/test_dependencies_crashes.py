@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from alligator import Gator, Task, dependencies, depending, revival
+from alligator import Gator, Task, dependencies
 from alligator.attempts import Runner
 from alligator.backends.base import Backend, Message
-from alligator.edges import dependents_of, edges_in, needs_of
+from alligator.commands import revival
+from alligator.commands.letters import Ref
+from alligator.dependencies import depending
+from alligator.dependencies.edges import dependents_of, edges_in, needs_of
 from alligator.exceptions import BackendUnavailable, TaskFailed
-from alligator.letters import Ref
 from alligator.tasks import Abandoned
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off

@@ -1,33 +1,38 @@
 """Limits that tasks share: how many run at a time, and how many start in a span of time."""
 
+import itertools
 import json
 import time
 from typing import Any
 
 import pytest
 
-from alligator import Concurrency, Gator, Rate, limit_rules, limits
-from alligator.backends.base import Ack, Bury, Message
+from alligator import Concurrency, Gator, Rate, limits
+from alligator.backends.base import Ack, Bury, Message, worker_of
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.gates import NAP
 from alligator.limits import Limit, limit_from_json, limit_in, limit_to_json
-from alligator.lines import CHUNK
+from alligator.limits import rules as limit_rules
+from alligator.limits.gates import NAP
+from alligator.limits.lines import CHUNK
 from tests.features import limit_work
 from tests.features.limit_work import (
     Clock,
     Steps,
     Store,
+    Sudden,
     be_inside,
     be_inside_soon,
     counted,
     fail_first,
+    fragile,
     open_gate,
+    patient,
     queue_of,
     wait_at,
 )
 from tests.features.work import QuietWorker, do, done, work_off
 from tests.support.running import in_a_thread
-from tests.support.stores import records_of, take, until
+from tests.support.stores import let_pass, records_of, take, until
 
 ONE = Concurrency("api", 1)
 TWO = Concurrency("api", 2)
@@ -288,12 +293,12 @@ def test_two_who_join_the_line_at_the_same_moment_lose_nobody(
     names = [f"t{number}" for number in range(5 * CHUNK)]
     store.push_many("all", [Message(name, b"{}") for name in names])
     [held] = steps.begin(limit=CHUNK // 2)
-    rivals = [steps]
+    rivals = [store.reserve(["all"], "rival", limit=2 * CHUNK).reservations]
 
     def after_a_rival(method: Any) -> Any:
         def call(*args: Any) -> Any:
             if rivals:
-                rivals.pop().begin(limit=2 * CHUNK)
+                steps.park([(one, ONE) for one in rivals.pop()])
             return method(*args)
 
         return call
@@ -301,13 +306,12 @@ def test_two_who_join_the_line_at_the_same_moment_lose_nobody(
     for name in ("swap", "set_many"):
         monkeypatch.setattr(store.records, name, after_a_rival(getattr(store.records, name)))
     steps.begin()
+    assert not rivals
     seen = 1
     while seen < len(names):
         steps.end(held)
         [held] = steps.begin()
         seen += 1
-
-    assert not rivals
 
 
 def test_the_queues_of_a_store_share_a_limit(gator: Gator) -> None:
@@ -479,26 +483,111 @@ def test_one_who_was_called_does_not_come(store: Store, clock: Clock) -> None:
     steps = Steps(store, ONE)
     steps.push("first")
     [first] = steps.begin()
-    steps.push("in the other queue", queue_name="without workers")
-    steps.begin(queue_name="without workers")
-    steps.push("next")
+    steps.push("called", queue_name="without workers")
+    assert steps.begin(queue_name="without workers") == []
+    steps.push("next", "last")
     assert steps.begin() == []
     steps.end(first)
-    assert steps.begin() == []
+    assert steps.begin() == []  # the place is kept
 
-    seen: list[str] = []
     began = clock.now
-    while not seen and clock.now < began + 5 * SAFETY:
+    while not (started := steps.begin()):
         clock.now += 1.0
-        seen = steps.names()
+        assert clock.now - began <= 3 * SAFETY
 
-    assert seen == ["next"]
-    assert clock.now - began <= 3 * SAFETY
-    # It has not lost its turn: it is not sent back to the end.
-    steps.push("last")
+    [held] = started
+    assert held.task_id == "next"
+    # It has not lost its turn for that; but there is no room for it now.
+    assert steps.begin(queue_name="without workers") == []
+    steps.end(held)
+    [held] = steps.begin(queue_name="without workers")
+    assert held.task_id == "called"
+    steps.end(held)
+    clock.now += 0.01
+    assert steps.names() == ["last"]
+
+
+def test_one_is_called_before_it_is_released(gator: Gator) -> None:
+    for limit, wait in ((ONE, 0.0), (Rate("api", 1, 0.2), 0.3)):
+        steps = Steps(gator.backend, limit)
+        steps.push("first", "next")
+        first, second = gator.backend.reserve(["all"], "w", limit=2).reservations
+        assert limits.enter(gator.backend, first, limit)
+        parked = limits.park(gator.backend, [(second, limit)])
+        steps.end(first)
+        gator.backend.settle(parked.releases)
+
+        parked.then()
+
+        again = take(gator.backend)
+        assert again.task_id == "next"
+        gator.backend.settle([Ack(again)])
+        limits.forget(gator.backend, "all", "next", limit)
+        let_pass(gator.backend, wait)
+
+
+def test_a_worker_that_was_too_slow_takes_nobodys_place(store: Store, clock: Clock) -> None:
+    steps = Steps(store, ONE, lease=10.0)
+    steps.push("t1", "t2")
+    [slow] = steps.begin(limit=1)
+    clock.now += 11.0
+    [again] = steps.begin(limit=1)
+    assert again.task_id == "t1"
+
+    steps.end(slow)
+
     assert steps.begin() == []
-    for held in store.reserve(["all"], "w").reservations:
-        raise AssertionError(held)
+    steps.end(again)
+    assert steps.names() == ["t2"]
+
+
+def test_who_was_called_by_one_that_died_at_once_hears_of_it_soon(store: Store) -> None:
+    for limit in (ONE, Concurrency("other", 2)):
+        steps = Steps(store, limit)
+        steps.push("dies", *(f"t{number}" for number in range(limit.n)))
+        dies, *others = steps.begin()
+        steps.backend = fragile(store, 3, is_done=True)  # the record is swapped, and nobody told
+        with pytest.raises(Sudden):
+            steps.end(dies)
+        steps.backend = store
+        store.recover(["all"], worker_of(dies.token), ["dies"])
+        others = [held for held in others if store.extend([held], 60.0) == []]
+
+        seen = [held.task_id for held in [*steps.begin(), *steps.begin()]]
+
+        assert f"t{limit.n - 1}" in seen
+        store.drop_all("all")
+
+
+@pytest.mark.parametrize(
+    "limit", [Concurrency("api", 1), Concurrency("api", 3), Rate("api", 2, 1.0)]
+)
+def test_an_answer_that_got_lost_loses_nobody(limit: Limit) -> None:
+    for calls in itertools.count(1):
+        clock = Clock()
+        store = Store(clock)
+        steps = Steps(store, limit)
+        steps.push(*(f"t{number}" for number in range(10)))
+        [held, *others] = steps.begin()
+        steps.push("new")
+        left = [calls]
+        steps.backend = patient(store, left)
+        steps.begin()
+        steps.end(held)
+        steps.backend = store
+        for one in others:
+            steps.end(one)
+        seen = 1 + len(others)
+        while seen < 11:
+            started = steps.begin()
+            for held in started:
+                seen += 1
+                steps.end(held)
+            clock.now += 0.1
+            assert clock.now < 1_700_000_000 + 30.0, f"stuck after call {calls}"
+        if left[0] > 0:
+            assert calls > 5
+            return
 
 
 def test_canceled_tasks_are_passed_over(gator: Gator) -> None:

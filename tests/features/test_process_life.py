@@ -9,7 +9,7 @@ import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
-from alligator.memory import resident_mib
+from alligator.processes.memory import resident_mib
 from tests.features import life_work, work
 from tests.features import stop_work as jobs
 from tests.features.work import QuietWorker, do, done

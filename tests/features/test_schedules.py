@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, Task, schedule_reports, schedules
+from alligator import Gator, Task, schedules
 from alligator.backends.base import Ack, Backend, Message
+from alligator.commands import schedule_reports
 from alligator.exceptions import BackendMissing, BackendUnavailable, InvalidOption
 from alligator.schedules import Every, Schedule, Scheduler
 from tests.conftest import DURABLE, STORES, empty_store

@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,16 +24,18 @@ from alligator import (
     results,
     statuses,
     stops,
+    track,
 )
 from alligator.backends.base import NEVER, Ack, Bury, Message, Release, Reservation
-from alligator.edges import Edge, link
+from alligator.commands.letters import callable_of
+from alligator.commands.looking import status_json, status_text
+from alligator.dependencies.edges import Edge, link
 from alligator.exceptions import InvalidOption
 from alligator.keys import LIMITS, PROGRESS, ref
-from alligator.letters import callable_of
-from alligator.looking import status_json, status_text
 from alligator.reasons import why
 from alligator.registry import Presence
 from alligator.statuses import LOOKS, Progress, Status, status_of
+from alligator.tasks import GivenBack
 from tests.features.limit_work import Steps, Sudden, fragile, open_gate, wait_at
 from tests.features.work import QuietWorker, do, fail, work_off
 from tests.support.running import in_a_thread
@@ -494,25 +495,55 @@ def test_how_far_it_is_is_told(gator: Gator) -> None:
     push(gator, "t1")
     held = take(gator.backend)
     assert gator.status("t1").progress is None
-    set_progress(gator, "t1", at=1e9 + time.time())
 
-    progress = Progress(3, 10, "resizing", soon(gator, 1e9))
-    assert gator.status("t1").progress == progress
-    set_progress(gator, "t1", total=None, note="")
+    set_progress(gator, "t1", token=held.token)
+    assert gator.status("t1").progress == Progress(3, 10, "resizing", soon(gator))
+    set_progress(gator, "t1", token=held.token, total=None, note="")
     assert gator.status("t1").progress == Progress(3, None, "", soon(gator))
+
+
+def test_how_far_it_was_is_told_until_it_is_taken_up_again(gator: Gator) -> None:
+    for task_id, task in {"lapsed": go_through, "given back": leave, "failed": go_through}.items():
+        with gator.options(task_id=task_id, retries=1) as opts:
+            opts.task(task, "failed" if task_id == "failed" else None)
+
+    for task_id in ("failed", "given back"):
+        gator.get(task_id)
+        status = gator.status(task_id)
+        assert (status.state, status.progress) == ("waiting", Progress(2, 3, "", soon(gator)))
+    held = gator.backend.reserve_task(QUEUE, "lapsed", "me")
+    assert held is not None
+    set_progress(gator, "lapsed", token=held.token)
     gator.backend.settle([Release(held, lapsed=True)])
-    assert gator.status("t1").progress == Progress(3, None, "", soon(gator))
+    assert gator.status("lapsed").progress is not None
+
+
+def go_through(end: Any) -> None:
+    """Fail at the third of three items."""
+    for number in track(range(3)):
+        if number == 2:
+            raise ValueError(end)
+
+
+def leave(end: Any) -> None:
+    """Be given back at the third of three items."""
+    for number in track(range(3)):
+        if number == 2:
+            raise GivenBack
 
 
 def test_how_far_another_of_its_id_had_come_is_not_told(gator: Gator) -> None:
-    set_progress(gator, "t1", at=time.time() - 3600)
-    push(gator, "t1")
+    set_progress(gator, "t1", token="former.1.1000")
+    push(gator, "t1", fail, retries=1)
     assert gator.status("t1").progress is None
     held = take(gator.backend)
     assert gator.status("t1").progress is None
-
-    set_progress(gator, "t1", given_back=zlib.crc32(held.body), at=time.time() - 3600)
-    assert gator.status("t1").progress is not None  # it was given back, and is as it was
+    gator.backend.settle([Release(held)])
+    work_off(gator, max_tasks=1)
+    assert (state_of(gator, "t1"), gator.status("t1").attempt) == ("waiting", 2)
+    assert gator.status("t1").progress is None
+    set_progress(gator, "t1")  # as another version may have left it
+    assert gator.status("t1").progress is None
 
 
 @pytest.mark.parametrize(
@@ -530,8 +561,10 @@ def test_how_far_another_of_its_id_had_come_is_not_told(gator: Gator) -> None:
 def test_progress_of_which_nothing_can_be_told_is_none(told: dict[str, Any]) -> None:
     gator = Gator("locmem://")
     push(gator, "t1")
-    take(gator.backend)
-    set_progress(gator, "t1", **told)
+    held = take(gator.backend)
+    set_progress(gator, "t1", token=held.token)
+    assert gator.status("t1").progress is not None
+    set_progress(gator, "t1", token=held.token, **told)
     assert gator.status("t1").progress is None
     records_of(gator.backend).set(f"{PROGRESS}/{ref(QUEUE, 't1')}", b"[1]")
     assert gator.status("t1").progress is None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, results, waiting
+from alligator import Gator, results
 from alligator.backends.base import worker_of
 from alligator.exceptions import (
     BackendUnavailable,
@@ -23,6 +23,7 @@ from alligator.exceptions import (
     TaskFailed,
     UnknownTask,
 )
+from alligator.results import waiting
 from tests.conftest import STORES, empty_store
 from tests.features.results_work import Ask, ask_in_loop, ask_in_thread, return_pid
 from tests.features.test_results import KEPT, kept_in, push

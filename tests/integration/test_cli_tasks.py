@@ -175,13 +175,18 @@ def test_how_far_it_is_is_shown(scene: Scene) -> None:
     scene.started("t1")
     records = scene.gator.backend.records
     assert records is not None
+    found = scene.gator.backend.find(QUEUE, "t1")
+    assert found is not None
     value = {"done": 1500, "total": 6000, "note": "resizing\x1b[2J", "at": 1e11}
+    value["token"] = found.token
     records.set("progress/all:t1", json.dumps(value).encode())
 
     line = "progress  1,500 of 6,000 (25 %), resizing\\x1b[2J; said just now"
     assert line in said("show", scene.dsn, "t1").splitlines()
     assert told_of(scene.dsn, "t1")["progress"]["note"] == "resizing\x1b[2J"
-    records.set("progress/all:t1", json.dumps({"done": 0.5, "at": 1e11}).encode())
+    records.set(
+        "progress/all:t1", json.dumps({**value, "done": 0.5, "total": 0, "note": ""}).encode()
+    )
     assert "progress  0.5; said just now" in said("show", scene.dsn, "t1").splitlines()
 
 

@@ -250,7 +250,7 @@ def test_no_password_is_shown_by_workers_at_work(tmp_path: Path, locked_server: 
         scene.push_gated("t1")
         scene.started("t1")
         shown = "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in program.members)
-        assert "alligator.child" in shown
+        assert "alligator.processes.child" in shown
 
         locked_server.kill()
         program.says("does not answer")

@@ -16,7 +16,8 @@ LEASE = 2.0
 SCRIPT = """
 import sys
 
-from alligator import Gator, gator, keeper
+from alligator import Gator, gator
+from alligator.processes import keeper
 
 dsn, lease, *task_ids = sys.argv[1:]
 gator.LEASE = keeper.LEASE = float(lease)

@@ -4,9 +4,9 @@ import pytest
 
 from alligator import Gator, stops
 from alligator.backends.base import Ack, Backend, Release, Reservation
-from alligator.board import Board, State
-from alligator.canceler import AFTERMATH, LONG, LOOK_EVERY, Canceler
 from alligator.exceptions import BackendUnavailable
+from alligator.processes.board import Board, State
+from alligator.processes.canceler import AFTERMATH, LONG, LOOK_EVERY, Canceler
 from alligator.stops import CANCELED, TIMEOUT, Stop
 from tests.support.stores import QUEUE, push, records_of, take, take_ready
 from tests.unit.conftest import Clock

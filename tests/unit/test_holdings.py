@@ -7,10 +7,10 @@ import pytest
 
 from alligator import Gator, Worker, workers
 from alligator.backends.base import Ack, Release, Reservation
-from alligator.board import Board, Mark, State
 from alligator.exceptions import BackendUnavailable
-from alligator.holdings import Holdings
-from alligator.keeper import STUCK, Keeper
+from alligator.processes.board import Board, Mark, State
+from alligator.processes.holdings import Holdings
+from alligator.processes.keeper import STUCK, Keeper
 from alligator.running import RunningTask
 from alligator.tasks import Task
 from tests.support.stores import QUEUE, push, take_ready

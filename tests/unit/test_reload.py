@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alligator.reload import LOOK_EVERY, Reloader
+from alligator.processes.reload import LOOK_EVERY, Reloader
 from tests.unit.conftest import Clock
 
 

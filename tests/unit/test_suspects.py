@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from alligator.backends.base import Release, Reservation
-from alligator.suspects import AWAY, LONGEST_WAIT, TURN, Turns
+from alligator.processes.suspects import AWAY, LONGEST_WAIT, TURN, Turns
 from tests.unit.conftest import Clock
 
 ROOM = 100
@@ -127,7 +127,7 @@ def test_in_the_turn_of_the_others_a_suspect_is_run_if_there_are_none(
     kept, back = turns.parted([suspect("s2"), suspect("s3")], 0)
 
     assert [one.task_id for one in kept] == ["s2"]
-    assert given_back(back) == {"s3": AWAY}
+    assert given_back(back) == {"s3": 0.0}
     clock.turn(60.0)
     assert turns.limit(ROOM, 0) == ROOM
 

@@ -24,14 +24,16 @@ from alligator.exceptions import (
 try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # Windows: SQLite's own waiting must do
-    LOCK_UN = 0
-
-    def flock(file: int, operation: int) -> None:
-        pass
 
     def _try_lock(file: int) -> bool:
         return True
+
+    def _unlock(file: int) -> None:
+        pass
 else:
+
+    def _unlock(file: int) -> None:
+        flock(file, LOCK_UN)
 
     def _try_lock(file: int) -> bool:
         try:
@@ -203,15 +205,15 @@ class _File:
     def locked(self) -> Generator[None]:
         """Be the one writer."""
         # A task's timeout may be raised at any step, here too. So what is to be undone is within the `try`; and
-        # if it hits the very end of the block, then what is left open is not for long: it ends with its generator,
-        # but then it must let the next turn alone.
+        # if it hits the very end of the block, then what is left open is not for long: it ends with its
+        # generator, but then it must let the next turn alone.
         self._turn = turn = object()
         try:
             self._wait_for_lock()
             yield
         finally:
             if turn is self._turn:
-                flock(self.lock, LOCK_UN)
+                _unlock(self.lock)
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:

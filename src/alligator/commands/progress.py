@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
-from alligator.board import Tally
+from alligator.processes.board import Tally
 
 COUNT_EVERY = 0.5
 """Seconds between two questions to the store how much waits."""

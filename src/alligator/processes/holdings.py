@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
-from alligator.board import Board, Mark, State
+from alligator.processes.board import Board, Mark, State
 from alligator.running import RunningTask
 
 
@@ -93,31 +93,33 @@ class Holdings:
     @property
     def postponed(self) -> int:
         """How many tasks wait that were postponed."""
+        return len(self._postponed)
+
+    def yields(self) -> bool:
+        """Return whether the keeper gives back what was postponed, or has done so since the last call."""
         with self._lock:
-            waiting = [one for one in self._postponed if self._still_waits(one[0])]
-            self._postponed = deque(waiting)
-            return len(waiting)
+            marks = [self.board.mark_of(held.place) for held, _ in self._postponed]
+            if not any(marks):
+                return False
+            waiting: deque[tuple[Held, Callable[[], None]]] = deque()
+            for one, mark in zip(self._postponed, marks, strict=True):
+                if mark == Mark.GONE:
+                    self._give_up(one[0])
+                else:  # it is the keeper who releases it: with our exchange, it would come back to us
+                    waiting.append(one)
+            self._postponed = waiting
+            return True
 
     def resume(self) -> tuple[Held, Callable[[], None]] | None:
         """Start the next task that was postponed, and return it with its call; None when there is none."""
         with self._lock:
             while self._postponed:
                 held, call = self._postponed.popleft()
-                if held.state == State.SENT:  # given back by the worker itself
-                    continue
                 self._set(held, State.STARTED)
                 if not self._is_taken(held):
                     return held, call
                 self._give_up(held)
         return None
-
-    def _still_waits(self, held: Held) -> bool:
-        if held.state == State.SENT:
-            return False
-        if self._is_taken(held):
-            self._give_up(held)
-            return False
-        return True
 
     def _is_taken(self, held: Held) -> bool:
         return self.board.mark_of(held.place) in (Mark.GIVE_BACK, Mark.GONE)
@@ -201,6 +203,7 @@ class Holdings:
             for held in back:
                 self._set(held, State.SENT)
             self._todo.clear()
+            self._postponed.clear()
         return [Release(held.reservation) for held in back]
 
     def _set(self, held: Held, state: State) -> None:

@@ -12,7 +12,7 @@ from alligator import retries
 from alligator.backends.base import Backend, Records
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException, BackendUnavailable
-from alligator.waiting import PENDING, Waiting
+from alligator.results.waiting import PENDING, Waiting
 
 if TYPE_CHECKING:
     import asyncio

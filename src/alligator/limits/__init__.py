@@ -7,8 +7,8 @@ from typing import Any
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation, check_name
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.gates import AT_ONCE, Gate, Moments, Standing
-from alligator.limit_rules import AtATime, PerSpan
+from alligator.limits.gates import AT_ONCE, Gate, Moments, Standing
+from alligator.limits.rules import AtATime, PerSpan
 
 MAX_KEY_BYTES = 200
 """The longest key of a limit, in UTF-8."""

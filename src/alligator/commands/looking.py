@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from alligator import registry, schedules
+from alligator.commands.reports import quoted
+from alligator.commands.tables import ago, counted, printable
 from alligator.gator import Gator
 from alligator.limits import Limit, Rate
 from alligator.peeks import number
 from alligator.reasons import moment, when, why
-from alligator.reports import quoted
 from alligator.statuses import Progress, Status, status_of
-from alligator.tables import ago, counted, printable
 
 _MOMENTS = ("due_at", "expires_at", "since", "lease_until", "ended_at", "kept_until", "at")
 

@@ -1,4 +1,4 @@
-"""One worker process of a supervisor: ``python -m alligator.child CONTROL BOARD``.
+"""One worker process of a supervisor: ``python -m alligator.processes.child CONTROL BOARD``.
 
 CONTROL is the descriptor of a pipe from the parent, which writes lines: first JSON, the settings; later "s" to
 leave, or "c", a token and an id, to cancel a task that runs. The pipe ends when the parent has died. BOARD is
@@ -19,15 +19,15 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
-from alligator.board import Board, End
-from alligator.keeper import TICK, Keeper
-from alligator.targets import found_here, gator_at
+from alligator.commands.targets import found_here, gator_at
+from alligator.processes.board import Board, End
+from alligator.processes.keeper import TICK, Keeper
 from alligator.utils import take_default
 from alligator.workers import Worker
 
 STOP = b"s\n"
 
-log = logging.getLogger("alligator.child")
+log = logging.getLogger("alligator.processes.child")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def _read_line(file: int) -> bytes:
     try:
         return next(_lines(file))
     except StopIteration:
-        sys.exit("alligator.child is started by latergator, not by hand.")
+        sys.exit("alligator.processes.child is started by latergator, not by hand.")
 
 
 def _lines(file: int) -> Generator[bytes]:

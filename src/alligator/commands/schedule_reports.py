@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from alligator.commands.tables import Column, ago, counted, duration, printable, table
 from alligator.schedules import Schedule
-from alligator.tables import Column, ago, counted, duration, printable, table
 
 LATE = 10.0
 """Seconds after which what is due should have been queued: schedulers look every second."""

@@ -16,18 +16,18 @@ from types import FrameType
 from alligator import registry, retries, stops
 from alligator.backends.base import Ack, Backend, Records, Reservation
 from alligator.bell import Bell
-from alligator.board import Board, End, Mark, Posted, State, Tally
-from alligator.canceler import Canceler
-from alligator.child import STOP, Settings
-from alligator.complaints import Complaints
 from alligator.exceptions import AlligatorException
-from alligator.keeper import BEATS_PER_LEASE, TICK, Keeper
-from alligator.process import Process, started
-from alligator.reload import Reloader
+from alligator.processes.board import Board, End, Mark, Posted, State, Tally
+from alligator.processes.canceler import Canceler
+from alligator.processes.child import STOP, Settings
+from alligator.processes.complaints import Complaints
+from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
+from alligator.processes.process import Process, started
+from alligator.processes.reload import Reloader
 from alligator.schedules import Scheduler
 from alligator.timeouts import KILL_AFTER
 
-log = logging.getLogger("alligator.supervisor")
+log = logging.getLogger("alligator.processes.supervisor")
 
 SETTLED_LIFE = 1.0
 """Seconds a process has to live for its death not to count as a failed start."""

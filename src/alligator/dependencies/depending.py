@@ -22,7 +22,7 @@ from alligator.dependencies import (
     free,
     look_again,
 )
-from alligator.edges import Edge, Name, dependents_of, edges_in, link, needs_of, unlink
+from alligator.dependencies.edges import Edge, Name, dependents_of, edges_in, link, needs_of, unlink
 from alligator.exceptions import (
     AlligatorException,
     BackendUnavailable,

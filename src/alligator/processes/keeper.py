@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from alligator.backends.base import Ack, Backend, Release, Reservation, Settlement
-from alligator.board import Board, Mark, Posted, State
 from alligator.exceptions import AlligatorException
+from alligator.processes.board import Board, Mark, Posted, State
 
-log = logging.getLogger("alligator.keeper")
+log = logging.getLogger("alligator.processes.keeper")
 
 LEASE = 30.0
 """Seconds that a hand-out is good for, unless extended."""

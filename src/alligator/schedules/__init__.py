@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 from alligator import keys, payloads
-from alligator import schedule_records as form
 from alligator.backends.base import (
     MAX_NAME_BYTES,
     MAX_PRIORITY,
@@ -23,10 +22,11 @@ from alligator.backends.base import (
     as_bytes,
     check_name,
 )
-from alligator.cron import Cron
+from alligator.commands.letters import callable_of
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.letters import callable_of
 from alligator.options import AGES
+from alligator.schedules import schedule_records as form
+from alligator.schedules.cron import Cron
 from alligator.signatures import path_of
 from alligator.tasks import Task
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from alligator import registry
 from alligator.backends.base import Reservation
-from alligator.board import Board
-from alligator.child import Settings, canceling
+from alligator.processes.board import Board
+from alligator.processes.child import Settings, canceling
 from alligator.utils import new_id
 
 
@@ -64,7 +64,7 @@ def started(settings: Settings) -> Process:
         memory = _shared_memory(Board.size())
         board = Board(mmap.mmap(memory, Board.size()))
         popen = subprocess.Popen(
-            [sys.executable, "-m", "alligator.child", str(theirs), str(memory)],
+            [sys.executable, "-m", "alligator.processes.child", str(theirs), str(memory)],
             pass_fds=(theirs, memory),
             stdin=subprocess.DEVNULL,
             process_group=0,  # ^C in a terminal is for the parent, which tells its children

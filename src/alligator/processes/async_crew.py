@@ -1,8 +1,8 @@
 """An event loop and some threads that run what a worker holds: many coroutines at once, functions beside them.
 
 A task is begun by one of a few *hands*: read, checked, its ``on_start`` called. If its function is a coroutine
-function, the loop runs it, and a hand sees to its end; any other function waits for one of the threads, which it
-keeps for as long as it runs. So neither a function nor a hook that blocks can stop the loop.
+function, the loop runs it, and a hand sees to its end; any other function waits for one of the threads, which
+it keeps for as long as it runs. So neither a function nor a hook that blocks can stop the loop.
 """
 
 import inspect
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from alligator.attempts import Attempt, Run
 from alligator.bell import Bell
-from alligator.crew import LOOK, left_to_its_lease
 from alligator.exceptions import Canceled
-from alligator.holdings import Held, Holdings
-from alligator.loop import Loop
+from alligator.processes.crew import LOOK, left_to_its_lease
+from alligator.processes.holdings import Held, Holdings
+from alligator.processes.loop import Loop
 from alligator.tasks import GivenBack, Task
 from alligator.timeouts import limited, time_limit
 

@@ -26,8 +26,8 @@ from typing import Any
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Found, Reservation
 from alligator.exceptions import InvalidOption
-from alligator.limit_rules import SAFETY, Call, Rule, Starts, State
-from alligator.lines import Line
+from alligator.limits.lines import Line
+from alligator.limits.rules import SAFETY, Call, Rule, Starts, State
 from alligator.retries import backoff, with_jitter
 
 NAP = 600.0

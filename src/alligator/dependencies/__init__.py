@@ -17,7 +17,7 @@ from typing import Self
 
 from alligator import payloads, results
 from alligator.backends.base import Backend, Follow
-from alligator.edges import (
+from alligator.dependencies.edges import (
     Edge,
     Name,
     dependent,

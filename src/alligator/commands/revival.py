@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from alligator import letters
 from alligator.backends.base import Backend
+from alligator.commands import letters
+from alligator.commands.letters import Outcome, Ref
 from alligator.dependencies import LOOK, first_look, follow_of, wake
-from alligator.edges import (
+from alligator.dependencies.edges import (
     Edge,
     Name,
     edges_in,
@@ -18,7 +19,6 @@ from alligator.edges import (
     records_of,
     unlink,
 )
-from alligator.letters import Outcome, Ref
 
 HELD_BACK = 3 * LOOK
 """Seconds that what failed first is held back, should we die: by then those that wait for it have looked by

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from alligator.lines import Line
+from alligator.limits.lines import Line
 
 SAFETY = 30.0
 """Seconds after which a guard looks after a line; and for which a place is kept for a task that was called.

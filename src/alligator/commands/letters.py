@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from alligator import payloads
 from alligator.backends.base import Backend, DeadLetter
-from alligator.edges import Name, edges_in, needs_of, unlink
+from alligator.commands.tables import CUT
+from alligator.dependencies.edges import Name, edges_in, needs_of, unlink
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.tables import CUT
 
 PAGE = 500
 """Dead letters to read, move or remove in one call: the store is free for others in between."""

@@ -1,9 +1,9 @@
 """Whose turn it is: that of tasks which may have killed a worker, or that of all others.
 
-Such a *suspect* is to be held alone: whatever dies with it counts a delivery, too, and would in the end be buried
-in its company. So a worker that runs several tasks at a time lets them all end before it takes one, and takes
-nothing else until that has ended. That must not keep the others for ever, nor may they keep the suspects. So they
-take turns, and the others have as long as the suspects had.
+Such a *suspect* is to be held alone: whatever dies with it counts a delivery, too, and would in the end be
+buried in its company. So a worker that runs several tasks at a time lets them all end before it takes one, and
+takes nothing else until that has ended. That must not keep the others for ever, nor may they keep the suspects.
+So they take turns, and the others have as long as the suspects had.
 """
 
 import logging
@@ -28,8 +28,8 @@ class Turns:
     """Says how many tasks to take, and which of them to keep.
 
     Args:
-        share: Whether they take turns; else suspects come first, which suits a worker that runs one task at a time,
-            and one that leaves when nothing is left.
+        share: Whether they take turns; else suspects come first, which suits a worker that runs one task at a
+            time, and one that leaves when nothing is left.
         clock: A monotonic clock.
     """
 

@@ -1,6 +1,7 @@
 """Threads that run what a worker holds."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from alligator.bell import Bell
-from alligator.holdings import Held, Holdings
+from alligator.processes.holdings import Held, Holdings
 
 log = logging.getLogger("alligator.worker")
 
@@ -97,8 +98,8 @@ class Crew:
 def left_to_its_lease(held: Held, holdings: Holdings) -> None:
     """Forget a task of which nothing came but an exception, as a Task class of the user's own may raise one.
 
-    In a thread it would end that thread, and nothing else. So let it be as if it had ended the process: the lease
-    lapses, and the task is handed out again, up to three times.
+    In a thread it would end that thread, and nothing else. So let it be as if it had ended the process: the
+    lease lapses, and the task is handed out again, up to three times.
     """
-    log.exception("Task %r is left to its lease", held.reservation.task_id)
+    log.error("Task %r is left to its lease", held.reservation.task_id, exc_info=sys.exc_info())
     holdings.drop(held)

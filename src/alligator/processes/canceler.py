@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from alligator import stops
 from alligator.backends.base import Backend, Reservation
-from alligator.board import Board, Posted, State
-from alligator.complaints import Complaints
+from alligator.processes.board import Board, Posted, State
+from alligator.processes.complaints import Complaints
 
-log = logging.getLogger("alligator.canceler")
+log = logging.getLogger("alligator.processes.canceler")
 
 LONG = 1.0
 """Seconds after which a task has run for long enough to look whether it was canceled."""

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alligator.backends.base import Counts, DeadLetter
-from alligator.letters import Outcome, Ref, Story, callable_of
+from alligator.commands.letters import Outcome, Ref, Story, callable_of
+from alligator.commands.tables import Column, ago, counted, duration, indented, printable, table
 from alligator.registry import Presence
-from alligator.tables import Column, ago, counted, duration, indented, printable, table
 
 FEW = 10
 """Dead letters to name one by one; of more, their number."""

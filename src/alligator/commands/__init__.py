@@ -1,0 +1,1 @@
+"""What the commands are made of: finding tasks and dead letters, and telling of them."""
