@@ -1,5 +1,6 @@
 """One attempt at a reserved task: from its bytes to what shall become of it."""
 
+import inspect
 import logging
 import os
 import traceback
@@ -241,7 +242,9 @@ class Run:
             try:
                 with time_limit(self.task.timeout):
                     result = self.task.begin()
-                result = run_coroutine(limited(result, self.task.timeout))
+                if inspect.iscoroutine(result):
+                    coroutine = limited(result, self.task.timeout)
+                    result = run_coroutine(self.running.awaited(coroutine))
             except Abandoned:
                 raise
             except self._runner.gives_back as err:

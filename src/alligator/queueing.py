@@ -1,9 +1,9 @@
 """Ways to queue: with options, many at once, again and again; each ends in ``Gator.send`` or in a schedule."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 from alligator import schedules
 from alligator.backends.base import Backend, as_bytes
@@ -38,7 +38,7 @@ class Queue(Protocol):
 def kept(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that can be used again and again: what could be gone through only once is a tuple."""
     return {
-        name: tuple(cast(Iterator[Any], value)) if isinstance(value, Iterator) else value
+        name: tuple(value) if hasattr(value, "__next__") else value
         for name, value in options.items()
     }
 

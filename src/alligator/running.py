@@ -3,8 +3,18 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
 
@@ -179,7 +189,30 @@ class RunningTask:
         """Ask the task to end."""
         self._is_canceled = True
         if self.on_cancel is not None:
-            self.on_cancel()
+            with suppress(RuntimeError):  # the loop that it ran in has just been closed
+                self.on_cancel()
+
+    async def awaited(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await what the task's function returned, and cancel it if the task is canceled.
+
+        Raises:
+            Canceled: It was.
+        """
+        import asyncio  # here, for it takes longer to import than all of Alligator
+
+        loop, running = asyncio.get_running_loop(), asyncio.current_task()
+        assert running is not None
+        self.on_cancel = partial(loop.call_soon_threadsafe, running.cancel)
+        if self._is_canceled:
+            running.cancel()
+        try:
+            return await coroutine
+        except asyncio.CancelledError:
+            if self._is_canceled:
+                raise Canceled from None
+            raise
+        finally:
+            self.on_cancel = None
 
     def leave_when(self, is_leaving: Callable[[], bool]) -> None:
         """Let the task know by this whether its worker leaves."""

@@ -5,7 +5,6 @@ another thread only the interpreter can, at its next step: a call that does not 
 nothing reaches is ended with its process, by its parent (supervisor.py).
 """
 
-import inspect
 import os
 import signal
 import threading
@@ -13,7 +12,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alligator.exceptions import TaskTimeout
 
@@ -24,6 +23,8 @@ KILL_AFTER = 2.0
 """Seconds for a task to end by itself, once its time is up; then its process is ended."""
 _SOON = 1e-6
 """Seconds, the least that a timer can be set to."""
+
+T = TypeVar("T")
 
 _NO_LIMIT = nullcontext()
 
@@ -48,17 +49,10 @@ def time_limit(seconds: float | None) -> AbstractContextManager[None]:
     return _Watched(seconds)
 
 
-def limited(value: Any, seconds: float | None) -> Any:
-    """Return what an ``async def`` function returned, to be awaited for so long; any other value as it is.
-
-    The limit is its event loop's: TaskTimeout is raised where it awaits.
-    """
-    if seconds is None or not inspect.iscoroutine(value):
-        return value
-    return _awaited(value, seconds)
-
-
-async def _awaited(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+async def limited(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T:
+    """Await a coroutine; raise TaskTimeout where it waits, when that has taken so long. None: never."""
+    if seconds is None:
+        return await coroutine
     import asyncio  # here, for it takes longer to import than all of Alligator
 
     scope = asyncio.timeout(seconds)

@@ -67,7 +67,8 @@ class Worker:
     runs, and gives back the rest; what runs longer than ``grace``, or at a second signal, is given back
     too. Its leases are extended by a thread, which a task that holds Python's global lock for a whole lease
     (one long call into C) would starve: ``latergator`` extends them from a process of its own, and does not
-    have that weakness.
+    have that weakness. Nor can a Worker alone end a task that does not hear that its ``timeout`` is over, or
+    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.)
 
     Args:
         gator: Where to take tasks from, and what reads them.

@@ -164,10 +164,19 @@ async def sleep_on(out: str) -> None:
     [
         (raise_canceled, {}),
         (raise_canceled, {"threads": 2}),
+        (sleep_on, {}),
+        (sleep_on, {"threads": 2}),
         (sleep_on, {"concurrency": 2}),
         (fail_when_told, {}),
     ],
-    ids=["alone", "in threads", "a coroutine", "one that fails then"],
+    ids=[
+        "alone",
+        "in threads",
+        "a coroutine",
+        "a coroutine in threads",
+        "one of many coroutines",
+        "one that fails then",
+    ],
 )
 def test_a_task_that_runs_is_told(
     func: Callable[[str], Any], settings: dict[str, int], gator: Gator

@@ -329,12 +329,6 @@ def test_a_coroutine_may_tidy_up() -> None:
     assert tidied == ["up"]
 
 
-def test_what_is_no_coroutine_is_left_alone() -> None:
-    value = object()
-
-    assert limited(value, 1.0) is value
-
-
 def test_the_watcher_keeps_nothing_of_blocks_that_have_ended() -> None:
     """However long their time would have been."""
 

@@ -213,7 +213,11 @@ class _File:
             yield
         finally:
             if turn is self._turn:
-                _unlock(self.lock)
+                try:
+                    _unlock(self.lock)
+                except BaseException:  # it has been raised on the way there
+                    _unlock(self.lock)
+                    raise
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
@@ -143,8 +142,7 @@ def _obey(control: int, worker: Worker, board: Board) -> None:
             worker.stop()
         else:
             _, token, task_id = line.decode().rstrip("\n").split(" ", 2)
-            with suppress(RuntimeError):  # the loop that it ran in has just been closed
-                worker.cancel(token, task_id)
+            worker.cancel(token, task_id)
     log.warning("The parent process has died: leaving")
     worker.stop()
     leave_at = time.monotonic() + min(worker.grace, worker.lease)

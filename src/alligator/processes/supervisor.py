@@ -273,7 +273,7 @@ class Supervisor:
         now = time.monotonic()
         found: list[tuple[Reservation, str]] = []
         for task in child.board.read():
-            if task.state != State.STARTED or task.mark == Mark.GONE:
+            if task.state != State.STARTED:
                 continue
             told_at = self._canceler.told_at(task.reservation)
             if told_at is not None and now > told_at + self._settings.grace:
