@@ -14,7 +14,6 @@ from collections.abc import (
 )
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
 
@@ -188,9 +187,10 @@ class RunningTask:
     def cancel(self) -> None:
         """Ask the task to end."""
         self._is_canceled = True
-        if self.on_cancel is not None:
+        on_cancel = self.on_cancel  # only once: it may end in this moment
+        if on_cancel is not None:
             with suppress(RuntimeError):  # the loop that it ran in has just been closed
-                self.on_cancel()
+                on_cancel()
 
     async def awaited(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await what the task's function returned, and cancel it if the task is canceled.
@@ -200,11 +200,11 @@ class RunningTask:
         """
         import asyncio  # here, for it takes longer to import than all of Alligator
 
-        loop, running = asyncio.get_running_loop(), asyncio.current_task()
-        assert running is not None
-        self.on_cancel = partial(loop.call_soon_threadsafe, running.cancel)
+        loop = asyncio.get_running_loop()
+        here = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.on_cancel = lambda: loop.call_soon_threadsafe(here.cancel)
         if self._is_canceled:
-            running.cancel()
+            here.cancel()
         try:
             return await coroutine
         except asyncio.CancelledError:

@@ -121,12 +121,29 @@ def test_what_was_postponed_and_given_back_by_the_keeper_is_not_resumed(mark: Ma
     postponed(holdings, 3)
 
     holdings.board.mark(0, mark)
-    left = holdings.postponed
     holdings.board.mark(1, mark)
 
-    assert left == 2
     assert [resumed(holdings), resumed(holdings)] == ["c", None]
     assert holdings.send() == [Release(a), Release(b)]
+
+
+def test_the_keeper_is_left_to_give_back_what_was_postponed() -> None:
+    a, b = reserved("a", "b")
+    holdings = holding(a, b)
+    postponed(holdings, 2)
+    assert not holdings.yields()
+
+    holdings.board.mark(0, Mark.GIVE_BACK)
+    assert holdings.yields()
+    assert holdings.send() == []  # what is sent while taking more would come back with it
+    holdings.board.mark(0, Mark.GONE)
+    assert holdings.yields()
+
+    assert not holdings.yields()
+    assert holdings.postponed == 1
+    late = holdings.send()
+    assert late == [Release(a)]
+    assert holdings.sent(late) == []  # no surprise
 
 
 def test_what_was_postponed_and_given_back_by_the_worker_is_not_resumed() -> None:

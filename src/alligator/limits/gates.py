@@ -189,7 +189,7 @@ class Gate:
     def _is_in_line(self, state: State, ref: str) -> bool:
         # Most are new. One that was parked comes back when its nap is over, if it is not called before. Should
         # it be so late that it is taken for a new one, it has two places, and is called from the first.
-        may_be_back = (state.now - _phase(ref)) % NAP < SAFETY
+        may_be_back = (state.now - _phase(ref) + 1.0) % NAP < SAFETY
         return state.line.has_at_an_end(ref) or (may_be_back and state.line.has_between(ref))
 
     def _due_at(self, state: State, ref: str) -> float:

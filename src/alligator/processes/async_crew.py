@@ -283,19 +283,11 @@ class AsyncCrew:
             if len(flights) >= MAX_BOARDING:
                 self._for_hands.notify_all()
         for flight in flights:
-            task = self._loop.run(self._fly(flight), flight.context)
+            if flight.run.running.canceled:
+                self._turn_back(flight)
+                continue
+            task = self._loop.run(_fly(flight), flight.context)
             task.add_done_callback(partial(self._touch_down, flight))
-            running = flight.run.running
-            running.on_cancel = partial(self._loop.call, task.cancel)
-            if running.canceled:  # perhaps before there was anybody to tell
-                task.cancel()
-
-    async def _fly(self, flight: _Flight) -> tuple[Any, BaseException | None]:
-        # Also SystemExit and the like: whatever a task raises is its own failure.
-        try:
-            return await limited(flight.coroutine, flight.run.task.timeout), None
-        except BaseException as err:
-            return None, err
 
     def _touch_down(self, flight: _Flight, task: "asyncio.Task[Any]") -> None:
         if task.cancelled():  # before its first step
@@ -303,9 +295,16 @@ class AsyncCrew:
             return
         flight.result, flight.error = task.result()
         flight.is_broken_off = self._is_closed
-        if flight.run.running.canceled and self._loop.is_cancellation(flight.error):
-            flight.error = Canceled()
         self._landing(flight)
+
+
+async def _fly(flight: _Flight) -> tuple[Any, BaseException | None]:
+    # Also SystemExit and the like: whatever a task raises is its own failure.
+    try:
+        coroutine = limited(flight.coroutine, flight.run.task.timeout)
+        return await flight.run.running.awaited(coroutine), None
+    except BaseException as err:
+        return None, err
 
 
 def _is_for_the_loop(task: Task) -> bool:

@@ -52,10 +52,6 @@ class Loop:
         """Run a coroutine; to be called in the loop's thread."""
         return self._loop.create_task(coroutine, context=context)
 
-    def is_cancellation(self, err: BaseException | None) -> bool:
-        """Return whether this is what is raised in a coroutine that is cancelled."""
-        return isinstance(err, self._asyncio.CancelledError)
-
     def end(self, at: float) -> None:
         """Cancel what runs, wait for its end until a moment of the monotonic clock, and close the loop.
 
