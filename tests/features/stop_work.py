@@ -75,11 +75,10 @@ async def sleep_well(journal: str, name: str) -> None:
 
 
 def wait_at_gate(journal: str, name: str, gate: str) -> None:
-    """Note which hand-out and attempt this is, and run until a file is there."""
+    """Note which hand-out this is, and run until a file is there."""
     task = current_task()
-    Journal(journal).note("start", name)
     Journal(journal).note(f"delivery-{task.deliveries}", name)
-    Journal(journal).note(f"attempt-{task.attempt}", name)
+    Journal(journal).note("start", name)
     while not Path(gate).exists():
         time.sleep(LOOK)
     Journal(journal).note("finish", name)
@@ -156,8 +155,8 @@ def track_for(journal: str, name: str, seconds: float) -> str:
 def track_slowly(journal: str, name: str, items: int) -> None:
     """Go through items, each of which takes its time."""
     task = current_task()
-    Journal(journal).note("start", name)
     Journal(journal).note(f"delivery-{task.deliveries}", name)
+    Journal(journal).note("start", name)
     for item in track(range(items)):
         Journal(journal).note(f"item-{item}", name)
         time.sleep(0.03)
