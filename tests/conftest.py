@@ -1,6 +1,6 @@
 """Stores for tests: ``backend`` is each of them in turn, empty."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -74,3 +74,13 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.command("FLUSHALL")
     return server.dsn
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what a test logged reach the process that reports it, whatever is in it: lone surrogates, for one."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
