@@ -99,8 +99,8 @@ class Gate:
             if state.overdue:
                 self._look(state, at_once=held.deliveries > 1)
             if self._write(state):
-                self._starts(state)
                 self._tell(state)
+                self._starts(state)
                 return partial(self._starts, state)
             self._pause()
 
