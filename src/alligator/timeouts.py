@@ -7,6 +7,7 @@ nothing reaches is ended with its process, by its parent (supervisor.py).
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -23,6 +24,8 @@ KILL_AFTER = 2.0
 """Seconds for a task to end by itself, once its time is up; then its process is ended."""
 _SOON = 1e-6
 """Seconds, the least that a timer can be set to."""
+_MOMENT = 0.001
+"""Seconds after which another try is made, where nothing can be raised now."""
 
 T = TypeVar("T")
 
@@ -97,9 +100,13 @@ class _Alarm:
             self._put_back()
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_over:
-            self._put_back()
-            raise _over(self._seconds)
+        if self._is_over:
+            return
+        if _is_final(frame):
+            signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+            return
+        self._put_back()
+        raise _over(self._seconds)
 
     def _put_back(self) -> None:
         self._is_over = True
@@ -147,10 +154,24 @@ class _Watched:
 
     def fire(self) -> None:
         """Raise, unless the block has ended. For the watcher."""
+        if _is_final(sys._current_frames().get(self._thread)):
+            self.due_at = time.monotonic() + _MOMENT
+            _WATCHER.watch(self)
+            return
         self._is_firing = True
         if not self.is_over:
             _raise_in(self._thread, TaskTimeout)
         self._has_fired.release()
+
+
+def _is_final(frame: FrameType | None) -> bool:
+    """Whether a frame is within a finalizer: what is raised there, the interpreter ignores."""
+    while frame is not None:
+        name, module = frame.f_code.co_name, frame.f_globals.get("__name__")
+        if name == "__del__" or module in ("weakref", "_weakrefset"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
