@@ -2,6 +2,16 @@
 
 import os
 import select
+from enum import Enum
+
+
+class Woken(Enum):
+    """What ended a wait."""
+
+    IN_TIME = "in time"
+    BY_FILE = "by a file"
+    BY_RING = "by a ring"
+    BY_INTERRUPT = "by an interrupt"
 
 
 class Bell:
@@ -28,23 +38,25 @@ class Bell:
         self._is_interrupted = True
         self.ring()
 
-    def wait(self, timeout: float, *others: int) -> bool:
-        """Wait for a ring, an interruption or something to read on ``others`` (file descriptors).
-
-        Returns whether it was an interruption.
-        """
+    def wait(self, timeout: float, *others: int) -> Woken:
+        """Wait for a ring, an interruption or something to read on ``others`` (file descriptors)."""
         reader = self._open()[0]
         poll = select.poll()
         for file in (reader, *others):
             poll.register(file, select.POLLIN)
         ready = poll.poll(max(0.0, timeout) * 1000)
-        if any(file == reader for file, _ in ready):
+        rang = any(file == reader for file, _ in ready)
+        if rang:
             try:
                 os.read(reader, 65536)
             except BlockingIOError:  # another thread was faster
                 pass
         interrupted, self._is_interrupted = self._is_interrupted, False
-        return interrupted
+        if interrupted:
+            return Woken.BY_INTERRUPT
+        if rang:
+            return Woken.BY_RING
+        return Woken.BY_FILE if ready else Woken.IN_TIME
 
     def close(self) -> None:
         """Close the pipe; the next use opens another."""

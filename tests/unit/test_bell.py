@@ -1,6 +1,6 @@
 """The bell that wakes those who wait in a process."""
 
-from alligator.bell import Bell
+from alligator.bell import Bell, Woken
 
 
 def test_an_interrupt_is_not_lost_behind_any_number_of_rings() -> None:
@@ -10,7 +10,7 @@ def test_an_interrupt_is_not_lost_behind_any_number_of_rings() -> None:
 
     bell.interrupt()
 
-    assert any(bell.wait(0.0) for _ in range(200))
+    assert any(bell.wait(0.0) is Woken.BY_INTERRUPT for _ in range(200))
     bell.close()
 
 
@@ -18,6 +18,6 @@ def test_a_ring_ends_one_wait_and_interrupts_none() -> None:
     bell = Bell()
     bell.ring()
 
-    assert not bell.wait(60.0)
-    assert not bell.wait(0.0)
+    assert bell.wait(60.0) is Woken.BY_RING
+    assert bell.wait(0.0) is Woken.IN_TIME
     bell.close()

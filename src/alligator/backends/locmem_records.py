@@ -76,9 +76,7 @@ class MemoryRecords:
 
     def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
         """Wait for a value: who writes one rings the bell."""
-        if bell is None:
-            bell = Bell()
-            bell.wait(0)  # so that it is open before another thread can ring it
+        bell = bell or Bell()
         waiting = bell, frozenset(keys)
         with self._lock:
             if any(self._get(key) is not None for key in keys):

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from alligator.backends import redis_scripts as scripts
-from alligator.bell import Bell
+from alligator.bell import Bell, Woken
 from alligator.dsn import DSN, masked
 from alligator.exceptions import (
     AlligatorException,
@@ -120,7 +120,7 @@ class Server:
         with self._translated(), self._connection() as connection:
             connection.send_command(*_worded(("BLPOP", *keys, timeout)))
             # The server ends the wait: if we did, an element might be on its way to nobody.
-            if bell.wait(timeout + 1.0, _file_of(connection)):
+            if bell.wait(timeout + 1.0, _file_of(connection)) is Woken.BY_INTERRUPT:
                 connection.disconnect()
                 return True
             connection.read_response()
@@ -138,7 +138,8 @@ class Server:
             self._subscribe(listener, channels)
             while not has_come():
                 left = until - time.monotonic()
-                if left <= 0 or _is_called(listener, min(left, MAX_SILENCE), bell):
+                look = min(left, MAX_SILENCE)
+                if left <= 0 or bell.wait(look, _file_of(listener)) is not Woken.IN_TIME:
                     break
             # Else what is said there would pile up. The answer is read when it subscribes again.
             with suppress(exceptions.RedisError):
@@ -242,13 +243,6 @@ def _listen_to(listener: Any, channels: Sequence[str]) -> None:
         # What else was said, or answered, is from before: whoever listens looks after this.
         said = listener.read_response(push_request=True)
         confirmed += bool(said) and said[0] == b"subscribe"
-
-
-def _is_called(listener: Any, timeout: float, bell: Bell) -> bool:
-    """Wait for something said, or a ring. Returns False if there was neither."""
-    until = time.monotonic() + timeout
-    bell.wait(timeout, _file_of(listener))
-    return time.monotonic() < until
 
 
 def _worded(command: Command) -> list[Any]:

@@ -27,7 +27,7 @@ from alligator.backends.sqlite_file import Database, version_of
 from alligator.backends.sqlite_records import FileRecords
 from alligator.backends.sqlite_tasks import Tasks
 from alligator.backends.sqlite_wake import LONGEST_LOOK, SHORTEST_LOOK, Wake
-from alligator.bell import Bell
+from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption
 
@@ -300,7 +300,8 @@ class Client(Backend):
                 timeout = min(look, until - now, ready_at - self._clock())
                 if timeout <= 0:
                     return False
-                if self._bell.wait(timeout, *self._wake.files()):
+                woken = self._bell.wait(timeout, *self._wake.files())
+                if woken is Woken.BY_INTERRUPT:
                     return True
                 self._wake.clear()
                 if version_of(db) != version:

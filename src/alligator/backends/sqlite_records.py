@@ -7,11 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from alligator.backends.base import ttl_of
 from alligator.backends.sqlite_file import Database, version_of
 from alligator.backends.sqlite_wake import LONGEST_LOOK, Wake
-from alligator.bell import Bell
-
-LONGEST_WAIT = 1.0
-"""Seconds: who waits longer is to look again in between. For a bell that rings in the very moment in which its
-wait ends anyway does not tell."""
+from alligator.bell import Bell, Woken
 
 
 class FileRecords:
@@ -93,7 +89,7 @@ class FileRecords:
     def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
         """Wait for a value. Who writes one rings; and now and then the file is asked whether it changed."""
         bell = bell or Bell()
-        until = time.monotonic() + min(timeout, LONGEST_WAIT)
+        until = time.monotonic() + timeout
         seen = None
         self._wake.clear()
         while True:
@@ -103,9 +99,7 @@ class FileRecords:
                     return
             seen, now = version, time.monotonic()
             look = min(LONGEST_LOOK, until - now)
-            if look <= 0 or bell.wait(look, *self._wake.files()):
-                return
-            if time.monotonic() < now + look:  # somebody rang
+            if look <= 0 or bell.wait(look, *self._wake.files()) is not Woken.IN_TIME:
                 return
 
     def ring(self) -> None:
