@@ -154,7 +154,8 @@ class _Watched:
 
     def fire(self) -> None:
         """Raise, unless the block has ended. For the watcher."""
-        if _is_final(sys._current_frames().get(self._thread)):
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented for such use
+        if _is_final(frames.get(self._thread)):
             self.due_at = time.monotonic() + _MOMENT
             _WATCHER.watch(self)
             return
