@@ -3,11 +3,13 @@
 import inspect
 import logging
 import os
+import threading
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -28,9 +30,8 @@ from alligator.exceptions import (
     Snooze,
     TaskFailed,
     TaskTimeout,
-    UnreadableTask,
 )
-from alligator.options import AGES
+from alligator.limits.gates import Entry
 from alligator.running import CURRENT, RunningTask
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
@@ -52,7 +53,7 @@ MAX_HISTORY = 10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """What came of it. ``task`` is None where the payload could not be read."""
 
@@ -63,6 +64,11 @@ class Attempt:
     """To be called when it is settled."""
     waits_for: limits.Limit | None = None
     """The limit under which the task may not start yet: in place of the settlement, it is to be parked."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the task has succeeded."""
+        return isinstance(self.settlement, Ack) and self.settlement.succeeded
 
 
 def _at_once(call: Callable[[], T]) -> T:
@@ -79,6 +85,7 @@ class Runner:
         code_wait: Seconds before the first look again for code that is missing; doubling.
         patiently: Calls the store for us, and may try again.
         gives_back: An exception that is no failure: the task goes back to its queue.
+        coming: Returns the tasks that are about to be attempted next.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class Runner:
         code_wait: float = 10.0,
         patiently: Callable[[Callable[[], Any]], Any] = _at_once,
         gives_back: type[BaseException] | tuple[()] = (),
+        coming: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         self.backend = backend
         self.task_class = task_class
@@ -97,6 +105,9 @@ class Runner:
         self.code_wait = code_wait
         self.patiently = patiently
         self.gives_back = gives_back
+        self.coming = coming
+        self._let_in: dict[Reservation, Entry] = {}
+        self._entering = threading.Lock()
         # A store without leases cannot count, and must not loop.
         self.max_deliveries = retries.MAX_DELIVERIES if backend.can_lease else 1
 
@@ -130,6 +141,22 @@ class Runner:
         task.queue_name = held.queue_name
         return Run(self, held, task)
 
+    def enter(self, held: Reservation, limit: limits.Limit) -> Entry | None:
+        """Let a task in under its limit, and with it some that come next; None: it may not start."""
+        others = limits.together(limit) - 1
+        if not others:
+            return limits.enter(self.backend, [held], limit).get(held)
+        with self._entering:  # what comes next is for other threads, too
+            if held not in self._let_in:
+                coming = self.coming()
+                new = (one for one in coming if one not in self._let_in)
+                like = (one for one in new if limits.limit_in(one.body) == limit)
+                entries = limits.enter(self.backend, [held, *islice(like, others)], limit)
+                # What does not come any more is forgotten.
+                kept = self._let_in.keys() & coming
+                self._let_in = {one: self._let_in[one] for one in kept} | entries
+            return self._let_in.pop(held, None)
+
     def _poison(self, held: Reservation) -> Attempt:
         error = TaskFailed(
             f"Handed out {held.deliveries - 1} times, and no worker lived to tell the outcome"
@@ -158,10 +185,13 @@ class Runner:
     ) -> Attempt:
         """Return the burial of a task; who waits for its result is told."""
         told = note(reason, err)
-        keep_for = task.keep_result if task else _kept_for(held.body)
+        keep_for = task.keep_result if task else results.kept_for(held.body)
         if keep_for is not None and (kept_in := self.results) is not None:
             name = held.queue_name, held.task_id
-            self.keep(held, lambda at: results.keep_failure(kept_in, *name, told, keep_for, *at))
+            push = (task and task.push) or ""
+            self.keep(
+                held, lambda at: results.keep_failure(kept_in, *name, told, keep_for, *at, push)
+            )
         return Attempt(Bury(held, told), task, err)
 
     def keep(self, held: Reservation, call: Callable[[tuple[float, str]], None]) -> None:
@@ -204,7 +234,8 @@ class Run:
                 return self._stopped(stop)
         if task.expires is not None and self._backend.now() > task.expires[1]:
             log.warning("Task %r has expired: buried", held.task_id)
-            error = TaskFailed("It was not started before it expired")
+            what = "it" if task.attempt == 1 else f"attempt {task.attempt}"
+            error = TaskFailed(f"It expired before {what} could start")
             self._forget_limit()
             return self._runner.buried(held, task, error, "expired")
         if task.depends_on is not None:
@@ -218,16 +249,17 @@ class Run:
                 put_off = Release(held, delay=found.look_in)
                 return Attempt(put_off, task, then=partial(self._look_again, on))
         if (limit := task.limit) is not None:
-            self._starts = self._ask(lambda: limits.enter(self._backend, held, limit))
-            if self._starts is None:
-                task.to_delayed()
-                return Attempt(Release(held), task, waits_for=limit)
+            self._entry = self._ask(lambda: self._runner.enter(held, limit))
+            return self.starts()
         return None
 
-    def starts(self) -> None:
-        """Tell its limit, if it has one, that the task starts only now, should that have taken a while."""
-        if self._starts is not None:
-            self._ask(self._starts)
+    def starts(self) -> Attempt | None:
+        """Return what becomes of the task if its limit does not let it start now; None: it may."""
+        entry, held, limit = self._entry, self.held, self.task.limit
+        if limit is None or (entry and self._ask(lambda: entry.begin(held))):
+            return None
+        self.task.to_delayed()
+        return Attempt(Release(held), self.task, waits_for=limit)
 
     def complete(self) -> Attempt:
         """Run it in this thread; return what becomes of it.
@@ -240,8 +272,7 @@ class Run:
             if type(self.task).run is not Task.run:
                 return self._as_overridden()
             try:
-                with time_limit(self.task.timeout):
-                    result = self.task.begin()
+                result = self._begin()
                 if inspect.iscoroutine(result):
                     coroutine = limited(result, self.task.timeout)
                     result = run_coroutine(self.running.awaited(coroutine))
@@ -256,6 +287,12 @@ class Run:
             return self.given_back()
         finally:
             CURRENT.reset(token)
+
+    def _begin(self) -> Any:
+        if self.task.timeout is None:
+            return self.task.begin()
+        with time_limit(self.task.timeout):
+            return self.task.begin()
 
     def context(self) -> Context:
         """Return a context in which this is the current task, for a coroutine to run in."""
@@ -282,6 +319,9 @@ class Run:
         self.running.end()
         if self.running.canceled:
             return self._canceled()
+        stop = Stop(self.held.token, stops.CANCELED)
+        if self._ask(lambda: stops.asked(self._backend, *self._name)) == stop:  # not told yet
+            return self._stopped(stop)
         self._leave_limit()
         back = Release(self.held, body=self._body_to_resume())
         return Attempt(back, self.task, then=self._heed_stop)
@@ -316,9 +356,9 @@ class Run:
     def _done(self) -> Attempt:
         task, kept_in = self.task, self._runner.results
         if (keep_for := task.keep_result) is not None and kept_in is not None:
-            keep = results.keep_success
+            keep, push = results.keep_success, task.push or ""
             self._runner.keep(
-                self.held, lambda at: keep(kept_in, *self._name, task.result, keep_for, *at)
+                self.held, lambda at: keep(kept_in, *self._name, task.result, keep_for, *at, push)
             )
         self.running.forget()
         self._leave_limit()
@@ -430,7 +470,7 @@ class Run:
         return answer
 
     _stop: Stop | None = None
-    _starts: Callable[[], None] | None = None
+    _entry: Entry | None = None
 
 
 def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float | None:
@@ -494,17 +534,6 @@ def _message_of(err: BaseException) -> str:
         return str(err)
     except BaseException:  # of a user's class
         return ""
-
-
-def _kept_for(body: bytes) -> float | None:
-    """Return how long to keep the result of a task that could not be read whole; None: not at all."""
-    try:
-        told = payloads.decode(body).get("options", {}).get("keep_result")
-    except UnreadableTask:
-        return None
-    if isinstance(told, bool) or not isinstance(told, float | int) or not 0 < told < AGES:
-        return None
-    return told
 
 
 def _below_us(trace: TracebackType | None) -> TracebackType | None:

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
 
 from alligator.exceptions import InvalidOption
 
@@ -59,6 +58,8 @@ class DSN:
     @property
     def query(self) -> dict[str, str]:
         """The ``?key=value&...`` part."""
+        from urllib.parse import parse_qsl  # here, for it takes long to import
+
         return dict(parse_qsl(self.url.partition("?")[2], keep_blank_values=True))
 
     def __str__(self) -> str:

@@ -82,6 +82,10 @@ class Retry(AlligatorException):
     """
 
     def __init__(self, message: str = "", *, delay: float | None = None) -> None:
+        if not isinstance(message, str):
+            raise InvalidOption(
+                f"Retry takes a reason, as text, and when: Retry(delay={message!r:.50}), perhaps?"
+            )
         if delay is not None:
             delay = _delay("Retry", delay)
         when = "" if delay is None else f" in {delay:g} s"

@@ -18,7 +18,7 @@ from alligator.backends.base import (
     check_name,
 )
 from alligator.constants import ALL, RETRYING
-from alligator.dependencies import OurTask, depending, edges
+from alligator.dependencies import OurTask, depending
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidArguments, InvalidOption, Snooze, TaskExists
 from alligator.options import OPTIONS
@@ -201,12 +201,11 @@ class Gator:
         """
         messages = [self._message(task) for task in tasks]
         push = self.backend.push_many
-        if any(task.depends_on for task in tasks):
-            push = depending.pushing(self.backend, tasks)
+        if [task for task in tasks if task.depends_on]:
+            push = depending.pushing(self.backend, self.results, tasks)
         queued = push(self.queue_name, messages, max_length=self.max_length)
-        now = time.monotonic()
-        for task in tasks:
-            task.sent_at = now
+        if all(queued):
+            return
         for task, is_new in zip(tasks, queued, strict=True):
             if not is_new and task.if_exists == "raise" and not self._is_ours(task):
                 raise TaskExists(
@@ -282,7 +281,8 @@ class Gator:
         """Take a task out of the queue before it runs, or ask one that runs to end.
 
         One that runs meets it in ``track`` and ``current_task().canceled``; one that has not ended after its
-        worker's ``grace`` is ended with its process (under ``latergator``).
+        worker's ``grace`` is ended with its process (under ``latergator``). What was to take its place
+        (``if_exists="replace"``) is forgotten: all that has this id is canceled.
 
         Returns:
             The task: CANCELED, or RUNNING if it was asked to end. None when it is neither queued nor runs.
@@ -311,18 +311,25 @@ class Gator:
     def status(self, task_id: str) -> Status:
         """Return what is known of a task of the queue, wherever it is.
 
+        Raises:
+            InvalidOption: The store knows no single tasks, and it is not known how this one ended.
+
         Example:
             >>> Gator("locmem://").status("a-specific-uuid-here").state
             'unknown'
         """
         return statuses.status_of(self.backend, self.results, self.queue_name, task_id)
 
-    def result(self, task_id: str, timeout: float | None = None) -> Any:
+    def result(self, task_id: str, timeout: float | None = None, *, push: str = "") -> Any:
         """Wait for a task of the queue to end, and return what it returned; it needs ``keep_result`` for that.
+
+        Of an id that was used before, and is neither queued nor runs, the last end is told that has left a
+        trace: a success without ``keep_result`` leaves none. ``Task.wait`` knows which push it waits for.
 
         Args:
             task_id: Which.
             timeout: Seconds to wait; None: as long as it takes, 0: not at all.
+            push: Which push of that id, as in ``Task.push``; one that replaced it counts, too. Empty: any.
 
         Raises:
             TaskFailed: It has failed for good; ``error_type``, ``error_message`` and ``traceback`` tell how.
@@ -332,16 +339,20 @@ class Gator:
             ResultNotKept: It has no ``keep_result``, or returned what JSON cannot carry.
             UnknownTask: Nothing is known of it.
         """
-        return waiting.result_of(self.backend, self.results, self.queue_name, task_id, timeout)
+        return waiting.result_of(
+            self.backend, self.results, self.queue_name, task_id, timeout, push
+        )
 
     async def result_async(
         self,
         task_id: str,
         timeout: float | None = None,  # noqa: ASYNC109 -- as of result()
+        *,
+        push: str = "",
     ) -> Any:
         """Wait for a task of the queue to end, without blocking the event loop; as ``result``."""
         return await async_waiting.result_of_async(
-            self.backend, self.results, self.queue_name, task_id, timeout
+            self.backend, self.results, self.queue_name, task_id, timeout, push
         )
 
     def every(
@@ -389,6 +400,12 @@ class Gator:
             for call in (func, *hooks, *(task.retry_on or ()), *(task.give_up_on or ())):
                 if call is not None:
                     signatures.check_other_process(call)
+        backend = self.backend
+        has_records = backend.records is not None and self.results is not None
+        if not (backend.can_delay and backend.can_prioritize and backend.can_find and has_records):
+            self._check_store_can(task)
+
+    def _check_store_can(self, task: Task) -> None:
         for names, is_asked, is_possible in (
             ("delay_by and delay_until", task.delay_by or task.due_at, self.backend.can_delay),
             ("backoff", task.backoff, self.backend.can_delay),
@@ -416,14 +433,12 @@ class Gator:
         else:
             task.to_waiting()
         check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
-        if task.if_exists == "raise":
-            task.push = new_id()
+        replaces = task.if_exists == "replace"
+        if task.if_exists == "raise" or (replaces and task.keep_result is not None):
+            task.push = _new_push()
         body = as_bytes(task.serialize())
         if type(task).serialize is not Task.serialize:
             _check_form(task, body)
-        replaces = task.if_exists == "replace"
-        if replaces and self._can_coordinate:
-            edges.forget_needs(self.backend, (self.queue_name, task.task_id))
         return Message(task.task_id, body, task.delay_by, task.due_at, task.priority, replaces)
 
     def _is_ours(self, task: Task) -> bool:
@@ -460,6 +475,11 @@ class Gator:
         return outcome.task
 
 
+def _new_push() -> str:
+    """Return what tells a push from others of its id; by one clock, a later one is greater."""
+    return f"{time.time_ns():020}-{new_id()[-12:]}"
+
+
 def _check_form(task: Task, body: bytes) -> None:
     """Check that a class with a form of its own has told all that the task was told.
 
@@ -468,8 +488,10 @@ def _check_form(task: Task, body: bytes) -> None:
     """
     back = type(task).deserialize(body)
     for name in OPTIONS.keys() & task.__dict__.keys():
-        if name == "depends_on" or OPTIONS[name].check is None or OPTIONS[name].encode is None:
+        if name == "depends_on" or OPTIONS[name].encode is None:
             continue  # the first is checked where dependencies are queued
+        if OPTIONS[name].check is None and not (name == "push" and task.if_exists == "replace"):
+            continue
         if getattr(back, name) != getattr(task, name):
             raise InvalidOption(
                 f"{type(task).__name__} does not carry {name}: let its serialize() and deserialize() do so, "

@@ -1,20 +1,20 @@
 """What is kept in a store's records, under which keys: one page that lists them all.
 
-==========================  ========================================================================
-``workers/<worker>``        who works on this store (registry.py)
-``progress/<ref>``          how far a running task is, and where a new attempt resumes (running.py)
-``stops/<ref>``             that a running task is to end, and why: canceled, timeout (stops.py)
-``results/<ref>``           a kept result (results.py)
-``outcomes/<ref>``          how a task ended, for a day longer than its result (results.py)
-``needs:<ref>/<ref>``       what a task still waits for (dependencies.py)
-``dependents:<ref>/<ref>``  what waits for a task (dependencies.py)
-``failed-by:<ref>/<ref>``   what failed because a task did (dependencies.py)
-``limits/<limit>``          who runs, or started when, under a limit, and who is next (gates.py)
-``parked:<limit>/<place>``  the middle of a long line for a limit, some tasks each (lines.py)
-``parked:<limit>/<ref>``    which of those a task is in (lines.py)
-``schedules:<queue>/<name>``  what is queued again and again (schedules.py)
-``schedules/<queue>``         which queues have such (schedules.py)
-==========================  ========================================================================
+============================  ==============================================================================
+``workers/<worker>``          who works on this store (registry.py)
+``progress/<ref>``            how far a running task is, and where a new attempt resumes (running.py)
+``stops/<ref>``               that a running task is to end, and why: canceled, timeout (stops.py)
+``results/<ref>``             a kept result (results/)
+``outcomes/<ref>``            how a task ended, for a day longer than its result (results/)
+``needs:<ref>/<ref>``         what a task still waits for (dependencies/)
+``dependents:<ref>/<ref>``    what waits for a task (dependencies/)
+``failed-by:<ref>/<ref>``     what failed because a task did (dependencies/)
+``limits/<limit>``            who runs, or started when, under a limit, and who is next (limits/gates.py)
+``parked:<limit>/<place>``    the middle of a long line for a limit, some tasks each (limits/lines.py)
+``parked:<limit>/<ref>``      which of those a task is in (limits/lines.py)
+``schedules:<queue>/<name>``  what is queued again and again (schedules/)
+``schedules/<queue>``         which queues have such (schedules/)
+============================  ==============================================================================
 
 A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
 """

@@ -22,7 +22,7 @@ from alligator.processes.keeper import LEASE
 from alligator.processes.reload import Reloader
 from alligator.processes.supervisor import Supervisor
 from alligator.schedules import Scheduler
-from alligator.workers import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
+from alligator.worker_options import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

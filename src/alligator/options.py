@@ -31,13 +31,17 @@ class Option:
 
 def flag(value: bool | int | str) -> bool:
     """Return what a boolean, or a word from the environment, means."""
-    words = {"true": True, "1": True, "yes": True, "on": True}
-    words |= {"false": False, "0": False, "no": False, "off": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
+    if isinstance(value, str) and value.strip().lower() in _WORDS:
+        return _WORDS[value.strip().lower()]
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
-    raise InvalidOption(f"is_async is True or False, or one of {', '.join(words)}; not {value!r}.")
+    raise InvalidOption(f"is_async is True or False, or one of {', '.join(_WORDS)}; not {value!r}.")
+
+
+_WORDS = {
+    "true": True, "1": True, "yes": True, "on": True,
+    "false": False, "0": False, "no": False, "off": False,
+}  # fmt: skip
 
 
 def retries(value: object) -> int:
@@ -93,7 +97,11 @@ def _types_to_json(types: Iterable[type[BaseException]]) -> list[dict[str, str]]
 
 
 def _types_from_json(references: Any) -> tuple[type[BaseException], ...]:
-    return tuple(referred(reference) for reference in references)
+    types = tuple(referred(reference) for reference in references)
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise UnreadableTask(f"The payload names {kind!r:.100} where an exception belongs.")
+    return types
 
 
 def referred(reference: Any) -> Any:
@@ -186,7 +194,7 @@ OPTIONS: dict[str, Option] = {
     "retry_on": Option(_types("retry_on"), _types_to_json, _types_from_json),
     "give_up_on": Option(_types("give_up_on"), _types_to_json, _types_from_json),
     "timeout": Option(_above_zero("timeout"), decode=_positive),
-    "priority": Option(_priority),
+    "priority": Option(_priority, decode=_priority),
     "keep_result": Option(_above_zero("keep_result"), decode=_positive),
     "limit": Option(_limit, limit_to_json, limit_from_json),
     "if_exists": Option(_if_exists, encode=None),

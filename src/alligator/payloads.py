@@ -28,27 +28,54 @@ def decode(data: str | bytes) -> Payload:
     """
     found: Any
     try:
-        found = json.loads(data)
+        found = _load(data)
     except (ValueError, RecursionError) as err:
         raise UnreadableTask(f"The payload is no JSON: {err}") from None
     if not isinstance(found, dict):
         raise UnreadableTask(f"The payload is a JSON {type(found).__name__}, not an object.")
     payload = cast(Payload, found)
-    for key, (kind, is_required) in _KEYS.items():
-        if (is_required or key in payload) and not isinstance(payload.get(key), kind):
+    get = payload.get
+    for key, kind, default in _KEYS:
+        if not isinstance(get(key, default), kind):
             raise UnreadableTask(f"The payload's {key!r} is {payload.get(key)!r:.100}.")
     return payload
 
 
-_KEYS: dict[str, tuple[type[Any], bool]] = {
-    "task_id": (str, True),
-    "retries": (int, True),
-    "module": (str, True),
-    "callable": (str, True),
-    "args": (list, False),
-    "kwargs": (dict, False),
-    "options": (dict, False),
-}
+def options_in(data: str | bytes) -> dict[str, Any] | None:
+    """Return the options of a task, by its payload; None if only its own class can read it.
+
+    Example:
+        >>> options_in(b"not one of ours") is None
+        True
+    """
+    try:
+        options: dict[str, Any] = decode(data).get("options", {})
+    except UnreadableTask:
+        return None
+    return options
+
+
+def _load(data: str | bytes) -> Any:
+    # In about half of the time of json.loads: that first finds out whether bytes are UTF-16 or UTF-32.
+    text = data if isinstance(data, str) else data.decode(errors="surrogatepass")
+    text = text.strip(" \t\r\n")
+    found, end = _read(text)
+    if end != len(text):
+        raise ValueError(f"there is more after character {end}")
+    return found
+
+
+_read = json.JSONDecoder().raw_decode
+_KEYS: tuple[tuple[str, type[Any], Any], ...] = (
+    ("task_id", str, None),
+    ("retries", int, None),
+    ("module", str, None),
+    ("callable", str, None),
+    ("args", list, []),
+    ("kwargs", dict, {}),
+    ("options", dict, {}),
+)
+"""What a payload has, of which type, and what stands for it where it may be missing."""
 
 
 def check_carriable(value: Any, what: str, depth: int = 0) -> None:

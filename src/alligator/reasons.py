@@ -1,9 +1,8 @@
 """Why a task does not run, or what became of it, in one sentence each."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
-from alligator.commands.tables import CUT, counted, duration
+from alligator.commands.tables import CUT, counted, duration, moment
 from alligator.dependencies.edges import Name
 from alligator.limits import Rate
 from alligator.limits.gates import LOOK_AT
@@ -13,8 +12,6 @@ FEW = 3
 """Tasks to name in a sentence; of more, how many they are."""
 LONGEST = 300
 """Characters of an error that a sentence has room for."""
-_LAST = 253_402_300_799.0
-"""The last second of the year 9999: there is no datetime beyond."""
 
 
 def why(status: Status) -> str:
@@ -28,11 +25,6 @@ def why(status: Status) -> str:
     """
     text = f"Task {status.task_id!r} {_SENTENCES[status.state](status)}"
     return text if text.endswith(("!", "?", CUT)) else text.removesuffix(".") + "."
-
-
-def moment(seconds: float) -> datetime:
-    """Return a moment in UTC; of one too far off, the last one there is."""
-    return datetime.fromtimestamp(min(max(seconds, 0.0), _LAST), UTC)
 
 
 def when(seconds: float, now: float) -> str:

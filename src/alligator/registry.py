@@ -1,13 +1,17 @@
-"""Who works on this store: each worker says so, again and again, in its records."""
+"""Who works on this store: each worker says so, again and again, in its records.
 
-import json
-import socket
+One that is killed cannot take its entry back: it seems to be alive for up to a lease more. (Where
+``latergator`` ran it, its parent does so at once.)
+"""
+
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from alligator.backends.base import Backend
 from alligator.payloads import encode
+from alligator.peeks import number, object_in
 
 FAMILY = "workers"
 
@@ -25,7 +29,7 @@ class Presence:
     @classmethod
     def of(cls, worker: str, pid: int, queue_names: Sequence[str]) -> "Presence":
         """Return that of a worker process on this machine, started just now."""
-        return cls(worker, socket.gethostname(), pid, list(queue_names), time.time())
+        return cls(worker, os.uname().nodename, pid, list(queue_names), time.time())
 
 
 def announce(backend: Backend, presence: Presence, ttl: float) -> None:
@@ -42,9 +46,22 @@ def withdraw(backend: Backend, worker: str) -> None:
 
 
 def present(backend: Backend) -> list[Presence]:
-    """Return the workers that are alive."""
+    """Return the workers that are alive, or were a lease ago."""
     if backend.records is None:
         return []
-    told = [json.loads(value) for value in backend.records.list(FAMILY).values()]
-    known = {field.name for field in fields(Presence)}  # another version may tell more
-    return [Presence(**{key: one[key] for key in known}) for one in told if known <= one.keys()]
+    return [one for value in backend.records.list(FAMILY).values() if (one := _read(value))]
+
+
+def _read(value: bytes) -> Presence | None:
+    """Read an entry; None: it is none, or only another version understands it. That one may tell more, too."""
+    match object_in(value):
+        case {
+            "worker": str(worker),
+            "host": str(host),
+            "pid": int(pid),
+            "queues": [*queues],
+            "started_at": started_at,
+        } if (moment := number(started_at)) is not None:
+            return Presence(worker, host, pid, [str(name) for name in queues], moment)
+        case _:
+            return None

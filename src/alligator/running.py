@@ -2,32 +2,32 @@
 
 import json
 import logging
+import math
+import sys
 import time
-from collections.abc import (
-    Callable,
-    Container,
-    Coroutine,
-    Generator,
-    Iterable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from itertools import islice
 from typing import Any, TypeVar, cast
 
 from alligator import keys, payloads
-from alligator.backends.base import Backend, Records, Reservation
-from alligator.exceptions import AlligatorException, Canceled
+from alligator.backends.base import Backend, Reservation
+from alligator.exceptions import BackendRefused, BackendUnavailable, Canceled
 from alligator.tasks import GivenBack, Task
 
 log = logging.getLogger("alligator.task")
 
 SAVE_EVERY = 0.5
 """Seconds between two writes of how far a task is: often enough for a person, and seldom enough for a store."""
+AT_ONCE = 20
+"""Writes that need not wait for that, when a part of the work begins or ends: the next may take long, and it
+shall be seen meanwhile. So many at a time; then one each ``SAVE_EVERY`` again."""
 KEPT_FOR = 7 * 86400.0
 """Seconds that a checkpoint is kept, should nothing ever come of its task."""
+
+# No more than that: what tells the task that its time is over may come in the midst of a call, and is to pass.
+_NO_STORE = (BackendUnavailable, BackendRefused)
 
 T = TypeVar("T")
 
@@ -39,6 +39,13 @@ class RunningTask:
     canceled, and whose progress nobody sees; so a function that uses it stays a plain function.
     """
 
+    on_cancel: Callable[[], Any] | None = None
+    """Called when it is canceled; set by what runs it."""
+    on_end: Callable[[], None] | None = None
+    """Called when a task that has a timeout has come to its end, before anything is done about that."""
+    _progress: "_Progress | None" = None
+    _is_canceled = False
+
     def __init__(
         self,
         task: Task | None = None,
@@ -49,13 +56,7 @@ class RunningTask:
         self._reservation = reservation
         self._backend = backend
         self._began_at = time.monotonic()
-        self._progress: _Progress | None = None
-        self._is_canceled = False
         self._is_leaving: Callable[[], bool] = _no
-        self.on_cancel: Callable[[], Any] | None = None
-        """Called when it is canceled; set by what runs it."""
-        self.on_end: Callable[[], None] | None = None
-        """Called when a task that has a timeout has come to its end, before anything is done about that."""
 
     def __repr__(self) -> str:
         return f"<RunningTask {self.task_id!r}, attempt {self.attempt}>"
@@ -128,6 +129,9 @@ class RunningTask:
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the task is; seen by ``gator.status`` and ``alligator show``.
 
+        It may be said as often as one likes: it is written every half second, and at once where ``total`` or
+        ``note`` is another than before.
+
         Args:
             done: How much is done, in whatever unit.
             total: How much there is to do, if that is known.
@@ -138,22 +142,28 @@ class RunningTask:
         """
         payloads.check_carriable([done, total, note], "What progress() is told")
         if self._backend is not None:
-            self._told().say(done, total, note)
+            self._told(self._backend).tell(done, total, note)
 
     def track(
         self, items: Iterable[T], total: int | None = None, note: str = ""
     ) -> Generator[T, None, None]:
         """Go through some items; see ``alligator.track``."""
-        told = self._told()
+        payloads.check_carriable([total, note], "What track() is told")
+        if self._backend is None:  # nobody would see it, nor would it ever be resumed
+            yield from items
+            return
+        if total is None and hasattr(items, "__len__"):
+            total = len(cast(Sequence[T], items))
+        told = self._told(self._backend)
         loop = told.enter()
         try:
             start = told.resumed(loop)
-            if total is None and hasattr(items, "__len__"):
-                total = len(cast(Sequence[T], items))
             for number, item in enumerate(islice(items, start, None), start + 1):
                 self.check()
                 yield item
                 told.passed(loop, number, total, note)
+            if loop is not None:
+                told.save_soon()
             self.check()
         finally:
             told.leave(loop)
@@ -226,36 +236,27 @@ class RunningTask:
     def save(self) -> None:
         """Write how far it is, for the attempt that follows."""
         if self._progress is not None:
-            self._progress.save(at_the_end=True)
+            self._progress.save()
 
     def forget(self) -> None:
         """Remove what was written of how far it is: the task is over."""
         if self._progress is not None:
             self._progress.forget()
 
-    def _told(self) -> "_Progress":
+    def _told(self, backend: Backend) -> "_Progress":
         if self._progress is None:
-            self._progress = _Progress(self._reservation, self._backend, self._forerunners())
+            self._progress = _Progress(backend, self._reservation)
+            resumes = self._task.resumes if self._task else None
+            if resumes or self.deliveries > 1 or self.history:
+                self._progress.resume(self._is_forerunner)
         return self._progress
 
-    def _forerunners(self) -> Container[object]:
-        """Return the hand-outs whose checkpoint is this attempt's: none of another task of the same id."""
-        if (
-            self._task is None or self.deliveries > 1
-        ):  # nobody lived to tell the token of the last one
-            return _ALL
+    def _is_forerunner(self, token: object) -> bool:
+        """Whether the checkpoint of a hand-out is this attempt's, and not that of another task of its id."""
+        if self.deliveries > 1:  # nobody lived to tell the token of the last one
+            return True
         last = self.history[-1].get("token") if self.history else None
-        return (self._task.resumes, last)
-
-
-class _All:
-    """Contains everything."""
-
-    def __contains__(self, item: object) -> bool:
-        return True
-
-
-_ALL = _All()
+        return token in (self._task.resumes if self._task else None, last)
 
 
 class _Progress:
@@ -265,27 +266,28 @@ class _Progress:
     checkpoint: in a new attempt it would be met under another number.
     """
 
-    def __init__(
-        self, held: Reservation | None, backend: Backend | None, forerunners: Container[object]
-    ) -> None:
-        self._records = backend.records if backend else None
+    def __init__(self, backend: Backend, held: Reservation | None) -> None:
+        self._records = backend.records if held else None
         self._key = f"{keys.PROGRESS}/{keys.ref(held.queue_name, held.task_id)}" if held else ""
         self._token = held.token if held else ""
-        self._told: dict[str, Any] = {}
+        self._done: float | None = None
+        self._total: float | None = None
+        self._note = ""
         self._passed: list[int] = []
         self._before: list[int] = []
-        self._open: object = None
-        self._is_saved = True
+        self._open: int | None = None
+        self._told = 0
+        self._saved = 0
         self._is_kept = False
-        self._saved_at = -1e9
-        if self._records is not None and self._key:
-            self._resume(self._records, forerunners)
+        self._saved_at = -math.inf
+        self._next_at_once = -math.inf
 
-    def say(self, done: float, total: float | None, note: str) -> None:
-        self._told = {"done": done, "total": total, "note": note}
-        self._is_saved = False
-        if time.monotonic() - self._saved_at > SAVE_EVERY:
-            self.save()
+    def tell(self, done: float, total: float | None, note: str) -> None:
+        """Take note of how far the task says that it is."""
+        is_another_part = (total, note) != (self._total, self._note)
+        self._say(done, total, note)
+        if is_another_part:
+            self.save_soon()
 
     def enter(self) -> int | None:
         """Begin a loop; return its number, or None if it is inside another."""
@@ -304,61 +306,87 @@ class _Progress:
         """Note that an item is done."""
         if loop is not None:
             self._passed[loop] = number
-            self.say(number, total, note)
+            self._say(number, total, note)
 
     def leave(self, loop: int | None) -> None:
+        """End a loop."""
         if loop is not None:
             self._open = None
 
-    def save(self, *, at_the_end: bool = False) -> None:
+    def save_soon(self) -> None:
+        """Write how far the task is: at once, unless that was done often of late."""
+        now = time.monotonic()
+        if self._saved != self._told and now >= self._next_at_once:
+            earliest = now - AT_ONCE * SAVE_EVERY
+            self._next_at_once = max(self._next_at_once, earliest) + SAVE_EVERY
+            self.save()
+
+    def save(self) -> None:
+        """Write how far the task is."""
         self._saved_at = time.monotonic()
-        if (self._is_saved and not at_the_end) or self._records is None or not self._key:
+        if self._saved == self._told or self._records is None:
             return
+        number = (
+            self._told
+        )  # of what is written now; a thread of the task's own may tell more meanwhile
         # Loops that were not come to this time are as far as they were.
         passed = self._passed + self._before[len(self._passed) :]
-        told = {**self._told, "at": time.time(), "passed": passed, "token": self._token}
+        told = {
+            "done": self._done,
+            "total": self._total,
+            "note": self._note,
+            "at": time.time(),
+            "passed": passed,
+            "token": self._token,
+        }
         try:
             self._is_kept = True
             self._records.set(self._key, payloads.encode(told).encode(), KEPT_FOR)
-        except AlligatorException as err:  # the task shall not fail for this
+            self._saved = number
+        except _NO_STORE as err:  # the task shall not fail for this
             log.debug("Cannot say how far a task is: %s", err)
-        else:
-            self._is_saved = True
 
     def forget(self) -> None:
-        if self._is_kept:
-            self._forget()
-
-    def _forget(self) -> None:
+        """Remove what was written, for good."""
         try:
-            if self._records is not None:
+            if self._is_kept and self._records is not None:
                 self._records.delete(self._key)
-        except AlligatorException as err:
+        except _NO_STORE as err:
             log.debug("Cannot remove how far a task was: %s", err)
+        self._records = None  # a thread that the task has left behind may go on and on
 
-    def _resume(self, records: Records, forerunners: Container[object]) -> None:
+    def resume(self, is_forerunner: Callable[[object], bool]) -> None:
         """Take up what an attempt before has left, unless that was of another task of the same id."""
+        if self._records is None:
+            return
         try:
-            value = records.get(self._key)
-        except AlligatorException as err:
+            value = self._records.get(self._key)
+        except _NO_STORE as err:
             log.warning("Cannot read how far a task was, it begins anew: %s", err)
             return
         if value is None:
             return
         self._is_kept = True
         passed, token = _read(value)
-        if isinstance(token, str) and token in forerunners:
+        if isinstance(token, str) and is_forerunner(token):
             self._before = passed
-        else:
-            self._forget()
+            self._told += 1  # by another hand-out: to be written under the token of this one
+
+    def _say(self, done: float, total: float | None, note: str) -> None:
+        self._done, self._total, self._note = done, total, note
+        self._told += 1
+        if time.monotonic() - self._saved_at > SAVE_EVERY:
+            self.save()
 
 
 def _read(value: bytes) -> tuple[list[int], object]:
     """Return how many items of each loop were passed, and under which hand-out."""
     try:
         told = json.loads(value)
-        return [int(number) for number in told["passed"]], told.get("token")
-    except (ValueError, TypeError, KeyError, AttributeError):
+        passed = [int(number) for number in told["passed"]]
+        makes_sense = all(0 <= number <= sys.maxsize for number in passed)
+        return passed if makes_sense else [], told.get("token")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return [], None
 
 
@@ -372,7 +400,10 @@ CURRENT: ContextVar[RunningTask] = ContextVar("alligator_task", default=_NOBODY)
 
 
 def current_task() -> RunningTask:
-    """Return the task that this code runs in.
+    """Return the task that this code runs in; outside of any, one that has no id.
+
+    A thread that a task starts by itself is outside of it, unless it runs in a copy of its context, as
+    ``asyncio.to_thread`` does.
 
     Example:
         >>> current_task().attempt

@@ -86,6 +86,7 @@ class Status:
     """When it is to end though it runs, or as soon as it is taken: "canceled" or "timeout"."""
     progress: Progress | None = None
     ended_at: float | None = None
+    """When it ended, the last time that is known of: a success without ``keep_result`` leaves no trace."""
     reason: str = ""
     """When it failed: "failed", "poison", "unreadable", "expired", "timeout" or "dependency"."""
     error: str = ""
@@ -311,13 +312,7 @@ def _with_outcome(status: Status, outcome: results.Outcome) -> Status:
 def _outcome(backend: Backend, kept_in: Records | None, name: Name) -> results.Outcome | None:
     """Return how a task ended the last time, if that is known."""
     # The store's own records have it of those that others depend on.
-    places = [kept_in] if backend.records is kept_in else [kept_in, backend.records]
-    outcomes = [results.outcome_of(place, *name) for place in places if place is not None]
-    return max(
-        (outcome for outcome in outcomes if outcome is not None),
-        key=lambda outcome: outcome.at,
-        default=None,
-    )
+    return results.last_outcome([kept_in, backend.records], *name)
 
 
 def _of_task(name: Name, task: Peek, now: float) -> Status:

@@ -5,14 +5,16 @@ must not meet a later one of the same id.
 """
 
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from alligator import keys, payloads, results
-from alligator.backends.base import Backend, Records, Reservation, reserved_at
-from alligator.dependencies.edges import forget_needs
-from alligator.exceptions import UnreadableTask
+from alligator import keys, limits, payloads, results
+from alligator.backends.base import Backend, Records, Release, Reservation, reserved_at
+from alligator.exceptions import BackendRefused, BackendUnavailable
+
+log = logging.getLogger("alligator.task")
 
 CANCELED, TIMEOUT = "canceled", "timeout"
 
@@ -140,6 +142,7 @@ def cancel(
         body = backend.cancel(queue_name, task_id)
         if body is not None:
             _note(backend, kept_in, queue_name, task_id, body)
+            _forget_limit(backend, queue_name, task_id, body)
             return Canceling(body, runs=False)
         if not backend.can_find or backend.records is None:
             return None
@@ -158,16 +161,31 @@ def cancel(
         forget(backend, queue_name, task_id, task.token)
 
 
+def canceled(backend: Backend, held: Sequence[Reservation]) -> list[Reservation]:
+    """Return those of some hand-outs that were asked to end, for their tasks were canceled."""
+    if not held or backend.records is None:
+        return []
+    asked = listed(backend)
+    return [
+        one for one in held if asked.get((one.queue_name, one.task_id)) == Stop(one.token, CANCELED)
+    ]
+
+
+def warned(backend: Backend, releases: Sequence[Release]) -> list[Release]:
+    """Return releases under which nobody starts those of some tasks that were canceled while they were held.
+
+    They count a delivery: so whoever takes such a task first looks what was asked of it (``found``). For one
+    that is canceled between this and the release, ``heed`` is to follow.
+    """
+    found = canceled(backend, [release.reservation for release in releases])
+    return [replace(one, lapsed=one.lapsed or one.reservation in found) for one in releases]
+
+
 def heed(backend: Backend, kept_in: Records | None, released: Sequence[Reservation]) -> None:
     """Cancel those of some tasks, just given back with nothing come of them, that were asked to end before."""
-    if not released or backend.records is None:
-        return
-    asked = listed(backend)
-    for held in released:
-        name = held.queue_name, held.task_id
-        if asked.get(name) == Stop(held.token, CANCELED):
-            cancel(backend, kept_in, *name)
-            forget(backend, *name, held.token)
+    for held in canceled(backend, released):
+        cancel(backend, kept_in, held.queue_name, held.task_id)
+        forget(backend, held.queue_name, held.task_id, held.token)
 
 
 def _note(
@@ -176,21 +194,21 @@ def _note(
     """Note that a task was canceled that did not run; how far it had come before is of no use any more."""
     if backend.records is not None:
         backend.records.delete(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
-    forget_needs(backend, (queue_name, task_id))
-    for records in {id(one): one for one in (kept_in, backend.records)}.values():
-        # In the queue's own store too, where those look that depend on it.
-        if records is not None:
-            results.keep_canceled(records, queue_name, task_id, _kept_for(body))
+    keep_for, now = results.kept_for(body) or 0.0, backend.now()
+    # In the queue's own store too, where those look that depend on it.
+    for records in results.distinct(kept_in, backend.records):
+        results.keep_canceled(records, queue_name, task_id, keep_for, now)
 
 
-def _kept_for(body: bytes) -> float:
-    """Return how long the task's result was to be kept; 0 if that cannot be read."""
+def _forget_limit(backend: Backend, queue_name: str, task_id: str, body: bytes) -> None:
+    """Let another one have the place that may have been kept for a task that is canceled."""
+    if backend.records is None or (limit := limits.limit_in(body)) is None:
+        return
     try:
-        told = payloads.decode(body).get("options", {}).get("keep_result")
-    except UnreadableTask:
-        return 0.0
-    is_number = isinstance(told, float | int) and not isinstance(told, bool)
-    return float(told) if is_number and 0 < told < 1e10 else 0.0
+        limits.forget(backend, queue_name, task_id, limit)
+    except (BackendUnavailable, BackendRefused) as err:
+        # Canceled it is all the same. Those who look after the line will notice.
+        log.warning("Task %r is canceled, and may keep its place in a line: %s", task_id, err)
 
 
 def _key(queue_name: str, task_id: str) -> str:

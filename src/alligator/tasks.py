@@ -1,7 +1,7 @@
 """A task: what to call, with what, how, and its form in the queue."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from operator import is_
 from typing import Any, Protocol, Self
@@ -21,6 +21,7 @@ from alligator.exceptions import (
     Canceled,
     InvalidArguments,
     InvalidOption,
+    ResultNotKept,
     Snooze,
     UnknownTask,
     UnreadableTask,
@@ -48,11 +49,17 @@ class GivenBack(Abandoned):
 class Waits(Protocol):
     """What can wait for a task's result: the Gator that it was pushed with."""
 
-    def result(self, task_id: str, timeout: float | None = None) -> Any:
+    def result(self, task_id: str, timeout: float | None = None, *, push: str = "") -> Any:
         """Wait for a task to end, and return what it returned."""
         ...
 
-    async def result_async(self, task_id: str, timeout: float | None = None) -> Any:  # noqa: ASYNC109 -- as of the one that blocks
+    async def result_async(
+        self,
+        task_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109 -- as of the one that blocks
+        *,
+        push: str = "",
+    ) -> Any:
         """Wait for a task to end, without blocking the event loop."""
         ...
 
@@ -66,12 +73,15 @@ class Task:
         retries: How many more times to try after a failure.
         is_async: False runs the task at once, in this process, as if the function had been called.
             ``"False"``, ``"0"``, ``"no"`` and ``"off"`` mean False too: it may come from the environment.
+            Hooks, ``timeout`` and ``retries`` (without a wait) are heeded; what tells the queue when to let a
+            task run is not: ``delay_by``, ``delay_until``, ``expires``, ``backoff``, ``priority``, ``limit``,
+            ``if_exists``. The result is kept in the task alone, and it cannot depend on others.
         on_start: Called with the task, before the function. If it raises, the task has failed.
         on_success: Called with the task and the result.
         on_error: Called with the task and the exception, at each failure. It may raise ``task.retries``.
         depends_on: Tasks that must succeed first, or their ids (of the same queue). If one fails for good or is
-            canceled, so does this one. An id must be that of a task which is queued or runs, or has succeeded
-            and is known to have: it had ``keep_result``, or others depended on it.
+            canceled, so does this one. One that is over must be known to have succeeded: it had
+            ``keep_result``, or others depended on it.
         delay_by: Seconds to wait before the task may start.
         delay_until: When the task may start: a timestamp, a datetime (a naive one is UTC), or a date.
         expires: Seconds from the push, or a datetime or date, after which no attempt is started any more: the
@@ -123,10 +133,6 @@ class Task:
     """Where it was pushed to, or comes from."""
     gator: "Waits | None" = None
     """What it was pushed with."""
-    sent_at: float | None = None
-    """When it was queued from here, by the monotonic clock."""
-    depends_on_sent: frozenset[tuple[str, str]] = frozenset()
-    """Of what it depends on, that which was queued from here just before."""
     _own_id = ""
 
     def __init__(
@@ -229,12 +235,9 @@ class Task:
         """Set the status to CANCELED."""
         self.status = CANCELED
 
-    def depend_on(
-        self, names: Sequence[tuple[str, str]], sent: Collection[tuple[str, str]] = ()
-    ) -> None:
-        """Set what the task depends on, by queues and ids; and which of these were queued from here before."""
+    def depend_on(self, names: Sequence[tuple[str, str]]) -> None:
+        """Set what the task depends on, by queues and ids."""
         self.depends_on = tuple(names)
-        self.depends_on_sent = frozenset(sent)
         if not names:
             del self.depends_on
 
@@ -305,19 +308,24 @@ class Task:
     def wait(self, timeout: float | None = None) -> Any:
         """Wait for the end of this task, which was queued with ``keep_result``, and return what it returned.
 
+        If another push has replaced it, what comes of that one is told; never what came of one that this
+        push replaced.
+
         Args:
             timeout: Seconds to wait; None: as long as it takes, 0: not at all.
 
         Raises:
             AlligatorException: As ``Gator.result``.
         """
-        return self._waits().result(self.task_id, timeout) if self.is_async else self.result
+        if not self.is_async:
+            return self.result
+        return self._waits().result(self.task_id, timeout, push=self._replacing())
 
     async def wait_async(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 -- as ``wait``
         """Wait for the end of this task, without blocking the event loop; as ``wait``."""
         if not self.is_async:
             return self.result
-        return await self._waits().result_async(self.task_id, timeout)
+        return await self._waits().result_async(self.task_id, timeout, push=self._replacing())
 
     def serialize(self) -> str | bytes:
         """Return the task's form in the queue: a JSON object, as text.
@@ -388,9 +396,11 @@ class Task:
             if (hook := getattr(self, name)) is not None:
                 module, path = path_of(hook)
                 told[name] = {"module": module, "callable": path}
-        for name in OPTIONS.keys() & self.__dict__.keys():
-            if encode := OPTIONS[name].encode:
-                told[name] = encode(self.__dict__[name])
+        mine = self.__dict__
+        if not OPTIONS.keys().isdisjoint(mine):
+            for name, option in OPTIONS.items():
+                if name in mine and option.encode is not None:
+                    told[name] = option.encode(mine[name])
         return told
 
     def _read(self, told: Mapping[str, Any]) -> None:
@@ -408,7 +418,15 @@ class Task:
     def _waits(self) -> Waits:
         if self.gator is None:
             raise UnknownTask(f"Task {self.task_id!r} has not been queued: nothing to wait for.")
+        if self.keep_result is None:
+            raise ResultNotKept(
+                f"Task {self.task_id!r} was queued without keep_result: nothing is kept of it."
+            )
         return self.gator
+
+    def _replacing(self) -> str:
+        """Return which push this is, if it was to replace another; empty: it was not."""
+        return (self.push or "") if self.if_exists == "replace" else ""
 
     def _nothing_to_call(self) -> InvalidArguments:
         return InvalidArguments(f"Task {self.task_id!r} has nothing to call: use to_call() first.")

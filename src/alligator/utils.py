@@ -1,9 +1,9 @@
 """From a callable to its import path and back; a new id; running a coroutine."""
 
-import importlib
 import inspect
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -74,7 +74,8 @@ def import_module(module_name: str) -> ModuleType:
         'random'
     """
     try:
-        return importlib.import_module(module_name)
+        __import__(module_name)  # importlib.import_module takes five times as long, for each task
+        return sys.modules[module_name]
     except Exception as err:
         raise UnknownModuleError(
             f"Cannot import module {module_name!r}: {type(err).__name__}: {err}"
@@ -110,11 +111,9 @@ def new_id() -> str:
     Its first 48 bits are the time in milliseconds, so that the ids of neighbours lie near each other in
     a store's index: inserting and deleting then touches few pages (RFC 9562, section 5.7 and 6.11).
     """
-    number = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
-    number = number & ~(0xF << 76) | 7 << 76  # the version
-    number = number & ~(0x3 << 62) | 2 << 62  # the variant
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    moment, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10)
+    digits, variant = chance[1:].hex(), "89ab"[chance[0] & 3]
+    return f"{moment[:8]}-{moment[8:]}-7{digits[:3]}-{variant}{digits[3:6]}-{digits[6:]}"
 
 
 def run_coroutine(value: Any) -> Any:

@@ -1,21 +1,18 @@
 """The loop: reserve, run, settle; signals; leaving."""
 
 import logging
-import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import TypeVar
 
-from alligator import limits, registry, retries, stops
-from alligator.attempts import VOID, Attempt, Run, Runner, note
+from alligator import registry, stops
+from alligator.attempts import VOID, Runner, note
 from alligator.backends.base import (
     MAX_ID_BYTES,
-    MAX_NAME_BYTES,
     Ack,
     Batch,
     Bury,
@@ -25,14 +22,15 @@ from alligator.backends.base import (
 )
 from alligator.bell import Bell
 from alligator.constants import ALL
-from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 from alligator.gator import Gator
+from alligator.patience import Patience
 from alligator.processes.async_crew import AsyncCrew
 from alligator.processes.board import CAPACITY, Board
 from alligator.processes.canceler import Canceler
 from alligator.processes.complaints import Complaints
 from alligator.processes.crew import Crew
+from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
 from alligator.processes.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
 from alligator.processes.memory import resident_mib
@@ -41,23 +39,24 @@ from alligator.processes.suspects import Turns
 from alligator.schedules import Scheduler
 from alligator.tasks import Abandoned
 from alligator.utils import new_id, take_default
+from alligator.worker_options import (
+    GRACE,
+    MAX_CONCURRENCY,
+    SHORTEST_LEASE,
+    queue_names,
+    seconds,
+    weights,
+    whole,
+)
 
 log = logging.getLogger("alligator.worker")
 
-GRACE = 30.0
-"""Seconds that a running task has to finish when the worker is told to leave."""
-SHORTEST_LEASE = 0.1
-"""Seconds. Even this is for tests: on a busy machine a beat may come later."""
 IDLE_WAIT = 5.0
 """Seconds to block in the store at a time: every so often an idle worker looks around."""
-MAX_CONCURRENCY = 1000
-"""Coroutines of one process: the board has to hold them, and the batch that is to come."""
 FLUSH = 0.1
 """Seconds after which what is finished is settled, though the batch is not."""
 OTHERS_FIRST = 0.2
 """Seconds for other workers to take what went back because it would have to wait here for a thread."""
-
-T = TypeVar("T")
 
 
 class Worker:
@@ -122,45 +121,53 @@ class Worker:
         worker_id: str | None = None,
     ) -> None:
         self.gator = gator
-        self.max_tasks = _whole(0, "max_tasks", max_tasks)
+        self.max_tasks = whole(0, "max_tasks", max_tasks)
         self.to_consume = gator.queue_name if to_consume == ALL else to_consume
-        self.nap_time = _seconds("nap_time", nap_time)
-        self.lease = _seconds("lease", lease, SHORTEST_LEASE)
-        self.grace = _seconds("grace", grace)
+        self.nap_time = seconds("nap_time", nap_time)
+        self.lease = seconds("lease", lease, SHORTEST_LEASE)
+        self.grace = seconds("grace", grace)
         self.burst = burst
-        self.threads = _whole(1, "threads", threads)
-        self.concurrency = _concurrency(concurrency)
+        self.threads = whole(1, "threads", threads)
+        self.concurrency = whole(1, "concurrency", concurrency, MAX_CONCURRENCY)
         self.schedule = schedule
-        self.max_memory = _whole(0, "max_memory", max_memory)
-        self.code_wait = _seconds("code_wait", code_wait)
+        self.max_memory = whole(0, "max_memory", max_memory)
+        self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
-        self.queue_names = _queue_names(self.to_consume)
-        self._weights = _weights(self.to_consume)
+        self.queue_names = queue_names(self.to_consume)
+        self._weights = weights(self.to_consume)
         self._is_too_big = False
-        self.tasks_complete = 0
         self.is_supervised = board is not None
         self._backend = gator.backend
+        self._bell = Bell()
+        # Not through a stop: leaving, too, needs the store.
+        self._patiently = Patience(self._bell.wait, lambda: self._has_waited_enough)
         self._holdings = Holdings(board or Board(), CAPACITY)
-        self._runner = Runner(
+        runner = Runner(
             gator.backend,
             gator.task_class,
             results=gator.results,
             code_wait=self.code_wait,
             patiently=self._patiently,
+            coming=self._holdings.coming,
+        )
+        self._executor = Executor(
+            runner,
+            self._holdings,
+            self.lease,
+            is_leaving=lambda: self._leave_by is not None,
+            tell=self.result,
         )
         self._pace = Pace()
         self._others_until = 0.0
+        # How many tasks may run at a time.
+        self._slots = max(self.threads, self.concurrency)
         self._turns = Turns(share=self._slots > 1 and not burst)
-        self._bell = Bell()
         self._leave_by: float | None = None
         self._grace_timer: threading.Timer | None = None
-        self._asked_again = False
         self._may_have_lost = False
         self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
-        self._parking = threading.Lock()
-        self._to_park: list[tuple[Held, limits.Limit]] = []
 
     # What a subclass overrides to speak otherwise than on standard output:
 
@@ -226,12 +233,17 @@ class Worker:
         Raises:
             BackendUnavailable, BackendRefused: The store did not take it back; its lease will.
         """
-        back = self._holdings.give_back(started=started)
+        held = self._holdings.give_back(started=started)
+        back = self._patiently(lambda: stops.warned(self._backend, held))
         self._patiently(lambda: self._backend.settle(back))
-        self._patiently(lambda: self._heed_stops([release.reservation for release in back]))
+        self._patiently(
+            lambda: self._executor.heed_stops([release.reservation for release in back])
+        )
 
-    def _heed_stops(self, released: list[Reservation]) -> None:
-        stops.heed(self._backend, self.gator.results, released)
+    @property
+    def tasks_complete(self) -> int:
+        """How many attempts it has made, whatever came of them."""
+        return self._executor.completed
 
     @property
     def is_used_up(self) -> bool:
@@ -264,30 +276,17 @@ class Worker:
                 crew.work()
                 self._flush()
 
-    @property
-    def _slots(self) -> int:
-        """How many tasks may run at a time."""
-        return max(self.threads, self.concurrency)
-
     def _crew(self) -> Crew | AsyncCrew:
         if self.concurrency == 1:
             return Crew(self.threads, self._holdings, self._run, self._pace.ran)
-        return AsyncCrew(
-            self.threads,
-            self._slots,
-            self._holdings,
-            self._read,
-            self._may_start,
-            self._end,
-            self._pace.ran,
-        )
+        return AsyncCrew(self.threads, self._slots, self._holdings, self._executor, self._pace.ran)
 
     def _cycle(self) -> bool:
         """Settle what is finished, and take what there is room for. Returns False when it is time to leave."""
         self._is_too_big = self._has_grown()
         if self._is_leaving:
             return False
-        self._park()
+        self._executor.park()
         finished = self._holdings.send()
         limit = self._limit()
         busy = self._holdings.is_busy
@@ -402,159 +401,35 @@ class Worker:
         """Run one task in this thread; its settlement goes out with the next exchange."""
         self._runs_here = self._slots == 1
         try:
-            run = self._read(held)
-            if run is not None and self._may_start(held, run):
-                self._end(held, run.complete)
+            self._executor.run(held)
         finally:
             self._runs_here = False
 
-    def _read(self, held: Held) -> Run | None:
-        """Read a task, and return its run; None when there is nothing to run: what becomes of it is seen to."""
-        try:
-            if not self._is_still_ours(held):
-                return None
-            run = self._runner.read(held.reservation)
-        except (BackendUnavailable, BackendRefused) as err:
-            self._left_to_its_lease(held, err)
-            return None
-        if isinstance(run, Attempt):
-            outcome = run
-            self._end(held, lambda: outcome)
-            return None
-        return run
-
-    def _may_start(self, held: Held, run: Run) -> bool:
-        """Return whether a task that was read may start now; if not, what becomes of it is seen to."""
-        try:
-            if not self._is_still_ours(held):  # it may have waited for a thread
-                return False
-            outcome = run.obstacle()
-            if outcome is None and self._to_park:  # before this one, which may take long
-                self._park()
-                run.starts()
-        except (BackendUnavailable, BackendRefused) as err:
-            self._left_to_its_lease(held, err)
-            return False
-        if outcome is not None:
-            if outcome.waits_for is not None:
-                with self._parking:
-                    self._to_park.append((held, outcome.waits_for))
-            else:
-                self._end(held, lambda: outcome)
-            return False
-        run.running.leave_when(self._is_told_to_leave)
-        self._holdings.run(held, run.running)
-        return True
-
-    def _end(self, held: Held, attempt: Callable[[], Attempt]) -> None:
-        """Make an attempt, or the rest of it, and take note of what comes of it."""
-        try:
-            self._ended(held, attempt())
-        except (
-            BackendUnavailable,
-            BackendRefused,
-        ) as err:  # not the task's own: that is its failure
-            self._left_to_its_lease(held, err)
-
-    def _ended(self, held: Held, outcome: Attempt) -> None:
-        """Take note of what came of an attempt; its settlement goes out with the next exchange."""
-        if outcome.then is not None:
-            # What is to follow the settlement cannot wait for the exchange.
-            self._patiently(lambda: self._backend.settle([outcome.settlement]))
-            self._patiently(outcome.then)
-        is_ours = isinstance(outcome.task, OurTask)
-        if not is_ours:  # before it is finished, or one too many would be taken in its place
-            self.tasks_complete += 1
-        self._holdings.finish(held, outcome.settlement, is_settled=outcome.then is not None)
-        if is_ours:
-            return
-        if outcome.task is not None and outcome.settlement == Ack(held.reservation):
-            try:
-                self.result(outcome.task.result)
-            except Exception:
-                log.exception("Task %r is done, but result() raised", held.reservation.task_id)
-
-    def _park(self) -> None:
-        """Put tasks that may not start yet in line for their limits."""
-        with self._parking:
-            parking = list(self._to_park)
-            self._to_park.clear()
-        if not parking:
-            return
-        waiting = [(held.reservation, limit) for held, limit in parking]
-        try:
-            parked = self._patiently(lambda: limits.park(self._backend, waiting))
-            self._patiently(lambda: self._backend.settle(parked.releases))
-            self._patiently(parked.then)
-            self._patiently(lambda: self._heed_stops([held for held, _ in waiting]))
-        except (BackendUnavailable, BackendRefused) as err:
-            for held, _ in parking:
-                self._left_to_its_lease(held, err)
-            return
-        for (held, _), release in zip(parking, parked.releases, strict=True):
-            self._holdings.finish(held, release, is_settled=True)
-
-    def _left_to_its_lease(self, held: Held, err: Exception) -> None:
-        log.error("Task %r is left to its lease: %s", held.reservation.task_id, err)
-        self._holdings.drop(held)
-
-    def _is_told_to_leave(self) -> bool:
-        return self._leave_by is not None
-
-    def _is_still_ours(self, held: Held) -> bool:
-        """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
-        extended_at = max(held.since, self._holdings.board.extended_at)
-        if time.monotonic() - extended_at < self.lease / 2:
-            return True
-        if not self._patiently(lambda: self._backend.extend([held.reservation], self.lease)):
-            return True
-        log.warning(
-            "Task %r went to another worker before it could start", held.reservation.task_id
-        )
-        self._holdings.drop(held)
-        return False
-
     def _flush(self) -> None:
-        self._park()
+        self._executor.park()
         finished = self._holdings.send()
         self._sent(self._patiently(lambda: self._backend.settle(finished)))
         self._flushed_at = time.monotonic()
 
     def _sent(self, late: Sequence[Settlement]) -> None:
         for settlement in self._holdings.sent(late):
-            log.warning(_UNCLEAR if self._asked_again else VOID, settlement.reservation.task_id)
+            what = _UNCLEAR if self._patiently.has_asked_again else VOID
+            log.warning(what, settlement.reservation.task_id)
 
     def _leave(self) -> None:
         """Settle what is finished, and give back the rest."""
         back = self._holdings.give_back(started=True)
         finished = self._holdings.send()
         try:
+            back = self._patiently(lambda: stops.warned(self._backend, back))
             late = self._patiently(lambda: self._backend.settle([*finished, *back]))
             # What is late of those given back has just ended: nothing is lost by that.
             self._sent([one for one in late if one not in back])
-            self._patiently(lambda: self._heed_stops([release.reservation for release in back]))
+            self._patiently(
+                lambda: self._executor.heed_stops([release.reservation for release in back])
+            )
         except (BackendUnavailable, BackendRefused) as err:
             log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Call the store until it answers; say once that it does not, and once that it does again."""
-        failures = 0
-        while True:
-            try:
-                answer = call()
-            except (BackendUnavailable, BackendRefused) as err:
-                failures += 1
-                if failures == 1:
-                    log.warning("%s Trying on.", err)
-                if self._has_waited_enough:
-                    raise
-                # Not through a stop: leaving, too, needs the store.
-                self._bell.wait(retries.backoff(failures, base=0.1, cap=2.0))
-            else:
-                if failures:
-                    log.warning("The store is back, after %s tries.", failures)
-                self._asked_again = failures > 0
-                return answer
 
     @contextmanager
     def _kept(self) -> Generator[None]:
@@ -562,7 +437,7 @@ class Worker:
         presence = registry.Presence.of(self.worker_id, os.getpid(), self.queue_names)
         announced_at = 0.0
         board = self._holdings.board
-        keeper = Keeper(self._backend, self.lease, given_back=self._heed_stops)
+        keeper = Keeper(self._backend, self.lease, given_back=self._executor.heed_stops)
         canceler = Canceler(self._backend, lambda _, held: self.cancel(held.token, held.task_id))
         scheduler = Scheduler(self._backend, self.queue_names, self.gator.task_class)
         complaints = Complaints(log)
@@ -630,42 +505,3 @@ def _say(text: str) -> None:
 
 def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
-
-
-def _queue_names(to_consume: str | Sequence[str] | Mapping[str, int]) -> list[str]:
-    try:
-        names = [to_consume] if isinstance(to_consume, str) else list(to_consume)
-    except TypeError:
-        names = []
-    if not names:
-        raise InvalidOption(f"to_consume names a queue, or lists some; not {to_consume!r}.")
-    return [check_name("to_consume", name, MAX_NAME_BYTES) for name in names]
-
-
-def _weights(to_consume: str | Sequence[str] | Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(to_consume, Mapping):
-        return {}
-    return {name: _whole(1, f"The weight of {name!r}", to_consume[name]) for name in to_consume}
-
-
-def _whole(least: int, what: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidOption(f"{what} is a whole number from {least}; not {value!r}.")
-    return value
-
-
-def _concurrency(value: object) -> int:
-    number = _whole(1, "concurrency", value)
-    if number > MAX_CONCURRENCY:
-        raise InvalidOption(
-            f"concurrency is at most {MAX_CONCURRENCY} a process, not {number}: start more processes."
-        )
-    return number
-
-
-def _seconds(what: str, value: object, least: float = 0.0) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        value = math.nan
-    if not least <= value < math.inf:
-        raise InvalidOption(f"{what} is a number of seconds from {least:g}; not {value!r}.")
-    return float(value)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
+from alligator.backends.base import (
+    Ack,
+    Backend,
+    Bury,
+    Counts,
+    Follow,
+    Message,
+    Release,
+    Reservation,
+)
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
 from tests.support.running import in_a_thread, later
 from tests.support.servers import Server
@@ -31,9 +40,19 @@ from tests.support.stores import (
 )
 
 HELD = Reservation(QUEUE, "t1", b"", f"{WORKER}.1")
+FOLLOW = Follow("follow", b"succeeded", b"failed")
+PRIOR = Message("t1", b"", priority=5)
+REPLACING = Message("t1", b"", replaces=True)
 
 CALLS: dict[str, Callable[[Backend], Any]] = {
     "push_many": lambda backend: push(backend, "t1"),
+    "push_many, by priority": lambda backend: backend.push_many(QUEUE, [PRIOR]),
+    "push_many, replacing": lambda backend: backend.push_many(QUEUE, [REPLACING]),
+    "push_many, to so many": lambda backend: backend.push_many(QUEUE, [PRIOR], max_length=99),
+    "push_if": lambda backend: backend.push_if(QUEUE, PRIOR, f"schedules:{QUEUE}/s", b"", b""),
+    "find": lambda backend: backend.find(QUEUE, "t1"),
+    "reschedule": lambda backend: backend.reschedule(QUEUE, ["t1"]),
+    "watch": lambda backend: backend.watch(QUEUE, "t1", FOLLOW),
     "reserve": take_ready,
     "reserve and wait": lambda backend: backend.reserve([QUEUE], WORKER, wait=LONG),
     "reserve_task": lambda backend: backend.reserve_task(QUEUE, "t1", WORKER),
@@ -46,16 +65,23 @@ CALLS: dict[str, Callable[[Backend], Any]] = {
     "queues": lambda backend: backend.queues(),
     "dead": lambda backend: backend.dead(QUEUE),
     "retry_dead": lambda backend: backend.retry_dead(QUEUE, ["1"]),
+    "retry_dead, later": lambda backend: backend.retry_dead(QUEUE, ["1"], due_at=1.0),
     "purge_dead": lambda backend: backend.purge_dead(QUEUE, ["1"]),
     "len": lambda backend: backend.len(QUEUE),
     "push": lambda backend: backend.push(QUEUE, "t1", "{}"),
     "pop": lambda backend: backend.pop(QUEUE),
     "get": lambda backend: backend.get(QUEUE, "t1"),
     "records.get": lambda backend: records_of(backend).get("a/b"),
+    "records.get_many": lambda backend: records_of(backend).get_many(["a/b", "a/c"]),
     "records.set": lambda backend: records_of(backend).set("a/b", b""),
+    "records.set, for a while": lambda backend: records_of(backend).set("a/b", b"", LONG),
+    "records.set_many": lambda backend: records_of(backend).set_many({"a/b": b"", "a/c": b""}),
+    "records.wait": lambda backend: records_of(backend).wait(["a/d", "a/e"], timeout=0.01),
     "records.swap": lambda backend: records_of(backend).swap("a/b", None, b""),
     "records.delete": lambda backend: records_of(backend).delete("a/b"),
+    "records.delete, several": lambda backend: records_of(backend).delete("a/b", "a/c"),
     "records.list": lambda backend: records_of(backend).list("a"),
+    "records.list, some": lambda backend: records_of(backend).list("a", limit=1),
 }
 
 

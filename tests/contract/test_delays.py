@@ -1,6 +1,7 @@
 """A task waits for its time, by the store's clock, and starts no sooner and hardly later."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.stores import (
     let_pass,
     push,
     skip_unless_it_delays,
+    skip_unless_it_finds,
     take,
     take_ready,
 )
@@ -146,6 +148,49 @@ def test_a_release_with_a_delay_keeps_body_and_deliveries_as_told(backend: Backe
     backend.settle([Release(held, delay=0.05, body=b"new")])
     held = take(backend)
     assert (held.body, held.deliveries) == (b"new", 1)
+
+
+def test_a_task_released_with_a_delay_returns_to_its_place(backend: Backend) -> None:
+    push(backend, "t1", "t2", "t3")
+    one, two = take_ready(backend, 2)
+    push(backend, "t4")
+
+    backend.settle([Release(two, delay=0.05), Release(one, delay=SHORT, lapsed=True)])
+    let_pass(backend, 2 * SHORT)
+
+    assert drain(backend) == ["t1", "t2", "t3", "t4"]
+
+
+def test_a_new_attempt_with_a_delay_has_no_place(backend: Backend) -> None:
+    push(backend, "t1", "t2")
+    backend.settle([Release(take(backend), delay=0.05)])
+    let_pass(backend, SHORT)
+
+    backend.settle([Release(take(backend), delay=0.05, body=b"new")])  # it had kept it till now
+    let_pass(backend, SHORT)
+
+    assert drain(backend) == ["t2", "t1"]
+
+
+def test_an_id_pushed_again_has_no_place_of_its_predecessor(backend: Backend) -> None:
+    skip_unless_it_finds(backend)
+    again = Message("t1", b"", delay=SHORT, replaces=True)
+    ends: list[Callable[[], object]] = [
+        lambda: backend.cancel(QUEUE, "t1"),
+        lambda: backend.drop_all(QUEUE),
+        lambda: backend.get(QUEUE, "t1"),
+        lambda: None,
+    ]
+    for end in ends:
+        push(backend, "t1")
+        backend.settle([Release(take(backend), delay=FAR_OFF)])
+        end()
+        push(backend, "t2")
+        backend.push_many(QUEUE, [again])
+        push(backend, "t3")
+        let_pass(backend, 2 * SHORT)
+
+        assert drain(backend) == ["t2", "t3", "t1"]
 
 
 def test_a_delay_counts_from_the_release_and_not_from_the_push(backend: Backend) -> None:

@@ -86,6 +86,12 @@ def test_a_push_that_says_nothing_is_not_limited(backend: Backend) -> None:
     assert push_up_to(backend, 4, "t4") == [True]
 
 
+def test_what_is_queued_already_may_be_pushed_again_however_full_it_is(backend: Backend) -> None:
+    push(backend, "t1", "t2", "t3")
+
+    assert push_up_to(backend, 2, "t1", "t2") == [False, False]
+
+
 def test_what_is_delayed_counts(backend: Backend) -> None:
     skip_unless_it_delays(backend)
     push(backend, "t1", delay=FAR_OFF)

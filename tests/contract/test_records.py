@@ -1,10 +1,12 @@
 """Small values by key, kept beside the queues."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
+from alligator.backends import redis_records
 from alligator.backends.base import Backend, Counts, Records
 from tests.contract.test_round_trips import Turns
 from tests.support.running import (
@@ -207,6 +209,44 @@ def test_the_first_of_a_family_are_listed(records: Records) -> None:
         assert list(records.list("workers", limit).items()) == list(expected.items())
     assert list(records.list("workers", limit=None)) == keys
     assert records.list("unknown", limit=5) == {}
+
+
+def test_the_first_are_of_those_that_expire_and_of_those_that_do_not(records: Records) -> None:
+    keys = [f"workers/{number}" for number in range(8)]
+    records.set_many(dict.fromkeys(keys, b""), {key: 3600.0 + len(key) for key in keys[1::3]})
+
+    for limit in range(10):
+        assert list(records.list("workers", limit)) == keys[:limit]
+
+
+@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
+def test_the_first_of_a_large_family_are_found_without_the_others(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"many/{number:04}" for number in range(2000)]
+    records.set_many(dict.fromkeys(keys, b""))
+    server: Any = vars(records)["_server"]
+    run, answers = server.run, list[Any]()
+
+    def noting(commands: Sequence[Any]) -> Any:
+        answers.extend(run(commands))
+        return answers[-len(commands) :]
+
+    monkeypatch.setattr(server, "run", noting)
+
+    assert list(records.list("many", 3)) == keys[:3]
+    assert max(map(len, answers)) == 3
+
+
+@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
+def test_what_the_server_has_thrown_out_is_not_among_the_first(records: Records) -> None:
+    keys = [f"many/{number:02}" for number in range(50)]
+    records.set_many(dict.fromkeys(keys, b""))
+    server: Any = vars(records)["_server"]
+    server.run([("DEL", *(redis_records.name_of(key) for key in keys[:40]))])
+
+    assert list(records.list("many", 3)) == keys[40:43]
+    assert list(records.list("many", 30)) == keys[40:]
 
 
 def test_what_has_expired_is_not_among_the_first(records: Records) -> None:

@@ -215,6 +215,26 @@ def test_a_rescheduled_task_joins_the_end_of_its_priority(backend: Backend) -> N
     assert drain(backend) == expected
 
 
+def test_a_task_that_was_given_back_returns_to_its_place(backend: Backend) -> None:
+    push(backend, "t1", "t2", "t3")
+    backend.push_many(QUEUE, [Message("t0", b"", priority=5)])
+    held = take_ready(backend)
+    assert backend.settle([Release(one, delay=FAR_OFF) for one in held]) == []
+    push(backend, "t4")
+    push_never(backend, "t6")
+    assert backend.reschedule(QUEUE, ["t3", "t2"], backend.now() + 2 * FAR_OFF) == [True] * 2
+
+    assert backend.reschedule(QUEUE, ["t6", "t3", "t0"]) == [True] * 3
+    assert backend.reschedule(QUEUE, ["t2", "t1"], backend.now() + SHORT) == [True] * 2
+    push(backend, "t5")
+    let_pass(backend, 2 * SHORT)
+
+    expected = ["t0", "t1", "t2", "t3", "t4", "t6", "t5"]
+    if not backend.can_prioritize:
+        expected = ["t1", "t2", "t3", "t0", "t4", "t6", "t5"]
+    assert drain(backend) == expected
+
+
 def test_rescheduling_wakes_who_waits(backend: Backend) -> None:
     push_never(backend, "t1", "t2")
 

@@ -1,7 +1,6 @@
 """A hand-out is settled once, by who holds it, and by nobody else."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -247,11 +246,11 @@ def test_a_settlement_of_what_was_never_handed_out_so_is_late(
     held = take(backend)
 
     for unheld in [
-        replace(held, token="nobody.1"),
-        replace(held, token=""),
-        replace(held, task_id="t2"),
-        replace(held, queue_name="other"),
-        replace(held, queue_name="unknown"),
+        held._replace(token="nobody.1"),
+        held._replace(token=""),
+        held._replace(task_id="t2"),
+        held._replace(queue_name="other"),
+        held._replace(queue_name="unknown"),
     ]:
         assert backend.settle([settle_as(unheld)]) == [settle_as(unheld)]
         assert backend.extend([unheld], 60.0) == [unheld]

@@ -27,7 +27,7 @@ def test_the_page_does_what_it_says(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "waiting\n['import', 'morning']\n"
+    assert ran.stdout == "waiting\n['import', 'morning']\nsent to ann@example.com\n"
 
     output(f"latergator sqlite://{database} --burst --quiet --concurrency 20", folder=tmp_path)
 

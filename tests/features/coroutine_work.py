@@ -2,10 +2,12 @@
 
 import asyncio
 import contextvars
+import os
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,24 @@ def note_thread(task: Task, *news: object) -> None:
     """A hook: note on which thread it is called, and block that."""
     time.sleep(0)
     done.append(("hook", threading.current_thread().name))
+
+
+class Counted:
+    """A decorator that makes objects, which are called as coroutine functions are."""
+
+    def __init__(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        update_wrapper(self, func)
+        self._func = func
+
+    async def __call__(self, *args: Any) -> Any:
+        done.append(self._func.__name__)
+        return await self._func(*args)
+
+
+@Counted
+async def counted_meeting(number: int) -> int:
+    """Wait until so many are here at the same time."""
+    return await meet(number)
 
 
 async def loop_thread() -> str:
@@ -265,7 +285,7 @@ async def leave_one_behind() -> None:
     await asyncio.sleep(0)
 
 
-left_behind: set[asyncio.Task[None]] = set()
+left_behind: set[asyncio.Task[Any]] = set()
 
 
 async def run_until_broken_off() -> None:
@@ -417,6 +437,43 @@ async def block(journal: str, name: str, seconds: float) -> None:
     """Let nothing else run in the loop for so long."""
     async with noted(journal, name):
         time.sleep(seconds)  # noqa: ASYNC251 -- that is the point
+
+
+async def block_inside(journal: str, name: str, seconds: float) -> None:
+    """As ``block``, in a task of its own."""
+    await asyncio.create_task(block(journal, name, seconds))
+
+
+async def tidy_up(journal: str, name: str) -> None:
+    """Run for longer than any test, and take a while to tidy up."""
+    async with noted(journal, name):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.2)
+            Journal(journal).note("tidied", name)
+
+
+async def leave_a_thread(journal: str, name: str, gate: str) -> None:
+    """Leave a thread to itself that runs until a file is there."""
+    async with noted(journal, name):
+        task = asyncio.create_task(asyncio.to_thread(wait_for_file, gate))
+        left_behind.add(task)
+        await asyncio.sleep(0)
+
+
+def wait_for_file(path: str) -> None:
+    """Block until a file is there."""
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+async def fork(journal: str, name: str, then: str) -> None:
+    """Fork, and go on in both processes."""
+    async with noted(journal, name):
+        is_copy = os.fork() == 0
+        if is_copy and then == "waits":
+            await asyncio.sleep(3600)
 
 
 async def hear_nothing(journal: str, name: str) -> None:

@@ -105,7 +105,8 @@ class Steps:
         started: list[Reservation] = []
         waiting: list[tuple[Reservation, Limit]] = []
         for held in batch.reservations:
-            if patiently(partial(limits.enter, self.backend, held, self.limit)):
+            entry = patiently(partial(limits.enter, self.backend, [held], self.limit)).get(held)
+            if entry is not None and patiently(partial(entry.begin, held)):
                 started.append(held)
             else:
                 waiting.append((held, self.limit))

@@ -1,6 +1,7 @@
 """What the tasks of the tests of results call, how those ask for results, and tasks of a class of their own."""
 
 import asyncio
+import json
 import os
 import zlib
 from typing import Any, Protocol
@@ -85,6 +86,15 @@ class ZippedTask(Task):
         return super().deserialize(zlib.decompress(data))
 
 
+class BareTask(Task):
+    """A task whose form in the queue has room for one option."""
+
+    def serialize(self) -> bytes:
+        told = json.loads(super().serialize())
+        told["options"] = {"keep_result": told["options"]["keep_result"]}
+        return json.dumps(told).encode()
+
+
 class Ask(Protocol):
     """A way to ask for a result."""
 
@@ -101,3 +111,21 @@ def ask_in_thread(gator: Gator, task_id: str, timeout: float | None = LONG) -> A
 def ask_in_loop(gator: Gator, task_id: str, timeout: float | None = LONG) -> Any:
     """Ask in an event loop."""
     return asyncio.run(gator.result_async(task_id, timeout))
+
+
+class Wait(Protocol):
+    """A way to wait for a task."""
+
+    def __call__(self, task: Task, timeout: float | None = LONG) -> Any:
+        """Wait for it."""
+        ...
+
+
+def wait_in_thread(task: Task, timeout: float | None = LONG) -> Any:
+    """Wait in this thread."""
+    return task.wait(timeout)
+
+
+def wait_in_loop(task: Task, timeout: float | None = LONG) -> Any:
+    """Wait in an event loop."""
+    return asyncio.run(task.wait_async(timeout))

@@ -3,6 +3,8 @@
 import asyncio
 import ctypes
 import re
+import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -56,6 +58,30 @@ def turn_a_deaf_ear(journal: str, name: str) -> NoReturn:
             Journal(journal).note("told", name)
 
 
+def swallow(journal: str, name: str) -> NoReturn:
+    """Go on whatever is raised, in Python."""
+    Journal(journal).note("start", name)
+    while True:
+        try:
+            time.sleep(LOOK)
+        except TaskTimeout:
+            Journal(journal).note("told", name)
+
+
+def set_an_alarm(journal: str, name: str) -> None:
+    """Sleep on and on, after an alarm of the task's own has taken the place of the one for its time."""
+    Journal(journal).note("start", name)
+    signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.alarm(1)
+    time.sleep(3600)
+
+
+def run_a_program(journal: str, name: str) -> None:
+    """Wait for a program that does not end."""
+    Journal(journal).note("start", name)
+    subprocess.run(["sleep", "3600"], check=True)
+
+
 def tidy_up(journal: str, name: str) -> None:
     """Sleep on and on, and tidy up when told that time is over."""
     Journal(journal).note("start", name)
@@ -82,6 +108,13 @@ def wait_at_gate(journal: str, name: str, gate: str) -> None:
     while not Path(gate).exists():
         time.sleep(LOOK)
     Journal(journal).note("finish", name)
+
+
+def wait_to_leave(journal: str, name: str, gate: str) -> None:
+    """Run until a file is there, or the worker is told to leave."""
+    Journal(journal).note("start", name)
+    while not (Path(gate).exists() or current_task().leaving):
+        time.sleep(LOOK)
 
 
 def take(journal: str, name: str, seconds: float) -> None:

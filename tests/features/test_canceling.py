@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, current_task, results, stops, track
+from alligator import Gator, Task, current_task, results, stops, track
 from alligator.backends.base import Counts, Records
 from alligator.constants import CANCELED, RUNNING
 from alligator.exceptions import Canceled, TaskCanceled
@@ -303,12 +303,107 @@ def test_one_that_waits_behind_a_long_task_in_its_process_is_not_run_elsewhere(
     until(lambda: not stops.listed(scene.gator.backend), "nothing is asked any more")
 
 
+def heeded_late(gator: Gator, patch: pytest.MonkeyPatch) -> None:
+    """Let another worker come between the moment a task is given back, and the one in which that is heeded."""
+    heed = stops.heed
+
+    def late(*args: Any) -> None:
+        patch.setattr(stops, "heed", heed)
+        work_off(gator)
+        heed(*args)
+
+    patch.setattr(stops, "heed", late)
+
+
+leaving: list[QuietWorker] = []
+
+
+def cancel_and_leave(gator_of: str, task_id: str) -> None:
+    """Cancel a task that this worker holds, and tell it to leave."""
+    done.append(gators_by_name[gator_of].cancel(task_id))
+    leaving.pop().stop()
+
+
+def cancel_yourself_and_leave(gator_of: str) -> None:
+    """Be canceled, and meet that the worker leaves before anyone could tell."""
+    for item in track(range(10)):
+        done.append(item)
+        if item == 2:
+            cancel_and_leave(gator_of, current_task().task_id)
+
+
+gators_by_name: dict[str, Gator] = {}
+
+
+def test_one_held_by_a_worker_that_leaves_is_not_run_however_soon_another_takes_it(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gators_by_name, "gator", gator)
+    gator.map(do, range(100))  # by then, it takes many at a time
+    gator.task(cancel_and_leave, "gator", "behind")
+    with gator.options(task_id="behind") as opts:
+        opts.task(do, "behind")
+    gator.task(do, "other")
+    worker = QuietWorker(gator)
+    leaving.append(worker)
+    heeded_late(gator, monkeypatch)
+
+    worker.run_forever()
+
+    [canceled] = [one for one in done if isinstance(one, Task)]
+    assert canceled.status == RUNNING  # it was held
+    assert "behind" not in done
+    assert done.count("other") == 1
+    assert outcome(gator, "behind") == "canceled"
+    assert gator.backend.count("all") == Counts()
+    until(lambda: not stops.listed(gator.backend), "nothing is asked any more")
+
+
+def test_one_that_is_resumed_elsewhere_is_not_however_soon_another_takes_it(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gators_by_name, "gator", gator)
+    with gator.options(task_id="t1", retries=3) as opts:
+        opts.task(cancel_yourself_and_leave, "gator")
+    worker = QuietWorker(gator)
+    leaving.append(worker)
+    heeded_late(gator, monkeypatch)
+
+    worker.run_forever()
+    work_off(gator)
+
+    assert [one for one in done if isinstance(one, int)] == [0, 1, 2]
+    assert outcome(gator, "t1") == "canceled"
+    assert gator.backend.count("all") == Counts()
+    until(lambda: not stops.listed(gator.backend), "nothing is asked any more")
+
+
+def test_one_held_by_a_process_that_dies_is_not_run_however_soon_another_takes_it(
+    scene: Scene,
+) -> None:
+    """Here its parent would never heed that it was canceled."""
+    scene.push_many(*(f"short-{number}" for number in range(300)))
+    scene.push_gated("long")
+    scene.push_many("behind-0", "behind-1")
+    scene.python("-m", "tests.features.heedless_parent", scene.dsn)
+    first = scene.started("long")
+    assert scene.gator.cancel("behind-0") is not None
+
+    kill(first.pid)
+    scene.open("long")
+    until(lambda: scene.counts == Counts(), "nothing is left to do")
+
+    assert scene.journal.names("finish").count("behind-1") == 1
+    assert "behind-0" not in scene.journal.names("start")
+    assert outcome(scene.gator, "behind-0") == "canceled"
+
+
 @pytest.mark.parametrize("how", ["leaves", "process dies", "host dies"])
 def test_one_that_its_worker_holds_when_it_ends_is_not_run_elsewhere(
     how: str, scene: Scene
 ) -> None:
     scene.push_many(*(f"short-{number}" for number in range(300)))
-    scene.push_gated("long")
+    scene.push_gated("long", jobs.wait_to_leave)
     scene.push_many("behind-0", "behind-1")
     program = scene.latergator("--lease", "2")
     first = scene.started("long")
@@ -316,6 +411,7 @@ def test_one_that_its_worker_holds_when_it_ends_is_not_run_elsewhere(
 
     if how == "leaves":
         program.signal(signal.SIGTERM)
+        assert program.wait() == 0
     elif how == "process dies":
         kill(first.pid)
     else:

@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -102,6 +103,25 @@ def test_trees_killed_with_hundreds_in_flight_lose_nothing(
         check(scene, names)
 
 
+def test_a_death_counts_for_what_had_started_and_for_nothing_else(scene: Scene) -> None:
+    started = [f"t{number}" for number in range(20)]
+    push_gated(scene, *started)
+    scene.push_gated("function")
+    program = start(scene, "--concurrency", "30")
+    for name in [*started, "function"]:
+        scene.started(name)
+    waiting = [f"f{number}" for number in range(5)]  # for the only thread
+    for name in waiting:
+        scene.push(name, functions.work)
+
+    kill(program.children[0])
+    deliveries: dict[str, int] = {}
+    # Faster than a new process can be.
+    until(lambda: deliveries.update(scene.deliveries()) or len(deliveries) == 26, "all is back")
+
+    assert deliveries == {**dict.fromkeys([*started, "function"], 2), **dict.fromkeys(waiting, 1)}
+
+
 def test_those_in_flight_when_their_process_dies_run_alone_and_keep_nobody_for_ever(
     scene: Scene,
 ) -> None:
@@ -195,8 +215,21 @@ def test_what_runs_for_longer_goes_back_too(scene: Scene, kind: str, how: str) -
     batch = scene.gator.backend.find("all", "t0")
     assert batch is not None
     assert scene.gator.task_class.deserialize(batch.body).retries == 2
-    if kind == "worker":  # under latergator they may be killed first
+    if kind == "worker" or how == "after the grace":  # at a second signal they may be killed first
         assert sorted(scene.journal.names("cancelled")) == sorted(scene.journal.names("start"))
+
+
+@pytest.mark.parametrize("kind", ["latergator", "worker"])
+def test_what_is_broken_off_has_time_to_tidy_up(scene: Scene, kind: str) -> None:
+    scene.push("t1", jobs.tidy_up)
+    program = running(scene, kind, 20, grace=0.1)
+    scene.started("t1")
+
+    program.signal(signal.SIGTERM)
+
+    assert program.wait() == 0
+    assert scene.journal.names("tidied") == ["t1"]
+    assert scene.deliveries() == {"t1": 1}
 
 
 def running(scene: Scene, kind: str, concurrency: int, grace: float) -> Program:
@@ -266,6 +299,38 @@ def test_a_coroutine_that_does_not_end_in_time_is_ended_with_its_process_and_not
     assert "died" not in program.stderr
 
 
+@pytest.mark.parametrize(
+    "func",
+    [
+        jobs.block,
+        pytest.param(
+            jobs.block_inside,
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 12), reason="Python cannot tell whose task that is"
+            ),
+        ),
+    ],
+)
+def test_those_that_a_coroutine_blocks_do_not_fail_for_it(
+    scene: Scene, func: Callable[..., Any]
+) -> None:
+    others = [f"t{number}" for number in range(10)]
+    program = start(scene, "--concurrency", "20")
+    push_gated(scene, *others, timeout=2.0)
+    for name in others:
+        scene.started(name)
+    scene.push("bad", func, 3600, timeout=2.5)  # its time is over after that of the others
+
+    scene.started(others[-1], 2)
+    (scene.folder / "gate-all").touch()
+    until(lambda: scene.counts == Counts(dead=1), "all are done")
+
+    assert reasons(scene) == {"bad": "timeout"}
+    assert sorted(scene.journal.names("finish")) == sorted(others)
+    assert "'bad' has run for longer than it may, and does not end" in program.stderr
+    assert program.stderr.count("does not end") == 1
+
+
 def test_a_coroutine_that_is_ended_in_time_costs_no_process(scene: Scene) -> None:
     push_gated(scene, "slow", timeout=0.3)
     push_gated(scene, "t1")
@@ -311,6 +376,42 @@ def test_coroutines_that_end_programs_end_no_process(scene: Scene) -> None:
     assert sorted(scene.journal.names("finish")) == sorted(names)
     assert len({entry.pid for entry in scene.journal.entries("start")}) == 1
     assert "died" not in program.stderr
+
+
+def test_a_process_that_is_kept_from_its_end_by_a_thread_is_ended(scene: Scene) -> None:
+    gate = str(scene.folder / "gate-thread")
+    scene.push("t1", jobs.leave_a_thread, gate)
+    program = start(scene, "--concurrency", "20", "--max-tasks", "1", "--grace", "0.5")
+    first = scene.finished("t1")
+
+    scene.push("t2", jobs.work)
+
+    assert scene.finished("t2").pid != first.pid
+    until(lambda: first.pid not in program.children, "the first process has ended")
+    assert scene.counts.dead == 0
+
+
+@pytest.mark.parametrize("then", ["returns", "waits"])
+def test_a_copy_that_a_coroutine_forks_does_not_go_on_with_the_others(
+    scene: Scene, then: str
+) -> None:
+    others = [f"t{number}" for number in range(10)]
+    push_gated(scene, *others)
+    program = start(scene, "--concurrency", "20")
+    for name in others:
+        scene.started(name)
+
+    scene.push("fork", jobs.fork, then)
+    scene.finished("fork")
+    until(lambda: len(program.members) == 2, "the copy has ended")
+    (scene.folder / "gate-all").touch()
+    until(lambda: scene.counts == Counts(), "all are done")
+
+    [worker] = program.children
+    assert {entry.pid for entry in scene.journal.entries("start")} == {worker}
+    assert {entry.pid for entry in scene.journal.entries("finish") if entry.name != "fork"} == {
+        worker
+    }
 
 
 # Beside one another.

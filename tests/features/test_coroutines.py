@@ -1,12 +1,19 @@
 """Many coroutines at a time in one process, and functions beside them."""
 
+import asyncio
+import threading
+from collections.abc import Sequence
+
 import pytest
 
-from alligator import Gator
+from alligator import Gator, Task
+from alligator.backends.base import Message
+from alligator.backends.locmem_backend import Client
 from alligator.exceptions import InvalidOption, TaskFailed
 from tests.features import coroutine_work as jobs
-from tests.features.coroutine_work import done
+from tests.features.coroutine_work import done, together
 from tests.features.work import QuietWorker, work_off
+from tests.support.running import in_processes, in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +72,17 @@ def test_coroutines_do_not_keep_a_function(gator: Gator) -> None:
     work_off(gator, concurrency=10)
 
     assert done == ["function", *["coroutine"] * 5]
+
+
+def test_what_waits_for_others_does_not_wait_for_a_thread_too(gator: Gator) -> None:
+    gator.task(jobs.block_until_released)
+    first = gator.task(jobs.note, 1)
+    with gator.options(depends_on=[first]) as opts:
+        opts.task(jobs.release_from_the_loop)
+
+    work_off(gator, concurrency=10)
+
+    assert done == [1, "released", "blocked"]
 
 
 def test_functions_that_wait_for_a_thread_keep_nothing_else(gator: Gator) -> None:
@@ -143,6 +161,95 @@ def test_a_worker_with_an_event_loop_leaves_after_max_tasks(gator: Gator) -> Non
     assert (worker.tasks_complete, len(done)) == (20, 20)
     assert gator.len() == 30
     assert gator.backend.count("all").running == 0
+
+
+def test_an_object_that_is_called_as_coroutine_functions_are_is_run_as_they_are(
+    gator: Gator,
+) -> None:
+    gator.map(jobs.counted_meeting, [10] * 20)
+
+    work_off(gator, concurrency=10)
+
+    assert done == ["counted_meeting"] * 20
+    assert together["most"] == 10
+
+
+# Producers in an event loop.
+
+
+class SlowClient(Client):
+    """A store that takes a push only when it is let."""
+
+    let = threading.Event()
+
+    def push_many(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[bool]:
+        assert self.let.wait(10)
+        return super().push_many(queue_name, messages, max_length=max_length)
+
+
+@pytest.fixture
+def slow_gator() -> Gator:
+    """A Gator on a store that takes a push only when it is let."""
+    SlowClient.let.clear()
+    return Gator("locmem://", backend_class=SlowClient)
+
+
+def test_a_loop_goes_on_while_a_store_takes_its_time(slow_gator: Gator) -> None:
+    async def produce() -> Task:
+        pushing = asyncio.create_task(slow_gator.task_async(jobs.note, 1))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not pushing.done()
+        SlowClient.let.set()
+        return await pushing
+
+    before = threading.active_count()
+    task = asyncio.run(produce())
+
+    assert slow_gator.get(task.task_id) is not None
+    assert threading.active_count() == before
+
+
+def test_a_producer_that_is_canceled_waits_no_longer(slow_gator: Gator) -> None:
+    async def produce() -> None:
+        pushing = asyncio.create_task(slow_gator.task_async(jobs.note, 1))
+        await asyncio.sleep(0.01)
+        pushing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pushing
+        assert not SlowClient.let.is_set()
+        SlowClient.let.set()  # it may be queued all the same
+
+    asyncio.run(produce())
+
+
+def test_what_is_to_run_at_once_does_not_block_the_loop_either(gator: Gator) -> None:
+    async def produce() -> Task:
+        with gator.options(is_async=False) as opts:
+            running = asyncio.create_task(opts.task_async(jobs.block_until_released))
+            await asyncio.sleep(0.01)
+            jobs.released.set()
+            return await running
+
+    asyncio.run(produce())
+
+    assert done == ["blocked"]
+
+
+def test_many_loops_may_produce_at_once_and_in_forked_copies_too(shared_gator: Gator) -> None:
+    def produce(number: int) -> list[str]:
+        async def push() -> list[Task]:
+            return await asyncio.gather(
+                *(shared_gator.task_async(jobs.note, number) for _ in range(10))
+            )
+
+        return [task.task_id for task in asyncio.run(push())]
+
+    names = [*in_threads(4, produce), *in_processes(2, produce)]
+
+    assert len({name for some in names for name in some}) == shared_gator.len() == 60
 
 
 @pytest.mark.parametrize("concurrency", [0, 1.5, True, "many", 1001])

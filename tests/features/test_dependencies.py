@@ -2,13 +2,14 @@
 
 import bz2
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from alligator import Gator, Task, cli, dependencies
+from alligator import Gator, Task, cli, dependencies, results
 from alligator.attempts import Run, Runner
 from alligator.backends.base import Ack, Backend, Message, Release
 from alligator.commands import letters, revival
@@ -36,7 +37,7 @@ from alligator.exceptions import (
 )
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off
-from tests.support.stores import FAR_OFF, let_pass, take
+from tests.support.stores import FAR_OFF, let_pass, take, until
 
 ODD = ["a/b", "a:b", "a%2Fb", "%", "ž🐊", " x ", "'", '"', "x" * 255]
 """Names that may be taken for something else where they are parts of others."""
@@ -341,28 +342,55 @@ def test_what_is_done_and_forgotten_cannot_be_waited_for(gator: Gator) -> None:
     assert edges_in(gator.backend, needs_of(("all", "second"))) == {}
 
 
-def test_what_was_just_queued_from_here_and_left_no_trace_has_succeeded(gator: Gator) -> None:
-    other = beside(gator, "other")
-    first = push(gator, "first")
-    work_off(gator)
-
-    second = push(other, "second", first)
-
-    assert second.status == WAITING
-    assert edges_left(gator, first, second) == []
-    work_off(other)
-    assert work.done == ["first", "second"]
+def drop(gator: Gator, task: Task) -> None:
+    gator.backend.drop_all(gator.queue_name)
 
 
-def test_what_was_queued_from_here_long_ago_is_not_taken_to_have_succeeded(
-    gator: Gator, monkeypatch: pytest.MonkeyPatch
+def purge(gator: Gator, task: Task) -> None:
+    with pytest.raises(ValueError, match="first"):
+        gator.get(task.task_id)
+    letters.purge(gator.backend, refs(task, of=gator))
+
+
+def succeed(gator: Gator, task: Task) -> None:
+    task.to_call(do, "first")
+    gator.backend.cancel(gator.queue_name, task.task_id)
+    gator.push(task, do, "first")
+    gator.get(task.task_id)
+
+
+@pytest.mark.parametrize("end", [drop, purge, succeed])
+def test_what_has_left_no_trace_is_not_taken_to_have_succeeded(
+    gator: Gator, end: Callable[[Gator, Task], None]
 ) -> None:
-    first = push(gator, "first")
-    work_off(gator)
-    monkeypatch.setattr(depending, "PRESUMED", 0.0)
+    first = push(gator, "first", func=fail)
+    end(gator, first)
 
-    with pytest.raises(UnknownTask):
+    with pytest.raises(UnknownTask, match="not known how it ended"):
         push(gator, "second", first)
+
+    assert gator.len() == 0
+    assert edges_left(gator, first) == []
+
+
+def test_a_success_that_is_known_where_results_are_kept_counts(
+    gator: Gator, tmp_path: Path
+) -> None:
+    apart = Gator(
+        "locmem://",
+        backend_class=lambda dsn: gator.backend,
+        results=f"sqlite://{tmp_path}/results.db",
+    )
+    first, bad = push(apart, "first", keep_result=60), push(apart, "bad", func=fail, keep_result=60)
+    work_off(apart)
+    letters.purge(gator.backend, refs(bad, of=gator))
+
+    assert push(apart, "second", first.task_id).status == WAITING
+    with pytest.raises(TaskFailed, match="which failed: ValueError: bad"):
+        push(apart, "third", bad.task_id)
+    assert apart.results is not None
+    assert gator.backend.records is not None
+    assert gator.backend.records.list("outcomes") == {}
 
 
 def test_what_was_not_queued_after_all_is_not_taken_to_have_succeeded(gator: Gator) -> None:
@@ -432,6 +460,31 @@ def test_the_last_time_counts_of_an_id_used_again(gator: Gator) -> None:
 
     with pytest.raises(TaskFailed, match="which failed: ValueError: fails"):
         push(gator, "after a failure", "daily")
+
+
+def test_a_success_that_others_waited_for_counts_more_than_a_failure_before(gator: Gator) -> None:
+    for func in (do, fail, do):
+        daily = push(gator, "daily", task_id="daily", func=func)
+        push(gator, "after", daily)
+        work_off(gator)
+
+    assert push(gator, "one more", "daily").status == WAITING
+    assert work.done == ["daily", "after", "daily", "daily", "after"]
+
+
+def test_how_long_a_success_is_known_counts_from_when_it_is_told(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = push(gator, "kept", keep_result=60)
+    push(gator, "after", kept)
+    gator.pop()
+    monkeypatch.setattr(results, "REMEMBERED", -59.9)
+    run_ours(gator)
+
+    assert gator.backend.records is not None
+    assert kept.wait(0) == "kept"
+    records = gator.backend.records
+    until(lambda: results.outcome_of(records, "all", kept.task_id) is None, "it is forgotten")
 
 
 # Failures
@@ -574,6 +627,53 @@ def test_what_a_canceled_dependent_failed_for_is_forgotten_in_time(
     assert edges_left(gator, third) != []
 
 
+def canceled(gator: Gator) -> None:
+    assert gator.cancel("second")
+
+
+def dropped(gator: Gator) -> None:
+    gator.backend.drop_all("other")
+
+
+def replaced(gator: Gator) -> None:
+    pass
+
+
+@pytest.mark.parametrize("ends", [do, fail])
+@pytest.mark.parametrize("gone", [canceled, dropped, replaced])
+def test_another_of_its_id_does_not_start_when_what_a_former_one_waited_for_is_over(
+    gator: Gator, gone: Callable[[Gator], None], ends: Callable[..., Any]
+) -> None:
+    other = beside(gator, "other")
+    first = push(gator, "first", func=ends)
+    second = push(other, "second", first, task_id="second")
+    gone(other)
+    with other.options(task_id="second", if_exists="replace", delay_by=FAR_OFF) as opts:
+        opts.task(do, "another")
+
+    work_off(gator)
+    work_off(other)
+
+    assert work.done == ["first"]
+    assert edges_left(gator, first, second) == []
+    found = gator.backend.find("other", "second")
+    assert found is not None
+    assert found.due_at > gator.backend.now() + 0.9 * FAR_OFF
+
+
+def test_of_two_of_its_id_only_the_one_that_waits_starts(gator: Gator) -> None:
+    first, slow = push(gator, "first"), push(gator, "slow", delay_by=FAR_OFF)
+    push(gator, "former", slow, first, task_id="second")
+    gator.backend.cancel("all", "second")
+    second = push(gator, "second", first, task_id="second")
+
+    work_off(gator)
+    let_look(gator, slow)
+
+    assert work.done == ["first", "second", "slow"]
+    assert edges_left(gator, first, slow, second) == []
+
+
 def test_what_is_queued_again_before_its_failure_is_told_is_waited_for(gator: Gator) -> None:
     push(gator, "first", task_id="first")
     second = push(gator, "second", "first")
@@ -641,6 +741,32 @@ def test_a_batch_may_have_a_task_that_is_queued_already(gator: Gator) -> None:
     work_off(gator)
 
     assert work.done == ["old", "new"]
+    assert edges_left(gator, old, new) == []
+
+
+def test_what_was_there_before_a_batch_and_ends_in_its_push_is_queued_again(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(gator, "old", func=fail, task_id="old")
+    push_many = gator.backend.push_many
+
+    def end_it(queue_name: str, messages: Sequence[Message], **kwargs: Any) -> list[bool]:
+        queued = push_many(queue_name, messages, **kwargs)
+        if len(messages) == 2:
+            with pytest.raises(ValueError, match="old"):
+                gator.get("old")
+        return queued
+
+    monkeypatch.setattr(gator.backend, "push_many", end_it)
+    with gator.batch() as batch:
+        with batch.options(task_id="old") as opts:
+            old = opts.task(do, "again")
+        with batch.options(depends_on=old) as opts:
+            new = opts.task(do, "new")
+
+    work_off(gator)
+
+    assert work.done == ["old", "again", "new"]
     assert edges_left(gator, old, new) == []
 
 

@@ -650,7 +650,7 @@ def test_workers_of_many_processes_share_a_diamond(
                 top = opts.task(note, journal.path, f"{number}-top")
             sides: list[Task] = []
             for name, queue in (("left", gator), ("right", other)):
-                with queue.options(depends_on=top) as opts:
+                with queue.options(depends_on=top, keep_result=60) as opts:
                     sides.append(opts.task(note, journal.path, f"{number}-{name}"))
             with other.options(depends_on=sides, keep_result=60) as opts:
                 lasts.append(opts.task(note, journal.path, f"{number}-last").task_id)

@@ -2,18 +2,26 @@
 
 import itertools
 import json
+import random
 import time
 from typing import Any
 
 import pytest
 
-from alligator import Concurrency, Gator, Rate, limits
-from alligator.backends.base import Ack, Bury, Message, worker_of
-from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator import Concurrency, Gator, Rate, Task, limits
+from alligator.attempts import Run, Runner
+from alligator.backends.base import Ack, Bury, Message, Reservation, worker_of
+from alligator.exceptions import (
+    BackendUnavailable,
+    InvalidOption,
+    QueueFull,
+    UnreadableTask,
+)
 from alligator.limits import Limit, limit_from_json, limit_in, limit_to_json
-from alligator.limits import rules as limit_rules
 from alligator.limits.gates import NAP
 from alligator.limits.lines import CHUNK
+from alligator.limits.record import SAFETY
+from alligator.utils import new_id
 from tests.features import limit_work
 from tests.features.limit_work import (
     Clock,
@@ -36,7 +44,6 @@ from tests.support.stores import let_pass, records_of, take, until
 
 ONE = Concurrency("api", 1)
 TWO = Concurrency("api", 2)
-SAFETY = limit_rules.SAFETY
 
 
 @pytest.fixture(autouse=True)
@@ -262,7 +269,7 @@ def test_a_task_that_finds_room_costs_two_calls_to_enter_and_two_to_leave(
     held = take(store)
     calls: list[str] = []
 
-    assert limits.enter(counted(store, calls), held, limit)
+    assert limits.enter(counted(store, calls), [held], limit)
     assert calls == ["get", "swap"]
 
     calls.clear()
@@ -344,7 +351,7 @@ def test_asking_again_gives_the_same_place(gator: Gator) -> None:
         steps.push(f"first {limit}", f"second {limit}")
         [held] = steps.begin(limit=1)
 
-        assert limits.enter(gator.backend, held, limit)
+        assert limits.enter(gator.backend, [held], limit)
         assert steps.begin() == []
 
 
@@ -364,6 +371,22 @@ def test_leaving_twice_makes_room_once(gator: Gator) -> None:
     assert steps.names() == ["t3"]
 
 
+def test_who_is_called_returns_to_its_place_in_its_queue(gator: Gator) -> None:
+    for limit, wait in ((ONE, 0.0), (Rate("api", 1, 0.2), 0.3)):
+        steps = Steps(gator.backend, limit)
+        steps.push("first", "next", "after it")
+        [first] = steps.begin(limit=2)
+
+        steps.end(first)
+        let_pass(gator.backend, wait)
+
+        held = take(gator.backend)
+        assert held.task_id == "next"
+        assert limits.enter(gator.backend, [held], limit)
+        steps.end(held)
+        gator.backend.drop_all("all")
+
+
 def test_who_comes_later_stays_behind_the_line(gator: Gator) -> None:
     steps = Steps(gator.backend, ONE)
     steps.push("t1", "t2")
@@ -373,7 +396,7 @@ def test_who_comes_later_stays_behind_the_line(gator: Gator) -> None:
     by_id = gator.backend.reserve_task("all", "new", "w", 60.0)
     assert by_id is not None
 
-    assert not limits.enter(gator.backend, by_id, ONE)
+    assert not limits.enter(gator.backend, [by_id], ONE)
 
     steps.park([(by_id, ONE)])
     [second] = steps.begin()
@@ -512,7 +535,7 @@ def test_one_is_called_before_it_is_released(gator: Gator) -> None:
         steps = Steps(gator.backend, limit)
         steps.push("first", "next")
         first, second = gator.backend.reserve(["all"], "w", limit=2).reservations
-        assert limits.enter(gator.backend, first, limit)
+        assert limits.enter(gator.backend, [first], limit)
         parked = limits.park(gator.backend, [(second, limit)])
         steps.end(first)
         gator.backend.settle(parked.releases)
@@ -604,18 +627,90 @@ def test_canceled_tasks_are_passed_over(gator: Gator) -> None:
 
 
 def test_one_who_was_called_and_is_canceled_passes_it_on(gator: Gator) -> None:
-    for limit in (ONE, Rate("api", 1, 0.2)):
-        steps = Steps(gator.backend, limit)
-        steps.push("first", "canceled", "last")
-        [first] = steps.begin()
-        steps.end(first)
-        assert gator.backend.cancel("all", "canceled")
+    call_one(gator, ONE)
 
-        limits.forget(gator.backend, "all", "canceled", limit)
+    assert gator.cancel("called")
 
-        last = take(gator.backend)
-        assert last.task_id == "last"
-        gator.backend.settle([Ack(last)])
+    work_off(gator)
+    assert done == ["last"]
+
+
+@pytest.mark.parametrize("limit", [ONE, Rate("api", 1, 3600.0)])
+def test_nothing_is_kept_for_one_who_was_called_and_is_canceled(gator: Gator, limit: Limit) -> None:
+    call_one(gator, limit)
+
+    assert gator.cancel("called")
+
+    [record] = records_of(gator.backend).list("limits").values()
+    assert "called" in json.loads(record)
+    assert b"all:called" not in record
+
+
+def test_one_of_the_line_that_is_canceled_costs_little(store: Store) -> None:
+    steps = Steps(store, Rate("api", 50, 3600.0))
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(200)])
+    steps.begin()
+    calls: list[str] = []
+
+    limits.forget(counted(store, calls), "all", "t170", steps.limit)
+
+    assert calls == ["get"]
+
+
+def test_a_task_is_canceled_though_its_limit_cannot_be_seen_to(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, error in (("get", BackendUnavailable("Gone")), ("swap", QueueFull("Full"))):
+        call_one(gator, ONE)
+        records = records_of(gator.backend)
+        with monkeypatch.context() as patch:
+            patch.setattr(records, name, failing_for_limits(getattr(records, name), error))
+
+            assert gator.cancel("called")
+
+        assert gator.backend.find("all", "called") is None
+        assert "'called' is canceled" in caplog.text
+        caplog.clear()
+        limits.forget(gator.backend, "all", "called", ONE)
+        work_off(gator)
+        assert done.pop() == "last"
+
+
+def call_one(gator: Gator, limit: Limit) -> None:
+    """Let two tasks be in the line for a limit, of which one is called, as far as there is room."""
+    steps = Steps(gator.backend, limit)
+    holder = f"holder {new_id()}"
+    steps.push(holder, queue_name="elsewhere")
+    [held] = steps.begin(queue_name="elsewhere")
+    with gator.batch(limit=limit) as batch:
+        for name in ("called", "last"):
+            with batch.options(task_id=name) as opts:
+                opts.task(do, name)
+    work_off(gator)
+    steps.end(held)
+
+
+def failing_for_limits(method: Any, error: Exception) -> Any:
+    """Return a method of a store's records that fails for those of limits."""
+
+    def call(key: str, *args: Any) -> Any:
+        if key.startswith("limits/"):
+            raise error
+        return method(key, *args)
+
+    return call
+
+
+def test_a_canceled_task_takes_no_place_from_the_next_one_of_its_id(gator: Gator) -> None:
+    steps = Steps(gator.backend, ONE)
+    steps.push("t1", "t2")
+    [held] = steps.begin()
+
+    limits.forget(gator.backend, "all", "t1", ONE)  # late: for one that was canceled before
+
+    assert steps.begin() == []
+    steps.end(held)
+    assert steps.names() == ["t2"]
 
 
 def test_one_who_was_called_and_is_canceled_without_a_word_holds_up_no_longer_than_a_guard_waits(
@@ -661,7 +756,7 @@ def test_a_task_that_kills_its_workers_leaves_its_place(gator: Gator) -> None:
         batch.task(do, "next")
     for _ in range(3):
         held = take(gator.backend, worker="victim")
-        assert limits.enter(gator.backend, held, ONE)
+        assert limits.enter(gator.backend, [held], ONE)
         gator.backend.recover(["all"], "victim", [held.task_id])
 
     work_off(gator)
@@ -778,6 +873,18 @@ def note_start() -> None:
     starts.append(time.monotonic())
 
 
+@pytest.mark.parametrize("n", [1, 300])
+def test_a_span_may_be_as_short_as_it_likes(store: Store, clock: Clock, n: int) -> None:
+    steps = Steps(store, Rate("api", n, 5e-324))
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(2 * n)])
+    seen = steps.names()
+    while len(seen) < 2 * n:
+        clock.now += 0.001
+        seen += steps.names()
+
+    assert seen == [f"t{number}" for number in range(2 * n)]
+
+
 def test_no_one_gets_an_opening_before_the_line(store: Store, clock: Clock) -> None:
     steps = Steps(store, Rate("api", 2, 10.0))
     steps.push("t1", "t2", "t3", "t4", "t5")
@@ -834,7 +941,7 @@ def test_after_all_workers_were_away_no_crowd_comes_again_and_again(
         batch = store.reserve(["all"], "w", limit=1000, lease=60.0)
         handed_out += len(batch.reservations)
         for held in batch.reservations:
-            if limits.enter(store, held, steps.limit):
+            if limits.enter(store, [held], steps.limit):
                 seen += 1
                 steps.end(held)
             else:
@@ -876,6 +983,140 @@ def test_a_start_is_counted_when_it_comes_and_not_when_that_was_decided(
         clock.now += 0.01
 
     assert clock.now - started_at > 10.0
+
+
+# Tasks that enter together
+
+FAST = Rate("api", 1000, 1.0)
+
+
+def test_only_tasks_of_a_fast_rate_enter_together() -> None:
+    assert limits.together(FAST) > 10
+    assert limits.together(Rate("api", 1_000, 60.0)) == 1
+    assert limits.together(Concurrency("api", 1_000)) == 1
+
+
+def test_tasks_that_enter_together_cost_as_much_as_one(store: Store) -> None:
+    steps = Steps(store, Rate("api", 3, 10.0))
+    steps.push("t1", "t2", "t3", "t4", "t5")
+    helds = store.reserve(["all"], "w", limit=5).reservations
+    calls: list[str] = []
+
+    entries = limits.enter(counted(store, calls), helds, steps.limit)
+
+    assert list(entries) == helds[:3]
+    assert calls == ["get", "swap"]
+
+
+def test_a_worker_lets_in_what_comes_next_too(store: Store) -> None:
+    other = Rate("other", 1000, 1.0)
+    gator = Gator("locmem://", backend_class=lambda _: store)
+    for number in range(10):
+        with gator.options(limit=other if number % 2 else FAST) as opts:
+            opts.task(do, number)
+    coming = store.reserve(["all"], "w", limit=10).reservations
+    calls: list[str] = []
+    runner = Runner(counted(store, calls), Task, coming=lambda: list(coming))
+    calls.clear()
+    while coming:
+        held = coming.pop(0)
+        run = runner.begin(held)
+        assert isinstance(run, Run)
+        assert run.task.limit in (FAST, other)
+
+    assert calls == ["get", "swap"] * 2
+
+
+def test_what_was_let_in_counts_as_late_though_others_came_first(
+    store: Store, clock: Clock
+) -> None:
+    gator = Gator("locmem://", backend_class=lambda _: store)
+    with gator.batch(limit=FAST) as batch:
+        for number in range(limits.together(FAST) + 5):
+            batch.task(do, number)
+    helds = store.reserve(["all"], "w", limit=100).reservations
+    calls: list[str] = []
+    runner = Runner(counted(store, calls), Task, coming=lambda: helds)
+    for held in helds[-2:]:  # in other threads; they let in the first, too
+        runner.begin(held)
+    clock.now += 0.5
+    calls.clear()
+
+    runner.begin(helds[0])
+
+    assert calls == ["get", "swap"]
+
+
+def test_those_who_start_late_count_as_late(store: Store, clock: Clock) -> None:
+    steps = Steps(store, Rate("api", 3, 10.0))
+    steps.push("t1", "t2", "t3", "t4", "t5")
+    first, second, third, *_ = store.reserve(["all"], "w", limit=3).reservations
+    entries = limits.enter(store, [first, second, third], steps.limit)
+    assert entries[first].begin(first)
+    clock.now += 4.0
+    assert entries[second].begin(second)
+    clock.now += 4.0
+    assert entries[third].begin(third)
+    began = clock.now
+    starts: list[tuple[str, float]] = []
+    while len(starts) < 2:
+        starts += [(name, round(clock.now - began, 1)) for name in steps.names()]
+        clock.now += 0.01
+
+    assert starts == [("t4", 2.0), ("t5", 6.0)]
+
+
+def test_who_starts_so_late_that_others_have_had_its_turn_may_not(
+    store: Store, clock: Clock
+) -> None:
+    steps = Steps(store, Rate("api", 2, 10.0))
+    steps.push("t1", "t2", "t3", "t4")
+    helds = store.reserve(["all"], "w", limit=2).reservations
+    entries = limits.enter(store, helds, steps.limit)
+    clock.now += 11.0
+    assert steps.names() == ["t3", "t4"]
+
+    assert not any(entries[held].begin(held) for held in helds)
+
+    steps.park([(held, steps.limit) for held in helds])
+    began = clock.now
+    seen: list[str] = []
+    while len(seen) < 2:
+        clock.now += 0.01
+        seen += steps.names()
+    assert seen == ["t1", "t2"]
+    assert clock.now - began > 10.0
+
+
+@pytest.mark.parametrize("n", [2, 300])
+def test_no_span_has_more_starts_than_it_may_though_many_enter_together_and_start_late(
+    store: Store, clock: Clock, n: int
+) -> None:
+    chance = random.Random(n)
+    limit = Rate("api", n, 1.0)
+    store.push_many("all", [Message(f"t{number}", b"{}") for number in range(5 * n)])
+    starts: list[float] = []
+    while len(starts) < 5 * n:
+        batch = store.reserve(["all"], "w", limit=20, lease=1e6)
+        coming = list(batch.reservations)
+        waiting: list[Reservation] = []
+        while coming:
+            entries = limits.enter(store, coming[:10], limit)
+            for held in coming[: max(1, len(entries))]:
+                coming.remove(held)
+                clock.now += chance.choice([0.0, 0.0, 0.001, 0.01, 1.5 / n])
+                if held in entries and entries[held].begin(held):
+                    starts.append(clock.now)
+                    store.settle([Ack(held)])
+                else:
+                    waiting.append(held)
+        if waiting:
+            Steps(store, limit).park([(held, limit) for held in waiting])
+        if not store.count("all").waiting:
+            clock.now = max(clock.now + 0.0005, store.next_at)
+
+    for first, after in zip(starts, starts[n:], strict=False):
+        assert after - first > limit.per
 
 
 # What others see

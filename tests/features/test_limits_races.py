@@ -10,7 +10,7 @@ from alligator import Concurrency, Rate
 from alligator.backends.base import Message, Reservation
 from alligator.limits import Limit
 from alligator.limits.lines import CHUNK
-from alligator.limits.rules import SAFETY
+from alligator.limits.record import SAFETY
 from tests.features.limit_work import Clock, Steps, Store, Sudden, fragile
 from tests.integration import jobs
 from tests.integration.journal import Journal

@@ -9,6 +9,7 @@ import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
+from alligator.processes import memory
 from alligator.processes.memory import resident_mib
 from tests.features import life_work, work
 from tests.features import stop_work as jobs
@@ -27,6 +28,15 @@ def test_memory_that_is_taken_is_memory_that_is_seen() -> None:
 
     assert resident_mib() - before == pytest.approx(64, abs=16)
     assert len(taken) == 64 * 2**20
+
+
+def test_where_the_system_does_not_tell_the_most_that_it_had_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = resident_mib()
+    monkeypatch.setattr(memory, "_STATM", "/nonexistent/statm")
+
+    assert resident_mib() >= now * 0.9
 
 
 def test_a_process_that_has_grown_is_replaced_after_what_it_runs(scene: Scene) -> None:
@@ -175,6 +185,30 @@ def test_what_runs_while_code_changes_is_run_again_and_not_counted(project: Proj
 
 
 @ON_SQLITE
+def test_code_that_changes_again_and_again_puts_nothing_off(project: Project) -> None:
+    """What runs has its time to finish, and no more of it with each change."""
+    scene = project.scene
+    gate = str(scene.folder / "gate")
+    scene.push("long", jobs.wait_at_gate, gate)
+    start_reloading(project, "--grace", "30")
+    first = scene.started("long")
+    words = iter(range(10**6))
+
+    def is_started_anew() -> bool:
+        project.write(f"word-{next(words)}")
+        return len(scene.journal.entries("start", "long")) > 1
+
+    until(is_started_anew, "it is started anew")
+    Path(gate).touch()
+    project.push("t1")
+    until(lambda: scene.counts == Counts(), "nothing is left to do")
+
+    assert first.pid not in scene.programs[0].members
+    assert set(scene.journal.names("delivery-1")) == {"long"}
+    assert scene.journal.names("delivery-2") == []
+
+
+@ON_SQLITE
 def test_nonsense_is_met_with_patience_and_mended_at_once(project: Project) -> None:
     (project.folder / "gators.py").write_text(
         f"import reloaded_tasks\nfrom alligator import Gator\ngator = Gator({project.scene.dsn!r})\n"
@@ -296,6 +330,38 @@ def test_coroutines_of_one_process_run_at_the_same_time(scene: Scene) -> None:
     program = scene.latergator("--concurrency", "50")
 
     assert {scene.started(name).pid for name in names} == set(program.children)
+
+
+@ON_SQLITE
+def test_there_may_be_more_queues_than_a_pipe_holds(scene: Scene) -> None:
+    names = [f"{number:03}" + "\u4e2d" * 60 for number in range(400)]
+    words = [word for name in names for word in ("--queue", name)]
+    scene.gator.queue_name = names[-1]
+    scene.push("t1", jobs.take, 0.0)
+
+    program = scene.latergator(*words, "--burst", "--quiet")
+
+    assert program.wait() == 0
+    assert scene.journal.names("finish") == ["t1"]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_of_its_processes_lets_what_runs_finish(number: int, scene: Scene) -> None:
+    """As a service manager sends it: to the children, too."""
+    gate = str(scene.folder / "gate")
+    scene.push("long", jobs.wait_at_gate, gate)
+    program = scene.latergator("--workers", "2")
+    child = scene.started("long").pid
+
+    for pid in (child, program.pid):
+        kill(pid, number)
+    until(lambda: len(program.children) == 1, "the idle one has left")
+    Path(gate).touch()
+
+    assert program.wait() == 0
+    assert scene.journal.names("start") == scene.journal.names("finish") == ["long"]
+    assert scene.counts == Counts()
 
 
 # Told to leave, or killed, in the midst of many items.

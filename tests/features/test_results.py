@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, Task, results
-from alligator.backends.base import Bury, Message, Records, Release
+from alligator import Gator, Task, results, stops
+from alligator.attempts import Runner
+from alligator.backends.base import Ack, Bury, Message, Records, Release
 from alligator.exceptions import (
     InvalidOption,
     NotFinished,
@@ -36,8 +37,16 @@ from alligator.results import (
 )
 from tests.conftest import STORES, empty_store
 from tests.features import results_work as work
-from tests.features.results_work import Ask, ask_in_loop, ask_in_thread
+from tests.features.results_work import (
+    Ask,
+    Wait,
+    ask_in_loop,
+    ask_in_thread,
+    wait_in_loop,
+    wait_in_thread,
+)
 from tests.features.work import do, fail, work_off
+from tests.support.running import later
 from tests.support.servers import Server
 from tests.support.stores import LONG, ODD_IDS, records_of, take, until
 from tests.unit.five_methods import FiveMethods
@@ -219,7 +228,7 @@ def test_a_task_that_has_expired_tells_so(gator: Gator) -> None:
 
     assert (err.reason, str(err)) == (
         "expired",
-        "Task 't1' has failed: It was not started before it expired",
+        "Task 't1' has failed: It expired before it could start",
     )
 
 
@@ -476,6 +485,175 @@ def test_a_task_that_was_canceled_once_may_run_later(gator: Gator, ask: Ask) -> 
     assert ask(gator, "t1") == 2
 
 
+def test_what_keeps_nothing_is_not_waited_for_though_its_id_was_used_before(
+    gator: Gator, wait: Wait
+) -> None:
+    push(gator, do, 1, task_id="t1")
+    work_off(gator)
+    with gator.options(task_id="t1") as opts:
+        again = opts.task(do, 2)
+
+    for _ in range(2):
+        with pytest.raises(ResultNotKept, match="'t1' was queued without keep_result"):
+            wait(again)
+        work_off(gator)
+
+
+def test_a_success_that_keeps_nothing_leaves_no_trace(gator: Gator, ask: Ask) -> None:
+    push(gator, fail, 1, task_id="t1")
+    work_off(gator)
+    with gator.options(task_id="t1") as opts:
+        opts.task(do, 2)
+    work_off(gator)
+
+    with pytest.raises(TaskFailed, match="ValueError: 1"):
+        ask(gator, "t1")
+    assert gator.status("t1").state == "failed"
+
+
+# An id that is replaced:
+
+
+@pytest.fixture(params=[wait_in_thread, wait_in_loop], ids=["thread", "loop"])
+def wait(request: pytest.FixtureRequest) -> Wait:
+    """Each way to wait for a task."""
+    way: Wait = request.param
+    return way
+
+
+def replacing(gator: Gator, func: Callable[..., Any], *args: Any, **options: Any) -> Task:
+    return push(gator, func, *args, task_id="t1", if_exists="replace", **options)
+
+
+@pytest.mark.parametrize("task_class", [Task, work.ZippedTask])
+def test_what_was_replaced_while_it_ran_does_not_tell_for_its_replacement(
+    gator: Gator, task_class: type[Task], wait: Wait
+) -> None:
+    gator.task_class = task_class
+    first = replacing(gator, do, 1)
+    held = take(gator.backend)
+    second = replacing(gator, do, 2, delay_by=LONG)
+    outcome = Runner(gator.backend, task_class, results=gator.results).attempt(held)
+
+    with pytest.raises(NotFinished):
+        wait(second, 0)
+    with (
+        later(lambda: gator.backend.settle([outcome.settlement])),
+        pytest.raises(NotFinished),
+    ):
+        wait(second, 0.3)
+    gator.backend.reschedule("all", ["t1"])
+    work_off(gator)
+
+    assert wait(second) == 2
+    assert wait(first) == 2  # for this took its place
+
+
+def test_what_was_replaced_while_it_was_waited_for_does_not_tell_either(
+    gator: Gator, wait: Wait
+) -> None:
+    replacing(gator, do, 1)
+    held = take(gator.backend)
+    second = replacing(gator, do, 2, delay_by=LONG)
+
+    def end_first() -> None:
+        outcome = Runner(gator.backend, Task, results=gator.results).attempt(held)
+        gator.backend.settle([outcome.settlement])
+
+    with later(end_first), pytest.raises(NotFinished):
+        wait(second, 0.3)
+
+
+def test_what_is_replaced_need_not_keep_anything(gator: Gator, wait: Wait) -> None:
+    with gator.options(task_id="t1") as opts:
+        opts.task(do, 1)
+    held = take(gator.backend)
+    second = replacing(gator, do, 2)
+
+    with pytest.raises(NotFinished):
+        wait(second, 0)
+    gator.backend.settle([Ack(held)])
+    work_off(gator)
+
+    assert wait(second) == 2
+
+
+def test_all_who_were_replaced_are_told_of_the_last(gator: Gator, wait: Wait) -> None:
+    tasks = [replacing(gator, do, number) for number in range(5)]
+    work_off(gator)
+
+    assert [wait(task) for task in tasks] == [4] * 5
+
+
+def test_a_failure_of_what_was_replaced_does_not_tell_for_its_replacement(
+    gator: Gator, wait: Wait
+) -> None:
+    replacing(gator, fail, "the first")
+    held = take(gator.backend)
+    second = replacing(gator, fail, "the second")
+    outcome = Runner(gator.backend, Task, results=gator.results).attempt(held)
+
+    with pytest.raises(NotFinished):
+        wait(second, 0)
+    gator.backend.settle([outcome.settlement])
+    work_off(gator)
+
+    with pytest.raises(TaskFailed, match="the second"):
+        wait(second)
+
+
+def test_of_one_that_was_dropped_no_other_tells(gator: Gator, wait: Wait) -> None:
+    for func in (do, fail):
+        replacing(gator, func, 1)
+        held = take(gator.backend)
+        second = replacing(gator, do, 2)
+        outcome = Runner(gator.backend, Task, results=gator.results).attempt(held)
+        gator.backend.drop_all("all")
+        gator.backend.settle([outcome.settlement])
+
+        with pytest.raises(UnknownTask):
+            wait(second)
+
+
+def test_canceling_what_runs_is_for_its_replacement_too(gator: Gator, wait: Wait) -> None:
+    first = replacing(gator, do, 1)
+    held = take(gator.backend)
+    second = replacing(gator, do, 2)
+
+    gator.cancel("t1")
+    gator.backend.settle([Release(held)])
+    stops.heed(gator.backend, gator.results, [held])
+    work_off(gator)
+
+    for task in first, second:
+        with pytest.raises(TaskCanceled):
+            wait(task)
+    assert gator.status("t1").state == "canceled"
+
+
+def test_one_that_was_canceled_before_does_not_tell_for_its_replacement(
+    gator: Gator, wait: Wait
+) -> None:
+    replacing(gator, do, 1)
+    gator.cancel("t1")
+    second = replacing(gator, do, 2)
+
+    with pytest.raises(NotFinished):
+        wait(second, 0)
+    gator.cancel("t1")
+
+    with pytest.raises(TaskCanceled):
+        wait(second)
+
+
+def test_a_form_that_loses_which_push_it_was_is_refused(gator: Gator) -> None:
+    gator.task_class = work.BareTask
+
+    assert push(gator, do, 1, task_id="t1").task_id == "t1"
+    with pytest.raises(InvalidOption, match="BareTask does not carry push"):
+        replacing(gator, do, 1)
+
+
 # Results in another store:
 
 
@@ -573,18 +751,17 @@ def test_a_store_without_room_for_a_result_does_not_stop_the_work(
 
 
 def test_an_outcome_is_read_as_it_was_noted(records: Records) -> None:
-    note_outcome(records, "a/b", "c:d", FAILED, 10.0, "timeout", "E: x", at=100.5, token="w.1.2")
+    outcome = Outcome(FAILED, 100.5, "timeout", "E: x", kept_until=110.5, token="w.1.2", push="2")
+    note_outcome(records, "a/b", "c:d", outcome)
 
-    assert outcome_of(records, "a/b", "c:d") == Outcome(
-        FAILED, 100.5, "timeout", "E: x", kept_until=110.5, token="w.1.2"
-    )
+    assert outcome_of(records, "a/b", "c:d") == outcome
     assert outcome_of(records, "a", "b") is None
 
 
 def test_an_outcome_without_a_result_may_be_noted(gator: Gator, ask: Ask) -> None:
-    note_outcome(kept_in(gator), "all", "t1", SUCCESS, 0.0)
-    note_outcome(kept_in(gator), "all", "t2", FAILED, 0.0, "dependency", "It depends on t1")
-    note_outcome(kept_in(gator), "all", "t3", CANCELED, 0.0)
+    note_outcome(kept_in(gator), "all", "t1", Outcome(SUCCESS, 7.0))
+    note_outcome(kept_in(gator), "all", "t2", Outcome(FAILED, 7.0, "dependency", "It needs t1"))
+    note_outcome(kept_in(gator), "all", "t3", Outcome(CANCELED, 7.0))
 
     with pytest.raises(ResultNotKept, match="keep_result"):
         ask(gator, "t1")

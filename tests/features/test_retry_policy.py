@@ -178,3 +178,8 @@ def test_a_retry_waits_in_the_store_and_not_in_the_worker(gator: Gator) -> None:
     work_off(gator)
 
     assert sorted(done) == ["other", "slow", "slow"]
+
+
+def test_a_retry_that_is_told_seconds_for_a_reason_says_how_it_is_meant() -> None:
+    with pytest.raises(InvalidOption, match=r"Retry\(delay=60\)"):
+        Retry(60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -1,9 +1,12 @@
 """What a task knows of itself; progress, and checkpoints that a new attempt resumes from."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from alligator import Gator, RunningTask, current_task, track
 from alligator import running as running_module
 from alligator.backends.base import reserved_at, worker_of
-from alligator.exceptions import Canceled
+from alligator.exceptions import BackendUnavailable, Canceled, InvalidArguments, TaskTimeout
 from alligator.keys import PROGRESS, ref
 from tests.features.work import QuietWorker, done, work_off
 
@@ -227,17 +230,100 @@ def test_a_former_task_of_the_same_id_leaves_no_checkpoint_behind(gator: Gator) 
     assert done == list(range(10))
 
 
-def test_a_checkpoint_that_makes_no_sense_is_none(gator: Gator) -> None:
+@pytest.mark.parametrize("passed", [["x"], [-1], [1e300], [10**30], [None], 5, "abc", None])
+def test_a_checkpoint_that_makes_no_sense_is_none(passed: Any, gator: Gator) -> None:
     assert gator.backend.records is not None
     with gator.options(retries=1, task_id="odd", backoff=1000) as opts:
         opts.task(fail_at, 5)
     work_off(gator)
-    gator.backend.records.set(f"{PROGRESS}/{ref('all', 'odd')}", b'{"passed": ["x"]}')
+    told = progress_of(gator, "odd")
+    assert told is not None
+    odd = json.dumps({**told, "passed": passed}).encode()
+    gator.backend.records.set(f"{PROGRESS}/{ref('all', 'odd')}", odd)
     gator.backend.reschedule("all", ["odd"])
 
     work_off(gator)
 
     assert done == [*range(5), *range(10)]
+
+
+less: list[int] = []
+
+
+def go_through_less() -> str:
+    """Go through items of which there are fewer in the second attempt."""
+    for item in track(less):
+        done.append(item)
+    if current_task().attempt == 1:
+        less.clear()
+        raise ValueError
+    return "done"
+
+
+def test_fewer_items_than_were_passed_before_are_none(gator: Gator) -> None:
+    less[:] = range(5)
+    with gator.options(retries=1, keep_result=60) as opts:
+        task = opts.task(go_through_less)
+
+    work_off(gator)
+
+    assert task.wait(0) == "done"
+    assert done == list(range(5))
+
+
+def go_through_odd_ones() -> None:
+    """Go through nothing, and through what has no end."""
+    done.extend(track([]))
+    for item in track(itertools.count()):
+        done.append(item)
+        if item == 1000:
+            break
+    done.append([*track({"a": 1, "b": 2})])
+
+
+def test_items_may_be_none_or_have_no_end(gator: Gator) -> None:
+    task = gator.task(go_through_odd_ones)
+
+    work_off(gator)
+
+    assert done == [*range(1001), ["a", "b"]]
+    assert gator.status(task.task_id).state != "failed"
+
+
+def go_through_in_threads() -> None:
+    """Track in threads of its own: in a copy of its context, and outside of it."""
+    inside = copy_context()
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(inside.run, through_some), pool.submit(through_some)]
+        done.extend(one.result() for one in told)
+
+
+def through_some() -> tuple[str, list[int]]:
+    """Go through some items; return whose they were, and the items."""
+    return current_task().task_id, list(track(range(5)))
+
+
+def test_a_thread_of_its_own_is_in_the_task_with_its_context(gator: Gator) -> None:
+    task = gator.task(go_through_in_threads)
+
+    work_off(gator)
+
+    assert done == [(task.task_id, [0, 1, 2, 3, 4]), ("", [0, 1, 2, 3, 4])]
+
+
+def test_what_goes_through_items_outside_of_a_task_leaves_nothing_behind() -> None:
+    """However often it does so in a long life; and two may do so at once, each through all of its items."""
+    for one, other in zip(track(range(10)), track(range(10)), strict=True):
+        assert one == other
+
+    assert not current_task().has_checkpoint
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    with pytest.raises(InvalidArguments):
+        current_task().progress(1, 2, "\ud800")
+    with pytest.raises(InvalidArguments):
+        list(track("ab", note="\ud800"))
 
 
 def stop_yourself() -> None:
@@ -275,3 +361,133 @@ def test_a_task_may_say_itself_that_it_is_canceled(gator: Gator) -> None:
 
 def test_a_running_task_says_what_it_is() -> None:
     assert "attempt 1" in repr(RunningTask())
+
+
+# How often it is written.
+
+
+@pytest.fixture
+def writes(gator: Gator, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is written of how far tasks are."""
+    assert gator.backend.records is not None
+    written: list[dict[str, Any]] = []
+    write = gator.backend.records.set
+
+    def note(key: str, value: bytes, ttl: float | None = None) -> None:
+        if key.startswith(PROGRESS):
+            written.append(json.loads(value))
+        write(key, value, ttl)
+
+    monkeypatch.setattr(gator.backend.records, "set", note)
+    return written
+
+
+def tell_again_and_again(count: int, notes: int) -> None:
+    """Say how far it is, as often as that, with so many notes in turn."""
+    for number in range(count):
+        current_task().progress(number, count, f"part {number % notes}")
+    done.append(time.monotonic())
+
+
+def seldom(began_at: float) -> float:
+    """How often it may be written since then, if parts do not count."""
+    return 2 + (time.monotonic() - began_at) / running_module.SAVE_EVERY
+
+
+@pytest.mark.parametrize("notes", [1, 2])
+def test_who_tells_it_often_writes_it_seldom(
+    notes: int, gator: Gator, writes: list[dict[str, Any]]
+) -> None:
+    began_at = time.monotonic()
+    gator.task(tell_again_and_again, 10_000, notes)
+
+    work_off(gator)
+
+    most = seldom(began_at) if notes == 1 else running_module.AT_ONCE + 2 * seldom(began_at)
+    assert 1 <= len(writes) <= most
+
+
+def begin_parts() -> None:
+    """Begin one part soon after the other."""
+    for number, part in enumerate(["download", "convert", "upload"]):
+        current_task().progress(number, 3, part)
+    done.append("uploading")
+
+
+def test_who_looks_sees_the_part_that_was_begun_last(
+    gator: Gator, writes: list[dict[str, Any]]
+) -> None:
+    gator.task(begin_parts)
+
+    work_off(gator)
+
+    assert [one["note"] for one in writes] == ["download", "convert", "upload"]
+
+
+def go_through_quickly() -> None:
+    """Go through items, after which something else may take long."""
+    for _ in track(range(100)):
+        for _ in track("ab"):
+            pass
+    done.append("all")
+
+
+def test_who_looks_sees_that_all_items_are_done(gator: Gator, writes: list[dict[str, Any]]) -> None:
+    began_at = time.monotonic()
+    gator.task(go_through_quickly)
+
+    work_off(gator)
+
+    assert (writes[-1]["done"], writes[-1]["total"]) == (100, 100)
+    assert len(writes) <= 1 + seldom(began_at)
+
+
+def test_what_ends_a_task_ends_it_also_while_it_says_how_far_it_is(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the store's failure, which is borne, and the end of its time would be taken for one another."""
+
+    def interrupted(key: str, value: bytes, ttl: float | None = None) -> None:
+        raise TaskTimeout
+
+    assert gator.backend.records is not None
+    monkeypatch.setattr(gator.backend.records, "set", interrupted)
+    gator.task(tell_again_and_again, 1, 1)
+
+    work_off(gator)
+
+    [letter] = gator.backend.dead("all")
+    assert json.loads(letter.note)["reason"] == "timeout"
+    assert done == []
+
+
+def test_a_store_that_is_away_does_not_end_it(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(key: str, value: bytes, ttl: float | None = None) -> None:
+        raise BackendUnavailable("away")
+
+    assert gator.backend.records is not None
+    monkeypatch.setattr(gator.backend.records, "set", away)
+    gator.task(tell_again_and_again, 1, 1)
+
+    work_off(gator)
+
+    assert len(done) == 1
+    assert gator.backend.count("all").dead == 0
+
+
+def leave_a_thread_behind() -> None:
+    """Let a thread go on after the task has ended."""
+    task = current_task()
+    task.progress(1, 3)
+    done.append(lambda: task.progress(2, 3, "too late"))
+
+
+def test_what_is_told_after_the_end_is_not_written(gator: Gator) -> None:
+    task = gator.task(leave_a_thread_behind)
+    work_off(gator)
+
+    done[0]()
+
+    assert progress_of(gator, task.task_id) is None

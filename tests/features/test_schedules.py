@@ -18,7 +18,8 @@ from alligator import Gator, Task, schedules
 from alligator.backends.base import Ack, Backend, Message
 from alligator.commands import schedule_reports
 from alligator.exceptions import BackendMissing, BackendUnavailable, InvalidOption
-from alligator.schedules import Every, Schedule, Scheduler
+from alligator.schedules import Schedule, Scheduler
+from alligator.schedules.moments import Every
 from tests.conftest import DURABLE, STORES, empty_store
 from tests.features import work
 from tests.features.schedules_work import START, OddTask, Scene, iso, names, note_id, run
@@ -27,6 +28,7 @@ from tests.support.running import Child, in_processes, in_threads
 from tests.support.stores import ODD_IDS, records_of, take, take_ready, until
 
 HOUR = 3600.0
+TEN_YEARS = 3653 * 24 * HOUR
 
 
 @pytest.fixture(params=STORES)
@@ -434,8 +436,7 @@ def test_of_those_that_were_missed_the_last_one_comes(scene: Scene, how: str) ->
     assert ticked(scene, scheduler, 42) == []
     assert ticked(scene, scheduler, 1) == run("s", 5 * HOUR + 120)
 
-    ten_years = 3653 * 24 * HOUR
-    assert ticked(scene, scene.scheduler(), ten_years) == run("s", 5 * HOUR + 120 + ten_years)
+    assert ticked(scene, scene.scheduler(), TEN_YEARS) == run("s", 5 * HOUR + 120 + TEN_YEARS)
 
 
 def test_after_years_a_rare_time_that_was_missed_comes_once(scene: Scene) -> None:
@@ -460,6 +461,109 @@ def test_a_clock_that_is_set_back_lets_nothing_come_twice(scene: Scene) -> None:
         queued += ticked(scene, scene.scheduler(), 0)
 
     assert queued == [one for at in range(60, 301, 60) for one in (*run("c", at), *run("s", at))]
+
+
+def add_ten_minutes(scene: Scene, how: str) -> None:
+    """Add a schedule "s" that is due every ten minutes."""
+    if how == "every":
+        scene.gator().every(600, do, "x", name="s")
+    else:
+        scene.gator().cron("*/10 * * * *", do, "x", name="s")
+
+
+@pytest.mark.parametrize("how", ["every", "cron"])
+@pytest.mark.parametrize("ahead", [2 * HOUR, TEN_YEARS])
+def test_after_a_clock_was_far_ahead_nothing_waits_for_that_moment(
+    scene: Scene, how: str, ahead: float
+) -> None:
+    add_ten_minutes(scene, how)
+    scheduler = scene.scheduler()
+    assert ticked(scene, scheduler, 600) == run("s", 600)
+
+    assert ticked(scene, scheduler, ahead) == run("s", 600 + ahead)  # of all, the last one
+    assert ticked(scene, scheduler, 600) == run("s", 1200 + ahead)
+
+    assert ticked(scene, scheduler, -ahead) == []  # not for a time that had passed before
+    [schedule] = scene.gator().schedules()
+    assert (schedule.next_at, schedule.last_at) == (START + 1800, START + 1200)
+    for at in (1800, 2400, 3000):
+        assert ticked(scene, scheduler, 599) == []
+        assert ticked(scene, scene.scheduler(), 1) == run("s", at)
+
+
+@pytest.mark.parametrize("how", ["every", "cron"])
+def test_what_came_while_the_clock_was_ahead_does_not_come_again(scene: Scene, how: str) -> None:
+    add_ten_minutes(scene, how)
+    scheduler = scene.scheduler()
+    scene.clock.turn(HOUR)
+    ahead = [one for _ in range(4) for one in ticked(scene, scheduler, 600)]
+    assert ahead == run("s", 4200, 4800, 5400, 6000)
+    scene.clock.turn_to(START)
+
+    queued = [one for _ in range(140) for one in ticked(scene, scheduler, 60)]
+
+    assert queued == run("s", *range(600, 4200, 600), 6600, 7200, 7800, 8400)
+
+
+@pytest.mark.parametrize("how", ["every", "cron"])
+def test_what_was_added_while_the_clock_was_ahead_does_not_wait_for_that_moment(
+    scene: Scene, how: str
+) -> None:
+    scene.clock.turn(TEN_YEARS)
+    add_ten_minutes(scene, how)
+    scene.clock.turn_to(START + 3)
+    scheduler = scene.scheduler()
+
+    assert ticked(scene, scheduler, 0) == []
+    assert ticked(scene, scheduler, 596) == []
+    assert ticked(scene, scheduler, 1) == run("s", 600)
+    assert ticked(scene, scheduler, 600) == run("s", 1200)
+
+
+@pytest.mark.parametrize("how", ["every", "cron"])
+def test_another_time_given_after_the_clock_was_ahead_begins_now(scene: Scene, how: str) -> None:
+    add_ten_minutes(scene, how)
+    scheduler = scene.scheduler()
+    assert ticked(scene, scheduler, TEN_YEARS) == run("s", TEN_YEARS)
+    scene.clock.turn_to(START)
+
+    scene.gator().every(100, do, "x", name="s")
+
+    assert ticked(scene, scheduler, 100) == run("s", 100)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_however_a_clock_is_set_nothing_comes_twice_or_waits_for_long(seed: int) -> None:
+    with Scene("locmem://") as scene:
+        add_ten_minutes(scene, "every")
+        chance = random.Random(seed)
+        queued: list[str] = []
+        for _ in range(6):
+            queued += ticked(scene, scene.scheduler(), chance.choice([-1e6, -1200, -400, 7, 5e4]))
+            scheduler = scene.scheduler()
+            for _ in range(10):
+                queued += ticked(scene, scheduler, 61)
+                following = scene.clock() - scene.clock() % 600 + 600
+                [schedule] = scene.gator().schedules()
+                assert schedule.next_at == following or f"s@{iso(following)}" in queued
+
+        assert len(queued) == len(set(queued))
+
+
+def test_of_several_schedulers_one_minds_that_the_clock_was_set_back(scene: Scene) -> None:
+    add_ten_minutes(scene, "cron")
+    scene.clock.turn(TEN_YEARS)
+    scene.scheduler().tick()
+    scene.queued()
+    scene.clock.turn_to(START + 1)
+    schedulers = [scene.scheduler() for _ in range(8)]
+
+    in_threads(8, lambda number: schedulers[number].tick())
+    assert scene.queued() == []
+    scene.clock.turn(599)
+    in_threads(8, lambda number: schedulers[number].tick())
+
+    assert scene.queued() == run("s", 600)
 
 
 def test_after_a_clock_was_set_back_what_others_add_is_seen(scene: Scene) -> None:
@@ -857,7 +961,7 @@ def test_schedules_are_told_as_text_and_json(scene: Scene) -> None:
     assert json.loads(json.dumps(told)) == told
     assert told[1] == {
         "name": "often\u202e",
-        "queue_name": "mail",
+        "queue": "mail",
         "every": 90.0,
         "cron": None,
         "timezone": None,

@@ -34,6 +34,7 @@ from alligator.exceptions import InvalidOption
 from alligator.keys import LIMITS, PROGRESS, ref
 from alligator.reasons import why
 from alligator.registry import Presence
+from alligator.results import Outcome
 from alligator.statuses import LOOKS, Progress, Status, status_of
 from alligator.tasks import GivenBack
 from tests.features.limit_work import Steps, Sudden, fragile, open_gate, wait_at
@@ -713,7 +714,7 @@ def test_a_failure_whose_letter_is_gone_is_told_and_not_one_before(gator: Gator)
     bury_next(gator, message="the first")
     at = gator.backend.now() + 100
     records = records_of(gator.backend)
-    results.note_outcome(records, QUEUE, "t1", "failed", 0.0, "failed", "the second", at=at)
+    results.note_outcome(records, QUEUE, "t1", Outcome("failed", at, "failed", "the second"))
 
     assert gator.status("t1").error == "the second"
 
@@ -824,7 +825,7 @@ def delayed_to_canceled(gator: Gator) -> list[Happening]:
 def delayed_to_gone_to_canceled(gator: Gator) -> list[Happening]:
     """It is noted a moment after it was seen the last time; and one before it has succeeded."""
     records = records_of(gator.backend)
-    results.note_outcome(records, QUEUE, "t1", "success", 0.0, at=1000.0)
+    results.note_outcome(records, QUEUE, "t1", Outcome("success", 1000.0))
     push(gator, "t1", delay_by=FAR_OFF, limit=ONE)
     return [
         lambda: None,

@@ -125,8 +125,15 @@ def test_a_task_that_ends_in_time_is_done(gator: Gator) -> None:
 
 # One that does not.
 
-DEAF = [jobs.hold_the_lock, jobs.turn_a_deaf_ear]
-HEARING = [jobs.sleep, jobs.spin, jobs.sleep_in_c, jobs.search, jobs.tidy_up]
+DEAF = [jobs.hold_the_lock, jobs.turn_a_deaf_ear, jobs.set_an_alarm]
+HEARING = [
+    jobs.sleep,
+    jobs.spin,
+    jobs.sleep_in_c,
+    jobs.search,
+    jobs.tidy_up,
+    jobs.run_a_program,
+]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +159,7 @@ def test_a_worker_is_whole_again_soon(func: Callable[..., Any], scene: Scene) ->
     assert (following.pid == bad.pid) == (func in HEARING)
     assert (len(scene.journal.entries("tidied")) == 1) == (func is jobs.tidy_up)
     assert ("does not end" in program.stderr) == (func in DEAF)
+    assert len(program.members) == 2  # and no program that a task has started
     until(lambda: not stops.listed(scene.gator.backend), "nothing is asked any more")
 
 
@@ -167,7 +175,7 @@ def test_it_is_tried_again_as_often_as_it_may_be(func: Callable[..., Any], scene
     assert [reason_of(letter) for letter in scene.dead] == ["timeout"]
 
 
-@pytest.mark.parametrize("func", [jobs.sleep, jobs.hold_the_lock])
+@pytest.mark.parametrize("func", [jobs.sleep, jobs.hold_the_lock, jobs.swallow])
 def test_other_threads_tasks_are_neither_lost_nor_counted(
     func: Callable[..., Any], scene: Scene
 ) -> None:

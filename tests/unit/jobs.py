@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from alligator import Task
+from alligator import Retry, Snooze, Task
 
 seen: list[Any] = []
 """What the functions below have to tell; emptied before each test."""
@@ -38,6 +38,22 @@ def fail_until(times: int) -> str:
     seen.append("try")
     if seen.count("try") <= times:
         raise ConnectionError("not yet")
+    return "at last"
+
+
+def snooze_until(times: int, seconds: float) -> str:
+    """Put itself off as often as ``times`` says, then succeed."""
+    seen.append("try")
+    if seen.count("try") <= times:
+        raise Snooze(seconds)
+    return "at last"
+
+
+def retry_until(times: int, seconds: float) -> str:
+    """Want to be tried again as often as ``times`` says, then succeed."""
+    seen.append("try")
+    if seen.count("try") <= times:
+        raise Retry(delay=seconds)
     return "at last"
 
 

@@ -5,7 +5,7 @@ from operator import add
 
 import pytest
 
-from alligator import Gator, Worker, workers
+from alligator import Gator, Worker, stops, workers
 from alligator.backends.base import Ack, Release, Reservation
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.board import Board, Mark, State
@@ -86,6 +86,16 @@ def test_what_the_keeper_gave_back_is_not_started(mark: Mark) -> None:
     assert holdings.send() == [Release(first)]
 
 
+def test_what_comes_next_is_neither_started_nor_given_back() -> None:
+    reservations = reserved("first", "given back", "second", "third")
+    holdings = holding(*reservations)
+
+    holdings.board.mark(1, Mark.GIVE_BACK)
+    holdings.start()
+
+    assert holdings.coming() == reservations[2:]
+
+
 # Those that wait for a thread.
 
 
@@ -99,8 +109,8 @@ def postponed(holdings: Holdings, count: int) -> None:
 
 def resumed(holdings: Holdings) -> str | None:
     """Return which task is resumed."""
-    found = holdings.resume()
-    return found[0].reservation.task_id if found else None
+    held = holdings.resume()
+    return held.reservation.task_id if held else None
 
 
 def test_what_was_postponed_is_resumed_in_order() -> None:
@@ -258,6 +268,27 @@ def test_the_places_of_old_tasks_bring_no_deadline_to_new_ones() -> None:
         holdings.send()
 
 
+def test_a_deadline_is_put_off_if_it_is_over_and_the_task_still_runs() -> None:
+    holdings = holding(*reserved("over", "to come", "ended", "none"))
+    timeouts = [1e-9, 60.0, 1e-9, None]
+    tasks = [running(timeout) for timeout in timeouts]
+    held = [holdings.start() for _ in tasks]
+    for one, task in zip(held, tasks, strict=True):
+        assert one is not None
+        holdings.run(one, task)
+    tasks[2].end()
+    before = [task.deadline for task in holdings.board.read()]
+
+    for one in held:
+        assert one is not None
+        holdings.put_off_deadline(one)
+
+    after = [task.deadline for task in holdings.board.read()]
+    assert before[0] < after[0] <= time.monotonic()
+    assert after[1:] == before[1:]
+    assert after[2:] == [0.0, 0.0]
+
+
 # What the keeper gives back.
 
 
@@ -300,6 +331,20 @@ def test_the_keeper_tells_what_it_gave_back(
 
     assert marked == []
     assert sorted(given_back) == ["t1", "t2"]
+
+
+def test_what_was_canceled_counts_when_the_keeper_gives_it_back(
+    gator: Gator, clock: Clock, telling: Keeper
+) -> None:
+    """So that whoever takes it looks first, however soon that is."""
+    holdings = stuck(gator, clock)
+    assert stops.cancel(gator.backend, None, QUEUE, "t1") is not None
+
+    telling.tick([holdings.board])
+    telling.tick([holdings.board])
+
+    deliveries = {held.task_id: held.deliveries for held in take_ready(gator.backend)}
+    assert deliveries == {"t1": 2, "t2": 1}
 
 
 def test_the_keeper_tells_what_the_worker_gave_back_for_it(

@@ -9,7 +9,23 @@ import pytest
 
 import alligator
 
-SLOW = {"asyncio", "importlib.metadata", "argparse", "sqlite3", "redis", "ssl", "multiprocessing"}
+SLOW = {
+    "argparse",
+    "asyncio",
+    "concurrent.futures",
+    "ctypes",
+    "importlib.metadata",
+    "multiprocessing",
+    "pathlib",
+    "random",
+    "redis",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "urllib.parse",
+}
 
 LIST_MODULES = """
 import sys

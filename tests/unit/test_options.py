@@ -2,7 +2,7 @@
 
 import math
 import os
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -241,9 +241,26 @@ def test_a_retry_of_a_delayed_task_does_not_wait_again(gator: Gator, clock: Cloc
     assert popped(gator).result == "at last"
 
 
-def test_a_task_that_runs_at_once_waits_for_nothing(gator: Gator) -> None:
-    with gator.options(is_async=False, delay_by=60) as opts:
+def test_a_task_that_runs_at_once_waits_for_nothing_and_leaves_nothing(gator: Gator) -> None:
+    told: dict[str, Any] = {
+        "delay_by": 60,
+        "delay_until": 4e9,
+        "expires": date(2000, 1, 1),
+        "backoff": 60,
+        "priority": 5,
+        "limit": Concurrency("one", 1),
+        "keep_result": 60,
+        "if_exists": "raise",
+    }
+    with gator.options(task_id="t1", **told) as opts:
+        opts.task(jobs.add, 0, 0)
+
+    with gator.options(task_id="t1", is_async=False, retries=1, **told) as opts:
         assert opts.task(jobs.add, 1, 2).result == 3
+        assert opts.task(jobs.fail_until, 1).result == "at last"
+
+    assert gator.len() == 1
+    assert gator.status("t1").state == "delayed"
 
 
 # The context manager

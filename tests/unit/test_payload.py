@@ -141,6 +141,10 @@ def test_what_a_payload_must_have(key: str) -> None:
         {"options": {"on_start": {"module": "tests.unit.jobs"}}},
         {"options": {"on_error": {"callable": "note_error"}}},
         {"options": {"on_error": 7}},
+        {"options": {"retry_on": [{"module": "tests.unit.jobs", "callable": "add"}]}},
+        {"options": {"give_up_on": [{"module": "datetime", "callable": "date"}]}},
+        {"options": {"priority": "high"}},
+        {"options": {"priority": 101}},
     ],
     ids=str,
 )

@@ -1,13 +1,16 @@
 """The sentences that say why a task does not run, or what became of it."""
 
+import json
+import math
 from typing import Any
 
 import pytest
 
 from alligator import Concurrency, Rate
+from alligator.commands import looking
 from alligator.reasons import why
 from alligator.registry import Presence
-from alligator.statuses import Status
+from alligator.statuses import Progress, Status
 
 NOW = 1_700_000_000.0
 BEFORE, LATER, SOON = NOW - 200, NOW + 270, NOW + 25
@@ -189,3 +192,22 @@ def test_moments_too_far_off_are_the_last_and_the_first_there_are() -> None:
         "is delayed until 9999-12-31 23:59:59 UTC (in 2,913,221 days)."
     )
     assert said("waiting", expires_at=-1e14).startswith("expired at 1970-01-01 00:00:00 UTC")
+
+
+@pytest.mark.parametrize("moment", [math.inf, -math.inf, math.nan, 1e15, 1e300, -1e300])
+def test_no_moment_is_too_far_off_to_be_told(moment: float) -> None:
+    known: dict[str, dict[str, Any]] = {
+        "waiting": {"due_at": moment, "expires_at": moment},
+        "delayed": {"due_at": moment},
+        "retrying": {"due_at": moment, "attempt": 2},
+        "blocked": {"blocked_by": (("mail", "a"),), "due_at": moment},
+        "limited": {"limit": Rate("api", 5, 60), "due_at": moment},
+        "running": {"since": moment, "lease_until": moment, "worker": ME},
+        "succeeded": {"ended_at": moment, "kept_until": moment},
+    }
+    for state, parts in known.items():
+        progress = Progress(1, 2, "", moment)
+        status = Status("t1", "mail", state, at=NOW, progress=progress, **parts)
+        assert why(status).startswith("Task 't1' ")
+        assert looking.status_text(status).startswith("id        t1")
+        json.dumps(looking.status_json(status), allow_nan=False)

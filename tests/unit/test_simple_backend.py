@@ -8,18 +8,25 @@ from typing import Any
 import pytest
 
 from alligator import ALL, Gator, Task
-from alligator.backends.base import Counts
-from alligator.constants import CANCELED, RETRYING, SUCCESS
+from alligator.backends.base import Ack, Counts, Release
+from alligator.backends.simple import SimpleBackend
+from alligator.constants import CANCELED, DELAYED, RETRYING, SUCCESS
 from alligator.exceptions import UnknownModuleError, UnreadableTask
 from tests.unit import jobs
+from tests.unit.conftest import Clock
 from tests.unit.five_methods import FiveMethods
 from tests.unit.steps import popped
 
 
 class Store(FiveMethods):
-    """The five methods, and whether it was closed."""
+    """The five methods, how often something was taken out, and whether it was closed."""
 
     closed = False
+    pops = 0
+
+    def pop(self, queue_name: str) -> Any:
+        self.pops += 1
+        return super().pop(queue_name)
 
     def close(self) -> None:
         self.closed = True
@@ -173,6 +180,104 @@ def test_what_cannot_be_read_is_logged_whole_and_does_not_go_round(
 
     assert gator.len() == 0
     assert body in caplog.text
+
+
+# What puts itself off.
+
+
+@pytest.fixture
+def backend(store: Store, clock: Clock) -> SimpleBackend:
+    """A backend whose clock is turned."""
+    return SimpleBackend(store, clock)
+
+
+@pytest.mark.parametrize("task_class", [Task, Zipped])
+def test_a_task_that_snoozes_is_safe_in_the_store_and_not_run_before_its_time(
+    store: Store, backend: SimpleBackend, clock: Clock, task_class: type[Task]
+) -> None:
+    gator = Gator("five://", task_class=task_class, backend_class=lambda _: backend)
+    with gator.options(task_id="t1") as opts:
+        opts.task(jobs.snooze_until, 2, 60)
+
+    for turn in (1, 2):
+        assert popped(gator).status == DELAYED
+        clock.turn(59)
+        assert gator.pop() is None
+        assert jobs.seen == ["try"] * turn
+        assert gator.len() == 1
+        clock.turn(1)
+
+    assert popped(gator).result == "at last"
+    assert gator.len() == 0
+    assert task_class is Zipped or store.pops < 20
+
+
+def test_a_retry_waits_for_as_long_as_the_task_says(backend: SimpleBackend, clock: Clock) -> None:
+    gator = Gator("five://", backend_class=lambda _: backend)
+    with gator.options(retries=1) as opts:
+        opts.task(jobs.retry_until, 1, 60)
+
+    assert popped(gator).status == RETRYING
+    assert gator.pop() is None
+    clock.turn(60)
+    assert popped(gator).result == "at last"
+
+
+def test_what_is_put_off_keeps_nothing_else_from_being_run(
+    backend: SimpleBackend, clock: Clock
+) -> None:
+    gator = Gator("five://", backend_class=lambda _: backend)
+    for _ in range(3):
+        gator.task(jobs.snooze_until, 3, 60)
+        popped(gator)
+
+    later = [gator.task(jobs.echo, number) for number in range(3)]
+    assert [popped(gator).result for _ in later] == [0, 1, 2]
+    assert gator.pop() is None
+
+    clock.turn(60)
+    assert [popped(gator).result for _ in range(3)] == ["at last"] * 3
+
+
+def test_another_process_does_not_know_what_is_put_off(
+    store: Store, backend: SimpleBackend
+) -> None:
+    backend.push(ALL, "t1", "body")
+    [held] = backend.reserve([ALL], "worker").reservations
+    backend.settle([Release(held, delay=60)])
+
+    other = SimpleBackend(store)
+
+    assert backend.reserve([ALL], "worker").reservations == []
+    assert [one.body for one in other.reserve([ALL], "other").reservations] == [b"body"]
+    assert store.len(ALL) == 0
+
+
+def test_what_is_queued_anew_in_the_same_words_is_not_put_off(backend: SimpleBackend) -> None:
+    backend.push(ALL, "t1", "body")
+    [held] = backend.reserve([ALL], "worker").reservations
+    backend.settle([Release(held, delay=60)])
+    assert backend.cancel(ALL, held.task_id) == b"body"
+
+    backend.push(ALL, "t1", "body")
+
+    [held] = backend.reserve([ALL], "worker").reservations
+    assert backend.settle([Ack(held)]) == []
+
+
+def test_a_worker_that_waits_looks_at_its_pace_though_tasks_are_put_off(
+    store: Store, backend: SimpleBackend
+) -> None:
+    for number in range(100):
+        backend.push(ALL, f"t{number}", f"body {number}")
+    for held in [backend.reserve([ALL], "worker").reservations[0] for _ in range(100)]:
+        backend.settle([Release(held, delay=60)])
+    store.pops = 0
+
+    assert backend.reserve([ALL], "worker", wait=0.3, nap=0.05).reservations == []
+
+    assert store.pops <= 2 * 101  # in the beginning, and in the end
+    assert store.len(ALL) == 100
 
 
 def test_a_store_of_five_methods_says_what_it_cannot_do(gator: Gator) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from alligator import Gator, stops
-from alligator.backends.base import Ack, Message, Release, Reservation
+from alligator.backends.base import Ack, Backend, Message, Release, Reservation
 from alligator.stops import CANCELED, TIMEOUT, Stop
 from tests.support.stores import QUEUE, ids, push, records_of, take, take_ready
 from tests.unit.conftest import Clock
@@ -243,7 +243,44 @@ def test_a_task_that_ends_meanwhile_is_not_canceled(
     assert stops.listed(gator.backend) == {}
 
 
-# Heeding it in the end.
+# Giving back what was asked to end, and heeding it in the end.
+
+
+def test_who_takes_it_before_it_is_heeded_knows_what_was_asked(
+    gator: Gator, held: Reservation
+) -> None:
+    push(gator.backend, "t2")
+    other = take(gator.backend)
+    stops.cancel(gator.backend, None, QUEUE, "t1")
+
+    releases = stops.warned(gator.backend, [Release(held), Release(other)])
+    gator.backend.settle(releases)
+
+    asked, plain = take_ready(gator.backend)
+    assert (asked.deliveries, plain.deliveries) == (2, 1)  # more than one: it is looked for
+    assert stops.found(gator.backend, asked) == Stop(held.token, CANCELED)
+
+
+def test_what_counts_anyway_still_does(gator: Gator, held: Reservation) -> None:
+    assert stops.warned(gator.backend, [Release(held, lapsed=True)]) == [Release(held, lapsed=True)]
+
+
+def test_what_has_run_too_long_is_not_taken_to_be_canceled(gator: Gator, held: Reservation) -> None:
+    stops.ask(gator.backend, QUEUE, "t1", held.token, TIMEOUT)
+
+    assert stops.warned(gator.backend, [Release(held)]) == [Release(held)]
+
+
+def test_the_store_is_not_asked_about_nothing(
+    gator: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(backend: Backend) -> None:
+        pytest.fail("It was asked.")
+
+    monkeypatch.setattr(stops, "listed", refuse)
+
+    assert stops.warned(gator.backend, []) == []
+    stops.heed(gator.backend, None, [])
 
 
 def test_a_task_that_was_asked_to_end_is_taken_out_when_it_is_given_back(

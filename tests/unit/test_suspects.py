@@ -58,7 +58,17 @@ def test_a_suspect_is_kept_alone_and_nothing_is_taken_while_it_runs(
     assert given_back(back) == {"s2": 0.0}
     for _ in range(3):
         assert turns.limit(ROOM, 1) == 0
-        clock.turn(1000.0)
+        clock.turn(LONGEST_WAIT / 4)
+
+
+def test_a_suspect_that_does_not_end_keeps_nobody_for_ever(turns: Turns, clock: Clock) -> None:
+    run_alone(turns, clock, "s1", LONGEST_WAIT)
+
+    assert turns.limit(ROOM, 1) == ROOM
+    kept, back = turns.parted([innocent("a"), suspect("s2")], 1)
+    assert [one.task_id for one in kept] == ["a"]
+    assert given_back(back) == {"s2": AWAY}
+    assert turns.limit(ROOM, 2) == ROOM
 
 
 def test_suspects_among_others_go_back_and_come_next_alone(turns: Turns) -> None:
@@ -114,6 +124,7 @@ def test_after_long_suspects_the_others_have_as_long(turns: Turns, clock: Clock)
         clock.turn(9.9)
     clock.turn(0.6)
 
+    assert turns.parted([suspect("s2")], 1)[0] == []
     assert turns.limit(ROOM, 1) == 0
     assert turns.limit(ROOM, 0) == 1
 
@@ -132,30 +143,63 @@ def test_in_the_turn_of_the_others_a_suspect_is_run_if_there_are_none(
     assert turns.limit(ROOM, 0) == ROOM
 
 
+def test_in_the_turn_of_the_others_they_may_be_behind_as_many_suspects_as_there_is_room_for(
+    turns: Turns, clock: Clock
+) -> None:
+    run_alone(turns, clock, "s1", 3.0)
+    assert turns.limit(2, 0) == 2
+
+    kept, back = turns.parted([suspect("s2"), suspect("s3")], 0)
+
+    assert list(kept) == []
+    assert given_back(back) == {"s2": 3.0, "s3": 3.0}
+    assert turns.limit(2, 0) == 2
+
+
+def test_suspects_that_come_because_there_are_no_others_have_a_turn_as_any(
+    turns: Turns, clock: Clock
+) -> None:
+    run_alone(turns, clock, "s1", 60.0)
+    assert turns.limit(ROOM, 0) == ROOM
+
+    for number in range(5):
+        run_alone(turns, clock, f"s{number}", TURN / 10)
+        assert turns.limit(ROOM, 0) == 1
+
+
 def test_what_takes_too_long_to_end_is_waited_for_twice_as_long_each_time(
     turns: Turns, clock: Clock
 ) -> None:
     waits: list[float] = []
     for _ in range(12):
+        began_at = clock()
         turns.parted([suspect("s")], 1)
-        waited = 0.0
         while turns.limit(ROOM, 1) == 0:
             clock.turn(0.5)
-            waited += 0.5
-        waits.append(waited)
-        others_had = 0.0
-        turns.parted([suspect("s")], 1)  # turned away all the time
-        while turns.limit(ROOM, 1) == ROOM:
+        waits.append(clock() - began_at)
+        began_at = clock()
+        while turns.limit(ROOM, 1) == ROOM:  # it is turned away all the time
             clock.turn(0.5)
-            others_had += 0.5
-        assert waited - 0.5 <= others_had <= waited + 0.5
-        clock.turn(LONGEST_WAIT)
-        turns.limit(ROOM, 1)
-        clock.turn(LONGEST_WAIT * 2)
+            turns.parted([suspect("s")], 1)
+        assert clock() - began_at == waits[-1]
 
     assert waits[0] == TURN
     assert waits == sorted(waits)
     assert waits[-1] == LONGEST_WAIT
+
+
+def test_once_what_runs_has_ended_a_suspect_is_taken_however_long_that_took(
+    turns: Turns, clock: Clock
+) -> None:
+    turns.parted([suspect("s")], 1)
+    clock.turn(TURN)
+    assert turns.limit(ROOM, 1) == ROOM
+    clock.turn(TURN)
+    turns.parted([suspect("s")], 1)
+    clock.turn(1.5 * TURN)
+    assert turns.limit(ROOM, 1) == 0
+
+    assert turns.limit(ROOM, 0) == 1
 
 
 def test_a_suspect_that_was_run_has_the_next_one_wait_as_at_first(
@@ -196,6 +240,9 @@ def test_who_leaves_when_nothing_is_left_sends_no_suspect_away(clock: Clock) -> 
     clock.turn(100 * TURN)
 
     assert turns.limit(ROOM, 1) == 0  # what runs is waited for, however long that takes
+    assert turns.limit(ROOM, 0) == 1
+    run_alone(turns, clock, "s", 2 * LONGEST_WAIT)
+    assert turns.limit(ROOM, 1) == 0
     assert turns.limit(ROOM, 0) == 1
 
 

@@ -254,6 +254,17 @@ def test_the_programs_own_alarm_goes_on_coming(alarms: list[float]) -> None:
     assert len(alarms) > 3
 
 
+def test_an_alarm_that_the_block_has_set_ends_with_it(alarms: list[float]) -> None:
+    """It would come to the program's own handler, which knows nothing of it."""
+    with time_limit(FAR):
+        signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    spin(0.2)
+    assert alarms == []
+
+
 def test_a_fork_has_no_limit(place: Place) -> None:
     def in_the_fork() -> str:
         spin(0.3)

@@ -60,7 +60,7 @@ class Client(Backend):
             if max_length is not None:
                 room = max_length - len(target.waiting) - len(target.delayed)
                 new = sum(message.task_id not in target.entries for message in messages)
-                if new > room:
+                if new and new > room:
                     raise QueueFull(
                         f"{new} more would be too many for {queue_name!r}: its max_length is "
                         f"{max_length}."
@@ -309,17 +309,24 @@ class Client(Backend):
     def _renew(self, target: Queue, entry: Entry, message: Message, due_at: float) -> None:
         """Give a task that is nowhere now what a message brings, and a place at the end."""
         entry.body, entry.priority = message.body, message.priority
-        entry.lapses, entry.order = 0, next(self._numbers)
+        entry.lapses, entry.order, entry.keeps_place = 0, next(self._numbers), False
         self._make_ready(target, entry, due_at)
 
     def _reschedule(self, found: Queue, task_id: str, due_at: float) -> bool:
         entry = found.delayed.remove(task_id)
         if entry is None:
             return False
-        if due_at <= self._clock():
-            entry.order = next(self._numbers)  # it joins the end
-        self._make_ready(found, entry, due_at)
+        if due_at > self._clock():
+            found.delayed.add(due_at, entry)
+        else:
+            self._fall_due(found, entry)
         return True
+
+    def _fall_due(self, found: Queue, entry: Entry) -> None:
+        """Let a task that was delayed wait: at its place if it has kept that, or else at the end."""
+        if not entry.keeps_place:
+            entry.order = next(self._numbers)
+        found.waiting.add(place(entry), entry)
 
     def _retry(self, found: Queue, dead: Letter, due_at: float) -> bool:
         letter = dead.letter
@@ -342,8 +349,7 @@ class Client(Backend):
         now = self._clock()
         while found.delayed.first_key() <= now:
             for entry in found.delayed.take(1):
-                entry.order = next(self._numbers)  # it joins the end
-                self._make_ready(found, entry, due_at=0.0)
+                self._fall_due(found, entry)
         lapsed = [token for token, held in found.leases.items() if held.lapses_at <= now]
         if lapsed:
             self._end_leases(found, lapsed)
@@ -423,6 +429,7 @@ class Client(Backend):
     def _release(self, found: Queue, entry: Entry, release: Release) -> None:
         if release.body is not None:
             entry.body, entry.lapses, entry.order = release.body, 0, next(self._numbers)
+        entry.keeps_place = release.body is None
         entry.lapses += release.lapsed
         self._make_ready(found, entry, self._clock() + release.delay)
 

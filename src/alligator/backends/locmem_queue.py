@@ -19,6 +19,8 @@ class Entry:
     follow: Follow | None = None
     lapses: int = 0
     token: str = ""
+    # Of a delayed one: it was given back as it was, and returns to its place.
+    keeps_place: bool = False
     # Of a held one: what takes its place when the hand-out ends, and when that is due.
     replacement: tuple[Message, float] | None = None
 

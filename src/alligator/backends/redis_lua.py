@@ -30,23 +30,25 @@ PLACES = """
 local function priority_of(order)
   return 0 - math.floor(order / STEP)
 end
--- The order at the end of a priority.
-local function last_of(priority)
-  return redis.call('INCR', q .. 'seq') - priority * STEP
+-- The order that stands for the end of a priority: without a number, which is given to what is ready.
+local function end_of(priority)
+  return 0 - priority * STEP
+end
+local function numbered(order)
+  return order % STEP > 0 and order or order + redis.call('INCR', q .. 'seq')
 end
 local function micros(text)
   return text == 'inf' and math.huge or tonumber(text)
 end
--- Let a task be delayed until a moment, or else wait at the end of its priority.
--- Returns whether one who waits must be woken.
-local function line_up(id, due, priority, moment)
+-- Let a task be delayed until a moment, or else wait. Returns whether one who waits must be woken.
+local function line_up(id, due, order, moment)
   if due <= moment then
-    redis.call('ZADD', q .. 'waiting', last_of(priority), id)
+    redis.call('ZADD', q .. 'waiting', numbered(order), id)
     return true
   end
   redis.call('ZADD', q .. 'delayed', due == math.huge and '+inf' or due, id)
-  if priority ~= 0 then
-    redis.call('HSET', q .. 'priorities', id, priority)
+  if order ~= 0 then
+    redis.call('HSET', q .. 'places', id, order)
   end
   -- Whoever waits does so until the first is due: if that is this one, it must wait anew.
   return due < math.huge and redis.call('ZRANK', q .. 'delayed', id) == 0
@@ -72,7 +74,7 @@ local function take_place(id)
   redis.call('HDEL', q .. 'replacements', id)
   redis.call('HSET', q .. 'tasks', id, body)
   redis.call('HDEL', q .. 'lapses', id)
-  line_up(id, due, priority, now())
+  line_up(id, due, end_of(priority), now())
   return true
 end
 """
@@ -88,7 +90,7 @@ local function follow(id, succeeded)
   redis.call('HDEL', q .. 'follows', id)
   local new = redis.call('HSETNX', q .. 'tasks', next_id, succeeded and on_success or on_failure)
   if new == 1 then
-    redis.call('ZADD', q .. 'waiting', last_of(FOLLOWS), next_id)
+    redis.call('ZADD', q .. 'waiting', numbered(end_of(FOLLOWS)), next_id)
   end
   return new == 1
 end
@@ -129,7 +131,7 @@ local function change(id, body)
   end
   redis.call('HSET', q .. 'tasks', id, body)
   redis.call('HDEL', q .. 'lapses', id)
-  redis.call('HDEL', q .. 'priorities', id)
+  redis.call('HDEL', q .. 'places', id)
   return true
 end
 
@@ -141,7 +143,7 @@ local function push_from(at)
     local priority, replaces = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1'
     local is_new = redis.call('HSETNX', q .. 'tasks', id, body) == 1
     if is_new or (replaces and change(id, body)) then
-      ready = line_up(id, due, priority, moment) or ready
+      ready = line_up(id, due, end_of(priority), moment) or ready
     elseif replaces then
       redis.call('HSET', q .. 'replacements', id, cmsgpack.pack(due, priority, body))
     end

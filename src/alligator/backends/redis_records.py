@@ -88,14 +88,26 @@ class Records:
     def list(self, family: str, limit: int | None = None) -> dict[str, bytes]:
         """Return the keys and values of a family."""
         index = index_of(family)
-        names = sorted(self._server.run([("ZRANGE", index, 0, -1)])[0])
-        # Some may have expired: so a look at the first of them may not do.
-        step = len(names) if limit is None else max(limit, AT_ONCE)
-        found: dict[str, bytes] = {}
-        while names and (limit is None or len(found) < limit):
-            some, names = names[:step], names[step:]
-            found |= self._values(some, len(index) + 1)
-        return dict(itertools.islice(found.items(), limit))
+        if limit is None:
+            [names] = self._server.run([("ZRANGE", index, 0, -1)])
+            return self._values(sorted(names), index)
+        # Those that never expire have one score, and so are in order of their names: the first few will do.
+        many = max(limit, 1)
+        while True:
+            expiring, lasting = self._server.run(
+                [
+                    ("ZRANGE", index, "-inf", "(+inf", "BYSCORE"),
+                    ("ZRANGE", index, "+inf", "+inf", "BYSCORE", "LIMIT", 0, many),
+                ]
+            )
+            found: dict[str, bytes] = {}
+            for some in _parts(sorted(expiring + lasting)):
+                found |= self._values(some, index)
+                if len(found) >= limit:
+                    return dict(itertools.islice(found.items(), limit))
+            if len(lasting) < many:
+                return found
+            many *= 4  # for some have just been deleted
 
     def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
         """Wait for a value; its writing is announced."""
@@ -109,12 +121,12 @@ class Records:
             lambda: any(self._server.run(looks)),
         )
 
-    def _values(self, names: Sequence[bytes], start: int) -> dict[str, bytes]:
-        """Return the values of records that there are, each by what its name says from ``start`` on."""
+    def _values(self, names: Sequence[bytes], index: str) -> dict[str, bytes]:
+        """Return the values of those records of a family that are there, by key."""
         commands: list[Command] = [("MGET", *some) for some in _parts(names)]
         values = itertools.chain(*self._server.run(commands))
         return {
-            name.decode()[start:]: value
+            name.decode()[len(index) + 1 :]: value
             for name, value in zip(names, values, strict=True)
             if value is not None
         }

@@ -5,7 +5,8 @@ All keys of a queue begin with ``KEYS[1]``, "alligator:{<queue>}:", and so lie i
     tasks         hash    id -> body, of every task that is waiting, delayed or held
     waiting       zset    id by order: the number it was given, less 2^45 for each step of its priority
     delayed       zset    id by the moment it is due; +inf: until someone says otherwise
-    priorities    hash    id -> priority; only of delayed tasks that have one
+    places        hash    id -> order, of delayed tasks that were given back as they were and keep it; of others
+                          with a priority, that of its end: without a number, which it gets when it is due
     leases        zset    token by the moment its lease lapses
     held:<token>  hash    id -> order, of the tasks handed out under that token
     lapses        hash    id -> hand-outs with no outcome; only of tasks that had one
@@ -118,13 +119,14 @@ local lease, limit, moment = ARGV[2], ARGV[3], now()
 
 local due = redis.call('ZRANGE', q .. 'delayed', '-inf', moment, 'BYSCORE', 'LIMIT', 0, 1000)
 if #due > 0 then
-  local last, ready, priorities = redis.call('INCRBY', q .. 'seq', #due) - #due, {}, {}
-  if redis.call('EXISTS', q .. 'priorities') == 1 then
-    priorities = redis.call('HMGET', q .. 'priorities', unpack(due))
-    redis.call('HDEL', q .. 'priorities', unpack(due))
+  local last, ready, places = redis.call('INCRBY', q .. 'seq', #due) - #due, {}, {}
+  if redis.call('EXISTS', q .. 'places') == 1 then
+    places = redis.call('HMGET', q .. 'places', unpack(due))
+    redis.call('HDEL', q .. 'places', unpack(due))
   end
   for i, id in ipairs(due) do
-    ready[2 * i - 1], ready[2 * i] = last + i - (priorities[i] or 0) * STEP, id
+    local order = places[i] or 0
+    ready[2 * i - 1], ready[2 * i] = order % STEP > 0 and order or order + last + i, id
   end
   redis.call('ZREM', q .. 'delayed', unpack(due))
   redis.call('ZADD', q .. 'waiting', unpack(ready))
@@ -190,8 +192,8 @@ local order = redis.call('ZSCORE', q .. 'waiting', id)
 if order then
   redis.call('ZREM', q .. 'waiting', id)
 elseif redis.call('ZREM', q .. 'delayed', id) == 1 then
-  order = last_of(redis.call('HGET', q .. 'priorities', id) or 0)
-  redis.call('HDEL', q .. 'priorities', id)
+  order = numbered(redis.call('HGET', q .. 'places', id) or 0)
+  redis.call('HDEL', q .. 'places', id)
 else
   return {}
 end
@@ -290,12 +292,8 @@ local function release(token)
   if lapsed then
     redis.call('HINCRBY', q .. 'lapses', id, 1)
   end
-  if has_body or delay > 0 then
-    local moment = now()
-    line_up(id, moment + delay, priority_of(order), moment)
-  else
-    redis.call('ZADD', q .. 'waiting', order, id)
-  end
+  local moment = now()
+  line_up(id, moment + delay, has_body and end_of(priority_of(order)) or tonumber(order), moment)
 end
 
 local function bury(token)

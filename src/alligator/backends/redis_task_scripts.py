@@ -20,7 +20,7 @@ end
 local body = redis.call('HGET', q .. 'tasks', id)
 redis.call('HDEL', q .. 'tasks', id)
 redis.call('HDEL', q .. 'lapses', id)
-redis.call('HDEL', q .. 'priorities', id)
+redis.call('HDEL', q .. 'places', id)
 if follow(id, false) then
   wake()
 end
@@ -46,7 +46,7 @@ local function drop(ids)
     redis.call('ZREM', q .. 'delayed', unpack(ids))
     redis.call('HDEL', q .. 'tasks', unpack(ids))
     redis.call('HDEL', q .. 'lapses', unpack(ids))
-    redis.call('HDEL', q .. 'priorities', unpack(ids))
+    redis.call('HDEL', q .. 'places', unpack(ids))
     for _, id in ipairs(ids) do
       dropped[#dropped + 1] = id
     end
@@ -100,9 +100,9 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   delayed[i - 1] = redis.call('ZREM', q .. 'delayed', id)
   if delayed[i - 1] == 1 then
-    local priority = tonumber(redis.call('HGET', q .. 'priorities', id) or 0)
-    redis.call('HDEL', q .. 'priorities', id)
-    ready = line_up(id, due, priority, moment) or ready
+    local order = tonumber(redis.call('HGET', q .. 'places', id) or 0)
+    redis.call('HDEL', q .. 'places', id)
+    ready = line_up(id, due, order, moment) or ready
   end
 end
 if ready then
@@ -147,7 +147,8 @@ if order then
   return {body, '', '', '', place, lapses, priority_of(order)}
 end
 if due then
-  return {body, due, '', '', false, lapses, redis.call('HGET', q .. 'priorities', id) or 0}
+  order = redis.call('HGET', q .. 'places', id) or 0
+  return {body, due, '', '', false, lapses, priority_of(order)}
 end
 local leases = redis.call('ZRANGE', q .. 'leases', 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
@@ -212,7 +213,7 @@ for i = 2, #ARGV do
   local id, body, priority = fields[1], fields[2], tonumber(fields[3] or 0)
   if id and (not due or redis.call('HSETNX', q .. 'tasks', id, body) == 1) then
     if due then
-      ready = line_up(id, due, priority, moment) or ready
+      ready = line_up(id, due, end_of(priority), moment) or ready
     end
     redis.call('DEL', q .. 'dead:' .. letter)
     redis.call('ZREM', q .. 'dead', letter)

@@ -4,12 +4,18 @@ Such a client has ``len, drop_all, push(queue_name, task_id, data), pop, get`` a
 anything. It takes a task out before it runs, so it can promise *at most once*: a worker that dies loses what
 it took. It cannot delay or prioritize, knows nothing of single tasks, and keeps no dead letters: what fails
 for good is logged with its payload instead.
+
+A task that puts itself off (``Snooze``, ``Retry(delay=...)``) is pushed again at once, so that it is safe, and
+this process notes not to run it before its time: it takes it out, and pushes it to the end once more. Another
+process knows nothing of that, and may run it early.
 """
 
 import logging
+import math
 import queue
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from alligator import payloads
@@ -28,6 +34,9 @@ from alligator.exceptions import QueueFull, UnreadableTask
 from alligator.utils import new_id
 
 log = logging.getLogger("alligator.backend")
+
+LOOK = 1.0
+"""Seconds between two looks, at the most, however many tasks are put off: each look goes through them all."""
 
 
 class SimpleClient(Protocol):
@@ -55,17 +64,26 @@ class SimpleClient(Protocol):
 
 
 class SimpleBackend(Backend):
-    """Moves tasks through a client of five methods."""
+    """Moves tasks through a client of five methods.
+
+    Args:
+        client: What has the five methods.
+        clock: A monotonic clock, for what is put off.
+    """
 
     can_lease = False
     can_delay = False
     can_prioritize = False
     can_find = False
 
-    def __init__(self, client: SimpleClient) -> None:
+    def __init__(self, client: SimpleClient, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
+        self._clock = clock
         self._interrupts: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._used: set[str] = set()
+        self._lock = threading.Lock()
+        # By queue and payload, for only its own class may be able to read an id in it.
+        self._put_off: dict[tuple[str, bytes], float] = {}
 
     def push_many(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
@@ -78,7 +96,7 @@ class SimpleBackend(Backend):
             )
         self._used.add(queue_name)
         for message in messages:
-            self.client.push(queue_name, message.task_id, _as_pushed(message.body))
+            self._push(queue_name, message.task_id, message.body, message.delay)
         return [True] * len(messages)
 
     def reserve(
@@ -97,10 +115,11 @@ class SimpleBackend(Backend):
         until = time.monotonic() + wait
         while True:
             for queue_name in queue_names:
-                if data := self.client.pop(queue_name):
-                    return Batch([_reservation(queue_name, _id_in(data), data)], late)
+                if (held := self._next(queue_name)) is not None:
+                    return Batch([held], late)
             left = until - time.monotonic()
-            if left <= 0 or self._interrupted(min(nap, left)):
+            pause = max(nap, min(LOOK, nap * len(self._put_off)))
+            if left <= 0 or self._interrupted(min(pause, left)):
                 return Batch([], late)
 
     def reserve_task(
@@ -116,7 +135,7 @@ class SimpleBackend(Backend):
             held = settlement.reservation
             if isinstance(settlement, Release):
                 body = held.body if settlement.body is None else settlement.body
-                self.client.push(held.queue_name, held.task_id, _as_pushed(body))
+                self._push(held.queue_name, held.task_id, body, settlement.delay)
             elif isinstance(settlement, Bury):
                 log.error(
                     "This store keeps no dead letters. Lost from queue %r: %r, %s",
@@ -178,6 +197,30 @@ class SimpleBackend(Backend):
         close = getattr(self.client, "close", None)
         if close is not None:
             close()
+
+    def _push(self, queue_name: str, task_id: str, body: bytes, delay: float) -> None:
+        with self._lock:
+            now = self._clock()
+            self._put_off.pop((queue_name, body), None)
+            if delay > 0:
+                # Without those whose time has come: another process may have taken them.
+                self._put_off = {key: at for key, at in self._put_off.items() if at > now}
+                self._put_off[queue_name, body] = now + delay
+        self.client.push(queue_name, task_id, _as_pushed(body))
+
+    def _next(self, queue_name: str) -> Reservation | None:
+        """Take out the first task that is not put off."""
+        met: set[bytes] = set()
+        while data := self.client.pop(queue_name):
+            held = _reservation(queue_name, _id_in(data), data)
+            left = self._put_off.get((queue_name, held.body), -math.inf) - self._clock()
+            if left <= 0:
+                return held
+            self._push(queue_name, held.task_id, held.body, left)
+            if held.body in met:  # there are no others
+                return None
+            met.add(held.body)
+        return None
 
     def _interrupted(self, timeout: float) -> bool:
         try:

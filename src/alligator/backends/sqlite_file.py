@@ -45,7 +45,7 @@ else:
 
 APPLICATION = 0x416C6C69
 """Marks a SQLite file as ours: "Alli", in its application_id."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the tables below, in the file's user_version."""
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for the writers before us. Each takes milliseconds, unless it was stopped half-way."""
@@ -64,6 +64,7 @@ CREATE TABLE tasks (
     priority INTEGER NOT NULL,
     body BLOB NOT NULL,
     due_at REAL,                  -- infinite: until someone says otherwise
+    keeps_place INTEGER NOT NULL DEFAULT 0,  -- 1: when it is due, seq stays as it is
     token TEXT,
     lapses INTEGER NOT NULL DEFAULT 0,
     -- The task to queue when it is over, if it has a follow.

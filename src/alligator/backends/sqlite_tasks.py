@@ -33,7 +33,7 @@ ON CONFLICT DO NOTHING
 
 _REPLACE = """
 UPDATE tasks SET body = ?, due_at = ?, priority = ?, lapses = 0,
-    seq = (SELECT max(seq) + 1 FROM tasks)
+    seq = (SELECT max(seq) + 1 FROM tasks), keeps_place = 0
 WHERE queue = ? AND task_id = ? AND token IS NULL
 """
 
@@ -45,7 +45,7 @@ WHERE queue = ? AND task_id = ? AND token IS NOT NULL
 _PUT_REPLACEMENT = """
 UPDATE tasks SET token = NULL, body = new_body, priority = new_priority, lapses = 0,
     due_at = CASE WHEN new_due_at > ? THEN new_due_at END,
-    seq = (SELECT max(seq) + 1 FROM tasks),
+    seq = (SELECT max(seq) + 1 FROM tasks), keeps_place = 0,
     new_body = NULL, new_due_at = NULL, new_priority = NULL
 WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NOT NULL
 """
@@ -85,8 +85,10 @@ UNION
 SELECT token FROM tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM leases)
 """
 
-_JOIN_THE_END = """
-UPDATE tasks SET due_at = NULL, seq = (SELECT max(seq) + 1 FROM tasks) WHERE seq = ?
+_FALL_DUE = """
+UPDATE tasks SET due_at = NULL,
+    seq = CASE WHEN keeps_place THEN seq ELSE (SELECT max(seq) + 1 FROM tasks) END
+WHERE seq = ?
 """
 
 _RESCHEDULE = """
@@ -94,13 +96,13 @@ UPDATE tasks SET due_at = ? WHERE queue = ? AND task_id = ? AND due_at IS NOT NU
 """
 
 _RELEASE = """
-UPDATE tasks SET token = NULL, due_at = ?, lapses = lapses + ?
+UPDATE tasks SET token = NULL, due_at = ?, keeps_place = 1, lapses = lapses + ?
 WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NULL
 """
 
 _NEW_ATTEMPT = """
 UPDATE tasks SET token = NULL, due_at = ?, lapses = ?, body = ?,
-    seq = (SELECT max(seq) + 1 FROM tasks)
+    seq = (SELECT max(seq) + 1 FROM tasks), keeps_place = 0
 WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NULL
 """
 
@@ -261,9 +263,9 @@ class Tasks:
                 "SELECT seq FROM tasks WHERE queue = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
                 (name, self.now, MOVE_AT_ONCE),
             ).fetchall()
-            # One by one, for each is to join the end after the one before it.
+            # One by one, for each that joins the end is to do so after the one before it.
             for row in due:
-                self.db.execute(_JOIN_THE_END, row)
+                self.db.execute(_FALL_DUE, row)
         tokens = [token for (token,) in self.db.execute(_LAPSED, (self.now,)).fetchall()]
         self._put_replacements(tokens)
         for token in tokens:
@@ -353,7 +355,7 @@ class Tasks:
             "SELECT seq FROM tasks WHERE queue = ? AND task_id = ? AND due_at IS NOT NULL",
             (queue_name, task_id),
         ).fetchone()
-        return row is not None and self.db.execute(_JOIN_THE_END, row).rowcount == 1
+        return row is not None and self.db.execute(_FALL_DUE, row).rowcount == 1
 
     def _is_held(self, reservation: Reservation) -> bool:
         which = reservation.queue_name, reservation.task_id, reservation.token

@@ -3,20 +3,25 @@
 import heapq
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from alligator import payloads
-from alligator.backends.base import Backend, DeadLetter
+from alligator.backends.base import Backend, DeadLetter, Message
 from alligator.commands.tables import CUT
+from alligator.dependencies import wake
 from alligator.dependencies.edges import Name, edges_in, needs_of, unlink
 from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.peeks import Peek
 
 PAGE = 500
 """Dead letters to read, move or remove in one call: the store is free for others in between."""
 SHORTEST_PART = 4
 """Characters of an id that may stand for it; fewer hit one by chance."""
+HELD_BACK = 60.0
+"""Seconds that what has expired is held back while its payload is changed; should we die, it expires again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +64,25 @@ class Ref:
     task_id: str
     is_dependent: bool = False
     """Whether it failed because of another task."""
+    expires_at: float | None = None
+    """When its task expires, or has expired."""
 
     @classmethod
     def to(cls, letter: DeadLetter) -> "Ref":
         """Return the reference to a dead letter."""
         # A look at how it begins: the note has a traceback, and there may be very many.
         is_dependent = letter.note.startswith('{"reason":"dependency"')
-        return cls(letter.queue_name, letter.letter_id, letter.task_id, is_dependent)
+        expires_at = Peek.into(letter.body).expires_at if b'"expires"' in letter.body else None
+        return cls(letter.queue_name, letter.letter_id, letter.task_id, is_dependent, expires_at)
 
     @property
     def task(self) -> Name:
         """The task's queue and its id."""
         return self.queue_name, self.task_id
+
+    def has_expired(self, now: float) -> bool:
+        """Whether its task would expire again at once, if it were queued again."""
+        return self.expires_at is not None and self.expires_at < now
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +150,53 @@ def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     """Queue dead letters again, in this order; of several that a task has, the last only.
 
     What fails again meanwhile is a new dead letter, and is left. What failed because of another task does not
-    wait for that any more (see revival.py).
+    wait for that any more (see revival.py). What has expired is run all the same.
     """
     last = {ref.task: ref for ref in refs}
     forget_needs(backend, last.values())
-    return outcome_of(backend, refs, in_pages(backend.retry_dead, last.values()))
+    now = backend.now()
+    expired = [ref for ref in last.values() if backend.can_find and ref.has_expired(now)]
+    late = set(expired)
+    done = in_pages(backend.retry_dead, (ref for ref in last.values() if ref not in late))
+    for at in range(0, len(expired), PAGE):
+        page = expired[at : at + PAGE]
+        moved = in_pages(partial(backend.retry_dead, due_at=backend.now() + HELD_BACK), page)
+        let_run(backend, moved)
+        wake(backend, {ref.task: 0.0 for ref in page if ref in moved})
+        done |= moved
+    return outcome_of(backend, refs, done)
+
+
+def let_run(backend: Backend, refs: Collection[Ref]) -> None:
+    """Let tasks that are held back not expire, if they have already: a person wants them to be run.
+
+    A payload in a form of its own stays as it is.
+    """
+    now = backend.now()
+    changed: dict[str, list[Message]] = {}
+    for ref in refs:
+        if not ref.has_expired(now):
+            continue
+        found = backend.find(*ref.task)
+        body = None if found is None else _without_expiry(found.body)
+        if found is not None and found.due_at and body is not None:
+            message = Message(
+                ref.task_id, body, due_at=found.due_at, priority=found.priority, replaces=True
+            )
+            changed.setdefault(ref.queue_name, []).append(message)
+    for queue_name, messages in changed.items():
+        for at in range(0, len(messages), PAGE):
+            backend.push_many(queue_name, messages[at : at + PAGE])
+
+
+def _without_expiry(body: bytes) -> bytes | None:
+    """Return a payload as it would be if the task had never been told to expire; None: that cannot be said."""
+    try:
+        payload = payloads.decode(body)
+        payload["options"].pop("expires", None)
+        return payloads.encode(payload).encode()
+    except (UnreadableTask, KeyError, ValueError, RecursionError):
+        return None
 
 
 def purge(backend: Backend, refs: Sequence[Ref]) -> Outcome:

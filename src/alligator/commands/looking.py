@@ -6,11 +6,11 @@ from typing import Any
 
 from alligator import registry, schedules
 from alligator.commands.reports import quoted
-from alligator.commands.tables import ago, counted, printable
+from alligator.commands.tables import ago, counted, iso, printable
 from alligator.gator import Gator
 from alligator.limits import Limit, Rate
 from alligator.peeks import number
-from alligator.reasons import moment, when, why
+from alligator.reasons import when, why
 from alligator.statuses import Progress, Status, status_of
 
 _MOMENTS = ("due_at", "expires_at", "since", "lease_until", "ended_at", "kept_until", "at")
@@ -131,4 +131,4 @@ def _attempt_json(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else moment(seconds).isoformat(timespec="milliseconds")
+    return None if seconds is None else iso(seconds)

@@ -4,12 +4,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from alligator.backends.base import Counts, DeadLetter
 from alligator.commands.letters import Outcome, Ref, Story, callable_of
-from alligator.commands.tables import Column, ago, counted, duration, indented, printable, table
+from alligator.commands.tables import (
+    Column,
+    ago,
+    counted,
+    duration,
+    indented,
+    iso,
+    moment,
+    printable,
+    table,
+)
 from alligator.registry import Presence
 
 FEW = 10
@@ -23,7 +32,7 @@ def status_json(counts: Mapping[str, Counts], workers: Sequence[Presence]) -> di
     """Return how many tasks of each queue are in which state, and who works."""
     return {
         "queues": [{"queue": name, **asdict(count)} for name, count in counts.items()],
-        "workers": [{**asdict(one), "started_at": _moment(one.started_at)} for one in workers],
+        "workers": [{**asdict(one), "started_at": iso(one.started_at)} for one in workers],
     }
 
 
@@ -86,7 +95,7 @@ def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
         "id": letter.task_id,
         "queue": letter.queue_name,
         "callable": callable_of(letter.body) or "unknown: the payload is in a form of its own",
-        "died": f"{_at(letter.buried_at):%Y-%m-%d %H:%M:%S} UTC ({ago(now - letter.buried_at)})",
+        "died": f"{moment(letter.buried_at):%Y-%m-%d %H:%M:%S} UTC ({ago(now - letter.buried_at)})",
         "reason": story.reason,
         "error": story.error_line,
         "payload": size if with_payload else f"{size}; --payload shows it, secrets included",
@@ -106,7 +115,7 @@ def letter_json(
     story = Story.of(letter)
     told = {
         **_ref_json(Ref.to(letter)),
-        "buried_at": _moment(letter.buried_at),
+        "buried_at": iso(letter.buried_at),
         "reason": story.reason,
         "callable": callable_of(letter.body),
         "error": story.error,
@@ -174,11 +183,3 @@ def _laid_out(body: bytes) -> str:
         return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return _text_of(body)
-
-
-def _moment(seconds: float) -> str:
-    return _at(seconds).isoformat(timespec="milliseconds")
-
-
-def _at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

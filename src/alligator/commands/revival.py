@@ -57,6 +57,7 @@ def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     letters.forget_needs(backend, first)
     soon = partial(backend.retry_dead, due_at=backend.now() + HELD_BACK)
     done |= letters.in_pages(soon, first)
+    letters.let_run(backend, done)
     for on in because_of:
         backend.watch(*on, follow_of(on))
     wake(backend, {ref.task: 0.0 for ref in first if ref in done})

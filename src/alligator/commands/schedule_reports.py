@@ -1,11 +1,9 @@
 """What the command ``alligator`` says of schedules: as text for people, and as JSON for programs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-from alligator.commands.tables import Column, ago, counted, duration, printable, table
+from alligator.commands.tables import Column, ago, counted, duration, iso, printable, table
 from alligator.schedules import Schedule
 
 LATE = 10.0
@@ -41,10 +39,14 @@ def schedules_json(schedules: Sequence[Schedule]) -> list[dict[str, Any]]:
     """Return schedules; durations are seconds."""
     return [
         {
-            **asdict(one),
+            "name": one.name,
+            "queue": one.queue_name,
+            "every": one.every,
+            "cron": one.cron,
+            "timezone": one.timezone,
             "callable": one.callable or None,
-            "next_at": _moment(one.next_at),
-            "last_at": None if one.last_at is None else _moment(one.last_at),
+            "next_at": iso(one.next_at),
+            "last_at": None if one.last_at is None else iso(one.last_at),
         }
         for one in schedules
     ]
@@ -82,7 +84,3 @@ def _due(left: float) -> str:
     if left > 0:
         return f"in {duration(left)}"
     return "now" if left >= -LATE else f"overdue, {duration(-left)}"
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 GAP = "  "
@@ -10,6 +11,8 @@ NARROWEST = 8
 """Columns of text that a cell keeps, however narrow the terminal."""
 CUT = "…"
 """Stands for what a text lost to fit."""
+_LAST = 253_402_300_799.0
+"""The last second of the year 9999: there is no datetime beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +86,35 @@ def width_of(text: str) -> int:
     )
 
 
+def moment(seconds: float) -> datetime:
+    """Return a moment in UTC; of one too far off, the first or the last one there is.
+
+    Example:
+        >>> str(moment(1e300))
+        '9999-12-31 23:59:59+00:00'
+    """
+    # In this order: what is no number is the first one.
+    return datetime.fromtimestamp(min(_LAST, max(0.0, seconds)), UTC)
+
+
+def iso(seconds: float) -> str:
+    """Return a moment for programs to read."""
+    return moment(seconds).isoformat(timespec="milliseconds")
+
+
 def duration(seconds: float) -> str:
-    """Return a duration in its largest unit, rounded down.
+    """Return a duration in its largest unit, rounded down; at most as long as moments go.
 
     Example:
         >>> duration(200)
         '3 min'
     """
+    seconds = min(_LAST, max(0.0, seconds))  # below 0: the clocks of two machines differ
     for size, unit in ((86_400, "day"), (3600, "h"), (60, "min")):
         if seconds >= size:
             number = int(seconds // size)
             return counted(number, unit) if unit == "day" else f"{number} {unit}"
-    return f"{max(0, int(seconds))} s"  # below 0: the clocks of two machines differ
+    return f"{int(seconds)} s"
 
 
 def ago(seconds: float) -> str:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Self
 
 from alligator import payloads, results
-from alligator.backends.base import Backend, Follow
+from alligator.backends.base import Backend, Follow, Records
 from alligator.dependencies.edges import (
     Edge,
     Name,
@@ -25,10 +25,13 @@ from alligator.dependencies.edges import (
     edges_in,
     failed_by,
     need,
+    needs_in,
     needs_of,
     records_of,
+    unlink,
 )
 from alligator.exceptions import UnknownTask, UnreadableTask
+from alligator.results import Outcome
 from alligator.retries import chance
 from alligator.running import current_task
 from alligator.tasks import GivenBack, Task
@@ -246,7 +249,11 @@ def free(backend: Backend, on: Name, edges: Mapping[Name, Edge]) -> None:
     """Take away from dependents what they needed of a task, and let those be due that need no more."""
     records = records_of(backend)
     records.delete(*(need(of, on) for of in edges))
-    due = {of: edge.due_at for of, edge in edges.items() if not _needs_more(backend, of, edge)}
+    due = {
+        of: edge.due_at
+        for of, edge in edges.items()
+        if not _needs_more(backend, of, edge) and _waits(backend, of, on, edge)
+    }
     wake(backend, due)
     # Last: by these one who was killed before is followed.
     records.delete(*(dependent(of, on) for of in edges))
@@ -263,15 +270,25 @@ def _needs_more(backend: Backend, of: Name, edge: Edge) -> bool:
     return any(other.at == edge.at for other in edges_in(backend, needs_of(of)).values())
 
 
+def _waits(backend: Backend, of: Name, on: Name, edge: Edge) -> bool:
+    """Return whether what is queued under a dependent's id, if anything, is the one that waits.
+
+    That one may have been canceled, replaced or dropped. Another one of its id is not to start by its edges.
+    """
+    found = None if edge.own_id else backend.find(*of)
+    needs = None if found is None else needs_in(found.body)
+    return needs is None or on in needs
+
+
 def fail(backend: Backend, on: Name, edges: Mapping[Name, Edge], why: str) -> None:
     """Mark what dependents needed of a task as failed, and let them be due, to be buried by their workers."""
     records = records_of(backend)
     known = records.get_many([need(of, on) for of in edges])
+    needs = {of: Edge.read(known[key]) for of in edges if (key := need(of, on)) in known}
     failed = {
-        of: replace(Edge.read(known[key]), failed=why)
-        for of in edges
-        if (key := need(of, on)) in known  # Else it does not need that any more.
+        of: replace(edge, failed=why) for of, edge in needs.items() if _waits(backend, of, on, edge)
     }
+    unlink(backend, [(of, on) for of in needs if of not in failed])
     _write_failed(backend, on, failed)
     woken = wake(backend, dict.fromkeys(failed, 0.0))
     # One is queued a moment later, and looks then, or is there no more: of that nothing is to stay for ever.
@@ -300,10 +317,16 @@ def wake(backend: Backend, due: Mapping[Name, float]) -> set[Name]:
     return woken
 
 
-def fate_of(backend: Backend, name: Name) -> Fate | None:
-    """Return how a task that is not queued ended; None: that is not known, or not yet."""
+def fate_of(backend: Backend, name: Name, kept_in: Records | None = None) -> Fate | None:
+    """Return how a task that is not queued ended; None: that is not known, or not yet.
+
+    Args:
+        backend: The store.
+        name: The task.
+        kept_in: Where results are kept, if that is elsewhere.
+    """
     queue_name, task_id = name
-    outcome = results.outcome_of(records_of(backend), queue_name, task_id)
+    outcome = results.last_outcome([records_of(backend), kept_in], queue_name, task_id)
     letters = backend.dead(queue_name, task_id=task_id, limit=1)
     # The same id may have ended more than once: the last time counts.
     if letters and (outcome is None or outcome.at <= letters[0].buried_at):
@@ -324,18 +347,19 @@ def _failed(error: str) -> str:
 
 def _note_success(backend: Backend, name: Name) -> None:
     """Note that a task has succeeded, so that what is pushed within a day may depend on it."""
-    records, now = records_of(backend), backend.now()
+    records = records_of(backend)
     known = results.outcome_of(records, *name)
-    # What tells more, of a result that is kept, stays.
-    if known is None or known.state != results.SUCCESS or known.at < now - REMEMBERED / 2:
-        results.note_outcome(records, *name, results.SUCCESS, 0.0, at=now)
+    if known is None or fate_of(backend, name) != Fate(succeeded=True):
+        known = Outcome(results.SUCCESS, backend.now())
+    # One that is known tells more, of a result that is kept: it is only to be known for longer.
+    results.note_outcome(records, *name, known)
 
 
 def _why_failed(backend: Backend, name: Name) -> str:
     fate = fate_of(backend, name)
     if fate is None:
-        records = records_of(backend)
-        results.note_outcome(records, *name, results.CANCELED, 0.0, at=backend.now())
+        outcome = Outcome(results.CANCELED, backend.now())
+        results.note_outcome(records_of(backend), *name, outcome)
     # What is known of a success is of one before.
     return CANCELED if fate is None or fate.succeeded else fate.why
 

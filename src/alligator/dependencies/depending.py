@@ -4,32 +4,29 @@ First what they need is written down; then the others are watched; only then are
 whatever becomes of the others, it is told to somebody, or it is seen by the look that comes last.
 """
 
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from alligator import payloads
-from alligator.backends.base import MAX_ID_BYTES, Backend, Message, check_name
+from alligator.backends.base import MAX_ID_BYTES, Backend, Message, Records, check_name
 from alligator.constants import CANCELED, FAILED, SUCCESS
-from alligator.dependencies import (
-    Fate,
-    called,
-    fail,
-    fate_of,
-    first_look,
-    follow_of,
-    free,
-    look_again,
+from alligator.dependencies import Fate, called, fate_of, first_look, follow_of, look_again
+from alligator.dependencies.edges import (
+    Edge,
+    Name,
+    dependents_of,
+    edges_in,
+    link,
+    needs_in,
+    needs_of,
+    unlink,
 )
-from alligator.dependencies.edges import Edge, Name, dependents_of, edges_in, link, needs_of, unlink
 from alligator.exceptions import (
     AlligatorException,
     BackendUnavailable,
     InvalidOption,
     TaskFailed,
     UnknownTask,
-    UnreadableTask,
 )
 from alligator.tasks import Task
 
@@ -37,9 +34,6 @@ IN_ONE_STEP = 1000
 """Messages that every store queues in one step, so that nobody sees some of them without the others."""
 IN_FLIGHT = 60.0
 """Seconds that a push may take."""
-PRESUMED = 3600.0
-"""Seconds after its push in which a task that has left no trace is taken to have succeeded: were it canceled or
-dead, that would still be known."""
 
 
 class Push(Protocol):
@@ -68,19 +62,10 @@ def resolve(task: Task, queue_name: str) -> None:
             'A task with depends_on cannot have if_exists="replace": what waits for it would be lost. '
             "Cancel the old one first."
         )
-    recent = time.monotonic() - PRESUMED
-    names: dict[Name, None] = {}
-    sent = set(task.depends_on_sent)
-    for one in task.depends_on or ():
-        name = _name_of(one, queue_name)
-        if name is None:
-            continue
-        names[name] = None
-        if isinstance(one, Task) and (one.sent_at or 0.0) > recent:
-            sent.add(name)
+    names = [_name_of(one, queue_name) for one in task.depends_on or ()]
     if (queue_name, task.task_id) in names:
         raise InvalidOption(f"Task {task.task_id!r} cannot depend on itself.")
-    task.depend_on(list(names), sent)
+    task.depend_on([name for name in dict.fromkeys(names) if name is not None])
 
 
 def _name_of(one: Any, queue_name: str) -> Name | None:
@@ -103,13 +88,19 @@ def _name_of(one: Any, queue_name: str) -> Name | None:
     return one.queue_name, one.task_id
 
 
-def pushing(backend: Backend, tasks: Sequence[Task]) -> Push:
-    """Return what queues these tasks, some of which depend on others."""
+def pushing(backend: Backend, kept_in: Records | None, tasks: Sequence[Task]) -> Push:
+    """Return what queues these tasks, some of which depend on others.
+
+    Args:
+        backend: The store.
+        kept_in: Where results are kept, and so it is known what has succeeded.
+        tasks: The tasks.
+    """
 
     def push(
         queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
-        return _Pushing(backend, queue_name, tasks, messages).done(max_length)
+        return _Pushing(backend, kept_in, queue_name, tasks, messages).done(max_length)
 
     return push
 
@@ -133,6 +124,7 @@ class _Pushing:
 
     Args:
         backend: The store.
+        kept_in: Where results are kept.
         queue_name: Where to.
         tasks: The tasks.
         messages: What is to be queued of each.
@@ -141,11 +133,13 @@ class _Pushing:
     def __init__(
         self,
         backend: Backend,
+        kept_in: Records | None,
         queue_name: str,
         tasks: Sequence[Task],
         messages: Sequence[Message],
     ) -> None:
         self._backend = backend
+        self._kept_in = kept_in
         self._queue_name = queue_name
         self._tasks = tasks
         self._messages = list(messages)
@@ -176,6 +170,7 @@ class _Pushing:
         except AlligatorException:
             self._undo()
             raise
+        self._push_again(queued, inside)
         self._look_after(queued, inside, outside)
         return queued
 
@@ -200,12 +195,13 @@ class _Pushing:
             if not task.depends_on:
                 continue
             is_first = self._places[task.task_id] == place
-            if not is_first or not (task.is_first_push() or self._is_new(name, task.depends_on)):
+            own_id = is_first and task.is_first_push()
+            if not is_first or not (own_id or self._is_new(name, task.depends_on)):
                 self._existing.add(place)
                 continue
             due_at = max(task.due_at, now + task.delay_by if task.delay_by else 0.0)
             # A little later than the one before it: they are let go in this order.
-            edge = Edge(len(task.depends_on), now + place * 1e-6, due_at)
+            edge = Edge(len(task.depends_on), now + place * 1e-6, due_at, own_id=own_id)
             needs = dict.fromkeys(task.depends_on, edge)
             self._dependents.append(_Dependent(place, name, needs, due_at))
 
@@ -236,8 +232,7 @@ class _Pushing:
         for on, dependents in outside.items():
             if self._backend.watch(*on, follow_of(on)):
                 continue
-            was_sent = any(on in self._tasks[one.place].depends_on_sent for one in dependents)
-            fate = self._end_of(on, was_sent=was_sent)
+            fate = self._end_of(on)
             if fate is None:
                 continue
             if not fate.succeeded:
@@ -250,22 +245,20 @@ class _Pushing:
             for one in dependents:
                 del one.needs[on]
 
-    def _end_of(self, on: Name, *, was_sent: bool) -> Fate | None:
+    def _end_of(self, on: Name) -> Fate | None:
         """Return how what is not queued has ended; None: its dependents are just being told."""
-        fate = fate_of(self._backend, on)
+        fate = fate_of(self._backend, on, self._kept_in)
         if fate is not None:
             return fate
         ours = {one.name for one in self._dependents}
-        if edges_in(self._backend, dependents_of(on)).keys() - ours:
+        if edges_in(self._backend, dependents_of(on), len(ours) + 1).keys() - ours:
             return None
-        fate = fate_of(self._backend, on)  # They may have been told just now.
-        if fate is None and was_sent:
-            return Fate(succeeded=True)
+        fate = fate_of(self._backend, on, self._kept_in)  # They may have been told just now.
         if fate is None:
             raise UnknownTask(
                 f"Nothing is known of task {called(on, self._queue_name)}, which another is to depend on: it "
-                "was never queued in this store, or it is done and forgotten. Give the task itself and not its "
-                "id, push both in one batch, or let it have keep_result."
+                "was never queued in this store, or it is done, and it is not known how it ended. Push both in "
+                "one batch, or let it have keep_result."
             )
         return fate
 
@@ -277,12 +270,12 @@ class _Pushing:
                 # Not for ever: should we die now, it looks by itself.
                 due_at = max(now + first_look(), one.due_at)
                 message = self._messages[one.place]
-                self._messages[one.place] = replace(message, delay=0.0, due_at=due_at)
+                self._messages[one.place] = message._replace(delay=0.0, due_at=due_at)
             elif not one.due_at:
                 self._tasks[one.place].to_waiting()
         for on in inside:
             place = self._places[on[1]]
-            self._messages[place] = replace(self._messages[place], follow=follow_of(on))
+            self._messages[place] = self._messages[place]._replace(follow=follow_of(on))
 
     def _push(self, max_length: int | None) -> list[bool]:
         to_send = [one for at, one in enumerate(self._messages) if at not in self._existing]
@@ -292,6 +285,13 @@ class _Pushing:
             else ()
         )
         return [at not in self._existing and next(answers) for at in range(len(self._messages))]
+
+    def _push_again(self, queued: list[bool], inside: Collection[Name]) -> None:
+        """Queue what others wait for, was there before, and has ended by now: of that end nobody would tell."""
+        for on in inside:
+            place = self._places[on[1]]
+            while not queued[place] and not self._backend.watch(*on, follow_of(on)):
+                [queued[place]] = self._backend.push_many(on[0], [self._messages[place]])
 
     def _undo(self) -> None:
         """Forget what was written of those that are not queued; of many, some may be."""
@@ -311,9 +311,6 @@ class _Pushing:
         for one in self._dependents:
             if not queued[one.place]:
                 self._give_way(one)
-        for on, dependents in inside.items():
-            if not queued[self._places[on[1]]]:
-                self._watch_existing(on, dependents)
         doubtful = self._doubtful(outside)
         if len(self._messages) > IN_ONE_STEP:
             waiting = {one.name for one in self._dependents if one.needs}
@@ -342,21 +339,10 @@ class _Pushing:
         found = self._backend.find(*one.name)
         if found is not None and found.body == self._messages[one.place].body:
             return  # It is this one: the store was asked twice, for its first answer was lost.
-        theirs = () if found is None else _needs_in(found.body)
+        theirs = () if found is None else needs_in(found.body)
         if theirs is not None:
             unlink(self._backend, [(one.name, on) for on in one.needs if on not in theirs])
         one.needs.clear()
-
-    def _watch_existing(self, on: Name, dependents: Sequence[_Dependent]) -> None:
-        """Watch a task that was pushed with its dependents, but was there before."""
-        if self._backend.watch(*on, follow_of(on)):
-            return
-        edges = {one.name: one.needs[on] for one in dependents if on in one.needs}
-        fate = self._end_of(on, was_sent=True)  # It has ended in this moment.
-        if fate is not None and fate.succeeded:
-            free(self._backend, on, edges)
-        elif fate is not None:
-            fail(self._backend, on, edges, fate.why)
 
     def _place_of(self, name: Name) -> int | None:
         return self._places.get(name[1]) if name[0] == self._queue_name else None
@@ -375,12 +361,3 @@ def _check_form(task: Task, body: bytes) -> None:
 def _form(kind: type[Task]) -> tuple[object, object]:
     """Return what gives a class of tasks its form in the queue."""
     return kind.serialize, getattr(kind.deserialize, "__func__", None)
-
-
-def _needs_in(body: bytes) -> Iterable[Name] | None:
-    """Return what a queued task depends on, as its payload has it; None if only its class can tell."""
-    try:
-        told = payloads.decode(body).get("options", {}).get("depends_on", ())
-        return [(str(queue_name), str(task_id)) for queue_name, task_id in told]
-    except (UnreadableTask, TypeError, ValueError):
-        return None

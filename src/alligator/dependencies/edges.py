@@ -1,7 +1,7 @@
 """Which tasks need which: two records for each pair, one to be found from either side."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, cast
 
@@ -30,6 +30,8 @@ class Edge:
     """Why it will never get what it needs, as a clause; empty: it still may."""
     missing_since: float = 0.0
     """Since when nothing is known of the task that it needs; 0: that is not so."""
+    own_id: bool = False
+    """Whether its id was made for it, so that no other task can have it."""
 
     @classmethod
     def read(cls, value: bytes) -> Self:
@@ -40,7 +42,7 @@ class Edge:
         except (ValueError, RecursionError):
             told = None
         given = cast(dict[str, Any], told) if isinstance(told, dict) else {}
-        kinds = {"of": int, "failed": str}
+        kinds = {"of": int, "failed": str, "own_id": bool}
         return cls(
             **{
                 field.name: given[field.name]
@@ -73,16 +75,21 @@ def unlink(backend: Backend, pairs: Sequence[tuple[Name, Name]]) -> None:
         records_of(backend).delete(*names)
 
 
-def forget_needs(backend: Backend, name: Name) -> None:
-    """Forget what a task needs that was canceled or replaced: another of its id needs nothing of that."""
-    if backend.records is not None:
-        unlink(backend, [(name, on) for on in edges_in(backend, needs_of(name))])
-
-
 def edges_in(backend: Backend, family: str, limit: int | None = None) -> dict[Name, Edge]:
     """Return the edges of a family, by the task at their other end."""
     found = records_of(backend).list(family, limit)
     return {keys.of_ref(key.partition("/")[2]): Edge.read(value) for key, value in found.items()}
+
+
+def needs_in(body: bytes) -> Collection[Name] | None:
+    """Return what a queued task was pushed to wait for, by its payload; None if only its class can tell."""
+    options = payloads.options_in(body)
+    if options is None:
+        return None
+    try:
+        return [(str(name), str(task_id)) for name, task_id in options.get("depends_on", ())]
+    except (TypeError, ValueError):
+        return None
 
 
 def needs_of(name: Name) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation, check_name
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.limits.gates import AT_ONCE, Gate, Moments, Standing
-from alligator.limits.rules import AtATime, PerSpan
+from alligator.limits.gates import Entry, Gate, Moments, Standing
+from alligator.limits.rules import REMEMBERED, AtATime, PerSpan
 
 MAX_KEY_BYTES = 200
 """The longest key of a limit, in UTF-8."""
@@ -16,6 +16,8 @@ MOST = 10_000
 """The highest ``n``: all holders of a limit, or all starts that count, are one record."""
 LONGEST = 100 * 365.25 * 86400.0
 """Seconds: a century, beyond which a ``per`` is a mistake."""
+TOGETHER = 0.05
+"""Seconds in which a rate admits as many tasks as may enter together: of most rates, that is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +114,24 @@ class Parked:
     then: Callable[[], None]
 
 
-def enter(backend: Backend, held: Reservation, limit: Limit) -> Callable[[], None] | None:
-    """Take a place under a limit for a task that is held; the same hand-out may ask for it again.
+def enter(backend: Backend, helds: Sequence[Reservation], limit: Limit) -> dict[Reservation, Entry]:
+    """Take places under a limit for tasks that are held; the same hand-outs may ask for them again.
 
     Returns:
-        What to call when the task's code is about to run; None if it may not: then the task is to be parked.
+        The entry of each that may start, to begin by when its code is about to run. Others are to be parked.
     """
-    return _gate(backend, limit).enter(held)
+    return _gate(backend, limit).enter(helds)
+
+
+def together(limit: Limit) -> int:
+    """Return how many tasks may enter together, though they start one after the other.
+
+    Should one not start after all, it has cost the others an opening, and loses its turn. So they are no more
+    than may start within a moment.
+    """
+    if not isinstance(limit, Rate):
+        return 1  # of two places, one would be kept while the other one's task runs
+    return min(1 + int(limit.n / limit.per * TOGETHER), REMEMBERED)
 
 
 def park(backend: Backend, waiting: Sequence[tuple[Reservation, Limit]]) -> Parked:
@@ -133,7 +146,7 @@ def park(backend: Backend, waiting: Sequence[tuple[Reservation, Limit]]) -> Park
         lines.append((gate, gate.park(helds)))
     due_at = {ref: moment for _, moments in lines for ref, moment in moments.items()}
     releases = [
-        Release(held, delay=max(AT_ONCE, due_at[_ref(held)] - decided_at)) for held, _ in waiting
+        Release(held, delay=max(0.0, due_at[_ref(held)] - decided_at)) for held, _ in waiting
     ]
 
     def then() -> None:

@@ -2,7 +2,11 @@
 
 One record says all of it, and is swapped as a whole. A task that finds no room is *parked*: it joins the line,
 and is released with a delay. Whoever makes room *calls* the first in line: notes in the same swap that a place
-is kept for it, and lets it be due. It joins the end of its queue, comes to a worker, and enters.
+is kept for it, and lets it be due. It returns to its place in its queue, comes to a worker, and enters.
+
+Under a fast rate, tasks enter some at a time: those that the worker has at hand, in one swap. Each counts as
+started at that moment; so before one begins, all that are left are counted anew if it is late. One that is
+later than a whole span may find that others have had its turn: then it waits again.
 
 What a crash between any two steps leaves behind:
 
@@ -10,25 +14,23 @@ What a crash between any two steps leaves behind:
 - After it, before the task that was called is told: the task of the worker that crashed was not settled yet, so
   it is handed out again, and who enters, leaves or is parked reminds those who were called.
 - After a task joined the line, before it is released: it is handed out again, and finds that it has a place.
-- A place of a task that died for good, or was called and canceled: one of the line is its *guard*, who comes
-  back every now and then, looks after all the others, and waits on.
+- A place of a task that died for good, or was called and then dropped or replaced: one of the line is its
+  *guard*, who comes back every now and then, looks after all the others, and waits on.
 """
 
-import json
+import itertools
 import math
-import time
+import threading
 from binascii import crc32
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from alligator import keys, payloads
+from alligator import keys
 from alligator.backends.base import Backend, Found, Reservation
 from alligator.exceptions import InvalidOption
-from alligator.limits.lines import Line
-from alligator.limits.rules import SAFETY, Call, Rule, Starts, State
-from alligator.retries import backoff, with_jitter
+from alligator.limits.record import SAFETY, Call, Record, State
+from alligator.limits.rules import Rule
 
 NAP = 600.0
 """Seconds for which those who are no guards are delayed, or a multiple of it: should there be no guard."""
@@ -41,8 +43,8 @@ LOOK_EVERY = 5.0
 """Seconds between two looks after those who are in: most of them leave by themselves."""
 LOOK_AT = 20
 """Tasks to look at before the record is written; the next ones come after that."""
-AT_ONCE = 0.001
-"""Seconds of delay for a task that may come back at once; with none, it would get its old place again."""
+RECOUNTS = 5
+"""Times to count starts anew where that takes so long that they are late again."""
 
 Moments = dict[str, float]
 """By ref, when a task is due."""
@@ -58,6 +60,34 @@ class Standing:
     """The queues and ids of tasks that have the places; of many, some."""
 
 
+class Entry:
+    """That some tasks were let in together. Each is to begin when its code is about to run."""
+
+    def __init__(self, gate: "Gate", counted_at: float, helds: Iterable[Reservation]) -> None:
+        self._gate = gate
+        self._counted_at = counted_at
+        self._left = set(helds)
+        self._lock = threading.Lock()
+
+    def begin(self, held: Reservation) -> bool:
+        """Return whether a task may start: not if that comes so late that others have had its turn."""
+        with self._lock:
+            # All that are left, so that not each has to do it.
+            may_start = self._recount(len(self._left | {held}))
+            self._left.discard(held)
+            return may_start
+
+    def _recount(self, number: int) -> bool:
+        for _ in range(RECOUNTS):
+            counted_at = self._gate.recount(self._counted_at, number)
+            if counted_at is None:
+                return False
+            if counted_at == self._counted_at:
+                break
+            self._counted_at = counted_at
+        return True
+
+
 class Gate:
     """A limit of the tasks that have the same key.
 
@@ -71,38 +101,57 @@ class Gate:
         if backend.records is None:
             raise InvalidOption("A limit needs a store that keeps records: locmem, sqlite, redis.")
         self._backend = backend
-        self._records = backend.records
-        self._key = f"{keys.LIMITS}/{name}"
-        self._family = f"{keys.PARKED}:{name}"
+        self._record = Record(backend.records, backend.now, name)
         self._rule = rule
-        self._failures = 0
 
-    def enter(self, held: Reservation) -> Callable[[], None] | None:
-        """Let a task in if there is room for it, and nobody before it; the same hand-out may ask again.
+    def enter(self, helds: Sequence[Reservation]) -> dict[Reservation, Entry]:
+        """Let tasks in, up to the first for which there is no room; the same hand-outs may ask again.
 
         Returns:
-            What to call when its code is about to run; None if it may not.
+            The entry of each that is in.
         """
-        ref = _ref(held)
         while True:
-            state = self._read()
-            if state.inside.get(ref) == held.token:  # it asks again, for it got no answer
-                self._remind(state, state.called)
-                return _nothing
-            if not state.line and not self._rule.may_start(state, ref):
-                state.line.append(ref)  # if only for this moment
-                self._call_next(state, {ref})
-            if not self._rule.may_start(state, ref):
-                return None
-            self._rule.admit(state, ref, held.token)
+            state = self._record.read()
+            # Those who were in before ask again, for they got no answer. They may be late by what that took.
+            again = [held for held in helds if state.inside.get(_ref(held)) == held.token]
+            others = (held for held in helds if held not in again)
+            new = list(itertools.takewhile(partial(self._admit, state), others))
+            entries = dict.fromkeys(again, Entry(self, math.inf, ()))
+            if not new:
+                self._remind(state, state.called if again else ())
+                return entries
             self._call_next(state)
             if state.overdue:
-                self._look(state, at_once=held.deliveries > 1)
+                self._look(state, at_once=any(held.deliveries > 1 for held in new))
             if self._write(state):
                 self._tell(state)
-                self._starts(state)
-                return partial(self._starts, state)
-            self._pause()
+                return entries | dict.fromkeys(new, Entry(self, state.counted_at, new))
+
+    def _admit(self, state: State, held: Reservation) -> bool:
+        """Let a task in if there is room for it, and nobody before it; return whether it is so."""
+        ref = _ref(held)
+        if not state.line and ref not in state.called:
+            due_at = self._rule.opening(state)
+            if due_at is not None and due_at <= state.now:
+                state.called[ref] = Call(due_at, 0.0)  # if only for this moment
+        if not self._rule.may_start(state, ref):
+            return False
+        self._rule.admit(state, ref, held.token)
+        return True
+
+    def recount(self, counted_at: float, number: int) -> float | None:
+        """Count starts anew if they come so late that it matters.
+
+        Returns:
+            When they count; None: there is no room for them any more.
+        """
+        while self._rule.is_late(counted_at, self._backend.now()):
+            state = self._record.read()
+            if not self._rule.recount(state, counted_at, number):
+                return None
+            if self._write(state):
+                return state.counted_at
+        return counted_at
 
     def park(self, helds: Sequence[Reservation]) -> Moments:
         """Give places in the line to tasks that were not let in; return when they are to be due.
@@ -111,7 +160,7 @@ class Gate:
         """
         refs = [_ref(held) for held in helds]
         while True:
-            state = self._read()
+            state = self._record.read()
             for ref in refs:
                 if ref in state.called:
                     self._rule.deny(state, ref)
@@ -123,11 +172,10 @@ class Gate:
             if self._write(state):
                 self._tell(state)
                 return moments
-            self._pause()
 
     def parked(self, moments: Moments, decided_at: float) -> None:
         """See to tasks that have just been released: while they were held, they could not be told anything."""
-        state = self._read()
+        state = self._record.read()
         if state.now > decided_at + SLACK:
             self._reschedule(moments)  # by which they will be known for ours
         for ref, due_at in moments.items():
@@ -147,10 +195,12 @@ class Gate:
             token: The hand-out that is in. None: whatever place it has, it needs it no more.
         """
         while True:
-            state = self._read()
+            state = self._record.read()
+            if token is None and self._is_inside(state, ref):
+                return  # another one of its id, which has come since
             if not _strike_out(state, ref, token):
                 # It may be that this was done before, for an answer that got lost.
-                self._remind(state, state.called)
+                self._remind(state, state.overdue)
                 return
             is_somebody_overdue = bool(state.overdue)
             self._call_next(state)
@@ -161,7 +211,6 @@ class Gate:
                 self._tell(state)
                 self._remind(state, (one for one, call in state.called.items() if call.was_denied))
                 return
-            self._pause()
 
     def standing(self, ref: str, due_at: float) -> Standing | None:
         """Return how matters stand for a task that is delayed; None if that is for another reason.
@@ -170,7 +219,7 @@ class Gate:
             ref: The task.
             due_at: Until when it is delayed.
         """
-        state = self._read()
+        state = self._record.read()
         call = state.called.get(ref)
         if call is not None:
             is_ours = any(_is_near(due_at, at) for at in (call.due_at, call.parked_until))
@@ -197,7 +246,7 @@ class Gate:
         now = state.now
         if (call := state.called.get(ref)) is not None:
             if not call.parked_until:  # called this moment
-                call = state.called[ref] = Call(call.due_at, max(call.due_at, now + AT_ONCE))
+                call = state.called[ref] = Call(call.due_at, max(call.due_at, now))
             return call.parked_until
         if ref == state.guard:
             for_long = now - (state.moved_at or now)
@@ -272,9 +321,9 @@ class Gate:
             return
         state.looked_at = state.now
         if self._rule.counts_inside:
-            for ref, found in self._found(state.inside):
-                token = state.inside.pop(ref)
-                if found and found.token == token and found.lapses_at > state.now:
+            for ref in list(state.inside)[:LOOK_AT]:
+                is_inside, token = self._is_inside(state, ref), state.inside.pop(ref)
+                if is_inside:
                     state.inside[ref] = token  # as the last one: next time it is the others' turn
         for ref, found in self._found(state.overdue):
             if found is None:
@@ -284,6 +333,12 @@ class Gate:
         if state.guard and self._backend.find(*keys.of_ref(state.guard)) is None:
             state.guard = ""
         self._call_next(state, here)
+
+    def _is_inside(self, state: State, ref: str) -> bool:
+        """Whether a task is in under a hand-out that holds it."""
+        token = state.inside.get(ref)
+        found = self._backend.find(*keys.of_ref(ref)) if token else None
+        return found is not None and found.token == token and found.lapses_at > state.now
 
     def _remind(self, state: State, refs: Iterable[str]) -> None:
         """Tell those who were called once more, if they are still delayed as they were then."""
@@ -301,13 +356,15 @@ class Gate:
         """Do what was written: let those who were called be due; and go on, if those were not all."""
         self._reschedule(state.news, state.now)
         while state.has_more:
-            state = self._read()
+            state = self._record.read()
             self._call_next(state)
             if self._write(state):
                 self._reschedule(state.news, state.now)
             else:
                 state.has_more = True
-                self._pause()
+
+    def _write(self, state: State) -> bool:
+        return self._record.swap(state, self._rule.kept_for(state) if state.is_idle else None)
 
     def _reschedule(self, moments: Mapping[str, float], now: float = 0.0) -> None:
         """Let delayed tasks be due at certain moments. Those that are held will hear of it afterwards."""
@@ -318,74 +375,6 @@ class Gate:
             together.setdefault((queue_name, when), []).append(task_id)
         for (queue_name, when), task_ids in together.items():
             self._backend.reschedule(queue_name, task_ids, when)
-
-    def _starts(self, state: State) -> None:
-        """Write that a task starts only now, if much time has passed since it was let in."""
-        for _ in range(5):
-            if not self._rule.is_late(state, self._backend.now()):
-                return
-            again = self._read()
-            self._rule.recount(again, state.counted_at)
-            if self._write(again):
-                state.counted_at = again.counted_at
-
-    def _read(self) -> State:
-        began = time.monotonic()
-        value = self._records.get(self._key)
-        took, now = time.monotonic() - began, self._backend.now()
-        try:
-            state = self._state(value, json.loads(value or b"{}"), now)
-        except (ValueError, TypeError, AttributeError):
-            # Not ours. Those who wait will notice, and join a new line.
-            state = self._state(value, {}, now)
-        state.took = took
-        return state
-
-    def _state(self, value: bytes | None, told: Mapping[str, Any], now: float) -> State:
-        guard, guard_due_at = told.get("guard") or ("", 0.0)
-        calls: Mapping[str, Any] = told.get("called", {})
-        return State(
-            value,
-            now,
-            Line(self._records, self._family, told, now * 1e6),
-            str(guard),
-            float(guard_due_at),
-            {
-                ref: Call(float(due_at), float(until), bool(denied))
-                for ref, (due_at, until, denied) in calls.items()
-            },
-            {str(ref): str(token) for ref, token in told.get("inside", {}).items()},
-            # What lies further ahead is from before the clock was set back.
-            [
-                Starts(min(float(moment), now + 1.0), int(number))
-                for moment, number in told.get("starts", [])
-            ],
-            float(told.get("moved_at", 0.0)),
-            float(told.get("looked_at", 0.0)),
-        )
-
-    def _write(self, state: State) -> bool:
-        """Write a record if it still is as it was read; return whether it was."""
-        state.line.shorten()
-        value = payloads.encode(state.to_json()).encode()
-        if value == state.read:
-            return True
-        ttl = self._rule.kept_for(state) if state.is_idle else None
-        state.line.before_swap()
-        if not self._records.swap(self._key, state.read, value, ttl):
-            return False
-        state.line.after_swap()
-        return True
-
-    def _pause(self) -> None:
-        """Wait a moment after somebody else was faster, so that all get their turn."""
-        self._failures += 1
-        if self._failures > 2:
-            time.sleep(with_jitter(backoff(self._failures, base=0.0005, cap=0.05)))
-
-
-def _nothing() -> None:
-    pass
 
 
 def _ref(held: Reservation) -> str:

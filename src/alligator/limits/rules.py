@@ -3,14 +3,10 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-from alligator.limits.lines import Line
+from alligator.limits.record import SAFETY, Call, Starts, State
 
-SAFETY = 30.0
-"""Seconds after which a guard looks after a line; and for which a place is kept for a task that was called.
-While nothing moves, the guard takes its time: up to ten times as long."""
 MOST_CALLED = 100
 """Tasks that were called and have not come yet, beyond which no more are called."""
 GROUPS = 200
@@ -18,78 +14,10 @@ GROUPS = 200
 matter, and at most one part in so many is lost."""
 MARGIN = 0.01
 """Seconds added to a span of time, for the store's clock as we know it is right to some milliseconds."""
+SHORTEST = 0.001
+"""Seconds: spans below this are as good as none, and not to be divided."""
 REMEMBERED = 32
 """Starts whose hand-outs are remembered, to know one who asks again for want of an answer."""
-
-
-class Call(NamedTuple):
-    """That a task was called from the line."""
-
-    due_at: float
-    """When it may start."""
-    parked_until: float
-    """Until when it is delayed, if it was not told yet."""
-    was_denied: bool = False
-    """It came, and found no room after all: it is to be told again."""
-
-
-class Starts(NamedTuple):
-    """That so many tasks have started, the last one at this moment."""
-
-    moment: float
-    number: int = 1
-
-
-@dataclass(slots=True)
-class State:
-    """What the record of a limit says, at the moment ``now``, and what is to become of it."""
-
-    read: bytes | None
-    now: float
-    line: Line
-    guard: str = ""
-    guard_due_at: float = 0.0
-    called: dict[str, Call] = field(default_factory=dict[str, Call])
-    inside: dict[str, str] = field(default_factory=dict[str, str])
-    """Who runs, and under which hand-out; of a rate: who were the last to start."""
-    starts: list[Starts] = field(default_factory=list[Starts])
-    moved_at: float = 0.0
-    looked_at: float = 0.0
-    news: dict[str, float] = field(default_factory=dict[str, float])
-    """Who is to be told, once this is written, when it is due."""
-    has_more: bool = False
-    """Whether there may be room for more of the line than were looked at."""
-    took: float = 0.0
-    """Seconds that it took to read this; to write it will take about as long."""
-    counted_at: float = 0.0
-    """When the task starts, as it was counted, for which this was read."""
-
-    def expects(self, call: Call) -> bool:
-        """Return whether a place is kept for one who was called. If not, it still may get one that is free."""
-        return call.due_at > self.now - SAFETY
-
-    @property
-    def overdue(self) -> list[str]:
-        """Those who were called, and could be here by now."""
-        return [ref for ref, call in self.called.items() if call.due_at <= self.now]
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody waits."""
-        return not self.line and not self.called
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record's value."""
-        told = {
-            "inside": self.inside,
-            "starts": self.starts,
-            "called": self.called,
-            "guard": [self.guard, self.guard_due_at] if self.guard else [],
-            **self.line.to_json(),
-            "moved_at": self.moved_at,
-            "looked_at": self.looked_at,
-        }
-        return {name: value for name, value in told.items() if value}
 
 
 class Rule(Protocol):
@@ -121,12 +49,12 @@ class Rule(Protocol):
         """Note that a task was called, and found no room; return the call as it now is."""
         ...
 
-    def is_late(self, state: State, now: float) -> bool:
-        """Return whether a task starts so long after it was let in that it matters."""
+    def is_late(self, counted_at: float, now: float) -> bool:
+        """Return whether a task starts so long after the moment that was counted that it matters."""
         ...
 
-    def recount(self, state: State, counted_at: float) -> None:
-        """Count a start again, and later."""
+    def recount(self, state: State, counted_at: float, number: int) -> bool:
+        """Count starts again, and later; return False if there is no room for them any more."""
         ...
 
     def kept_for(self, state: State) -> float | None:
@@ -165,12 +93,13 @@ class AtATime:
         state.called[ref] = Call(state.now, state.now + SAFETY, was_denied=True)
         return state.called[ref]
 
-    def is_late(self, state: State, now: float) -> bool:
+    def is_late(self, counted_at: float, now: float) -> bool:
         """Return False: it does not matter when they start."""
         return False
 
-    def recount(self, state: State, counted_at: float) -> None:
-        """Starts are not counted."""
+    def recount(self, state: State, counted_at: float, number: int) -> bool:
+        """Return True: starts are not counted."""
+        return True
 
     def kept_for(self, state: State) -> float | None:
         """Keep a record that says who is in."""
@@ -185,13 +114,16 @@ class PerSpan:
 
     def __init__(self, n: int, per: float) -> None:
         self._n = n
+        per = max(per, SHORTEST)
         self._part = per / GROUPS
         self._margin = min(MARGIN, per / 10)
         self._span = per + self._margin
 
     def opening(self, state: State) -> float | None:
         """Return when one more may start."""
-        return self._opening(state, [*state.starts, *self._to_come(state)])
+        due_at = self._opening(state, [*state.starts, *self._to_come(state)])
+        # So that many may be told, and come, together.
+        return due_at if due_at <= state.now else math.ceil(due_at / self._margin) * self._margin
 
     def may_start(self, state: State, ref: str) -> bool:
         """Return whether this one may start now."""
@@ -218,28 +150,38 @@ class PerSpan:
         state.called[ref] = Call(due_at, due_at, was_denied=True)
         return state.called[ref]
 
-    def is_late(self, state: State, now: float) -> bool:
+    def is_late(self, counted_at: float, now: float) -> bool:
         """Return whether it starts later than the margin allows for."""
-        return now > state.counted_at + self._margin / 2
+        return now > counted_at + self._margin / 2
 
-    def recount(self, state: State, counted_at: float) -> None:
-        """Count a start again."""
-        for at, (moment, count) in enumerate(state.starts):
-            if moment >= counted_at:  # this one, or the group that it is in
-                state.starts[at : at + 1] = [Starts(moment, count - 1)] if count > 1 else []
-                break
-        self._count(state)
+    def recount(self, state: State, counted_at: float, number: int) -> bool:
+        """Count starts again, if there is room for them."""
+        # After a whole span they count no more, and what is counted are others.
+        left = number if counted_at > state.now - self._span else 0
+        starts: list[Starts] = []
+        for moment, count in state.starts:
+            # These, or the group that they are in.
+            gone = min(left, count) if moment >= counted_at else 0
+            left -= gone
+            if count > gone:
+                starts.append(Starts(moment, count - gone))
+        if self._opening(state, starts, number) > state.now + self._margin / 2:
+            return False
+        state.starts = starts
+        for _ in range(number):
+            self._count(state)
+        return True
 
     def kept_for(self, state: State) -> float | None:
         """Keep a record for as long as its starts count."""
         return self._span + 60.0
 
-    def _opening(self, state: State, starts: Sequence[Starts]) -> float:
-        """Return when the n-th of these starts, counted from the last one, will be a whole span ago."""
-        count = 0
+    def _opening(self, state: State, starts: Sequence[Starts], number: int = 1) -> float:
+        """Return when so many of these starts will be a whole span ago that there is room for some more."""
+        count = number
         for moment, many in sorted(starts, reverse=True):
             count += many
-            if count >= self._n:
+            if count > self._n:
                 return max(state.now, moment + self._span)
         return state.now
 

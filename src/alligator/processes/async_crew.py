@@ -1,15 +1,16 @@
 """An event loop and some threads that run what a worker holds: many coroutines at once, functions beside them.
 
-A task is begun by one of a few *hands*: read, checked, its ``on_start`` called. If its function is a coroutine
-function, the loop runs it, and a hand sees to its end; any other function waits for one of the threads, which
-it keeps for as long as it runs. So neither a function nor a hook that blocks can stop the loop.
+A task is begun by one of a few *dispatchers*: read, checked, its ``on_start`` called. If its function is a
+coroutine function, the loop runs it, and a dispatcher sees to its end; any other function waits for one of the
+threads, which it keeps for as long as it runs. So neither a function nor a hook that blocks can stop the loop.
 """
 
 import inspect
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +19,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 from alligator.attempts import Attempt, Run
 from alligator.bell import Bell
-from alligator.exceptions import Canceled
+from alligator.dependencies import OurTask
 from alligator.processes.crew import LOOK, left_to_its_lease
+from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
 from alligator.processes.loop import Loop
+from alligator.running import CURRENT, RunningTask
 from alligator.tasks import GivenBack, Task
 from alligator.timeouts import limited, time_limit
 
 if TYPE_CHECKING:
     import asyncio
 
-HANDS = 4
+DISPATCHERS = 4
 """Threads that begin and end tasks, which takes little time unless a hook blocks."""
-MAX_BOARDING = 64
+MAX_SUBMITTED = 64
 """Coroutines that wait for the loop to take them. If it takes none, for one of them blocks it, then no more are
 begun: what is held beyond that goes to other workers."""
 END_WITHIN = 1.0
@@ -41,8 +44,8 @@ Job = Callable[[], bool]
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
-    """A task whose coroutine is to run, runs, or has ended."""
+class _Call:
+    """A call of a coroutine function."""
 
     held: Held
     run: Run
@@ -51,19 +54,19 @@ class _Flight:
     coroutine: Any = None
     result: Any = None
     error: BaseException | None = None
-    is_broken_off: bool = False
-    """It ended when the worker could wait for it no longer."""
+    task: "asyncio.Task[Any] | None" = None
+    """While it runs. The loop itself does not keep it from being collected."""
 
     def outcome(self) -> Attempt:
         """Return what becomes of the task."""
         try:
             if self.error is None:
                 return self.run.succeeded(self.result)
-            if self.is_broken_off or isinstance(self.error, GivenBack):
-                return self.run.given_back()
-            return self.run.failed(self.error)
+            if not isinstance(self.error, GivenBack):
+                return self.run.failed(self.error)
         except GivenBack:  # by a hook
-            return self.run.given_back()
+            pass
+        return self.run.given_back()
 
 
 class AsyncCrew:
@@ -73,9 +76,7 @@ class AsyncCrew:
         threads: How many tasks may run in threads at a time.
         concurrency: How many tasks may run at a time in all.
         holdings: What they take tasks from.
-        read: Reads a task; returns None when there is nothing to run.
-        may_start: Whether a task that was read may start now; if not, it sees to what becomes of that.
-        end: Sees to what comes of a task, which is what the function returns that it is given.
+        executor: Sees to what comes before a task, and after it.
         ran: Told how many tasks took how many seconds.
     """
 
@@ -84,34 +85,30 @@ class AsyncCrew:
         threads: int,
         concurrency: int,
         holdings: Holdings,
-        read: Callable[[Held], Run | None],
-        may_start: Callable[[Held, Run], bool],
-        end: Callable[[Held, Callable[[], Attempt]], None],
+        executor: Executor,
         ran: Callable[[int, float], None],
     ) -> None:
         self._threads = threads
         self._concurrency = concurrency
         self._holdings = holdings
-        self._read = read
-        self._may_start = may_start
-        self._end = end
+        self._executor = executor
         self._ran = ran
+        self._loop = Loop()
         self._bell = Bell()
         self._lock = threading.Lock()
-        self._for_hands = threading.Condition(self._lock)
+        self._for_dispatchers = threading.Condition(self._lock)
         self._for_threads = threading.Condition(self._lock)
-        self._has_landed_all = threading.Condition(self._lock)
         self._running = 0
         self._in_threads = 0
-        self._boarding: list[_Flight] = []
-        self._landed: deque[_Flight] = deque()
+        self._submitted: list[_Call] = []
+        self._in_loop: set[_Call] = set()
+        self._ended: deque[_Call] = deque()
         self._is_closed = False
         self._is_over = False
-        self._loop = Loop()
 
     def __enter__(self) -> Self:
         self._loop.start()
-        jobs = [self._serve] * HANDS + [self._serve_functions] * self._threads
+        jobs = [self._dispatch] * DISPATCHERS + [self._run_functions] * self._threads
         for number, job in enumerate(jobs):
             # A daemon: a task that runs longer than the worker may wait must not keep the process.
             threading.Thread(target=job, name=f"alligator-{number}", daemon=True).start()
@@ -126,17 +123,17 @@ class AsyncCrew:
         ends_at = time.monotonic() + END_WITHIN
         with self._lock:
             self._is_closed = True
-            waiting, self._boarding = self._boarding, []
+            waiting, self._submitted = self._submitted, []
             self._for_threads.notify_all()
-        for flight in waiting:
-            self._turn_back(flight)
+        for call in waiting:
+            self._give_back(call)
         self._loop.end(ends_at)
+        # What was broken off, dispatchers give back: with what it may have said of where it can be resumed.
+        while self._running > self._in_threads and (left := ends_at - time.monotonic()) > 0:
+            self._bell.wait(left)
         with self._lock:
-            # What was broken off, hands give back: with what it may have said of where it can be resumed.
-            left = ends_at - time.monotonic()
-            self._has_landed_all.wait_for(lambda: self._running == self._in_threads, left)
             self._is_over = True
-            self._for_hands.notify_all()
+            self._for_dispatchers.notify_all()
 
     @property
     def is_running(self) -> bool:
@@ -151,13 +148,29 @@ class AsyncCrew:
         """
         self._loop.check()
         with self._lock:
-            self._for_hands.notify(self._holdings.todo)
+            self._for_dispatchers.notify(self._holdings.todo)
         if self._holdings.todo or self.is_running:
             self._bell.wait(LOOK)
+        self._spare_those_blocked()
 
-    # The hands:
+    def _spare_those_blocked(self) -> None:
+        """Put off the deadlines of coroutines that cannot hear of them, while another one blocks the loop.
 
-    def _serve(self) -> None:
+        That one has a deadline of its own. When that is over, it is to be ended with the process, and no other.
+        """
+        if not self._holdings.board.has_deadlines:
+            return
+        calls = list(self._in_loop)
+        blocking = _task_of(self._loop.blocked_by(), calls)
+        if blocking is None or blocking.time_left is None:
+            return
+        for call in calls:
+            if call.run.running is not blocking:
+                self._holdings.put_off_deadline(call.held)
+
+    # Dispatchers:
+
+    def _dispatch(self) -> None:
         """Begin and end tasks."""
         while (found := self._next_job()) is not None:
             held, job = found
@@ -169,143 +182,161 @@ class AsyncCrew:
             if is_over:
                 with self._lock:
                     self._running -= 1
-                    self._has_landed_all.notify()
             self._bell.ring()
 
     def _next_job(self) -> tuple[Held, Job] | None:
         """Wait for something to do; None when it is time to end."""
         with self._lock:
             while not self._is_over:
-                if self._landed:
-                    flight = self._landed.popleft()
-                    return flight.held, partial(self._land, flight)
-                held = None if self._must_wait() else self._holdings.start()
+                if self._ended:
+                    call = self._ended.popleft()
+                    return call.held, partial(self._settle, call)
+                held = self._holdings.start() if self._may_begin() else None
                 if held is not None:
                     self._running += 1
                     return held, partial(self._begin, held)
-                self._for_hands.wait()
+                self._for_dispatchers.wait()
         return None
 
-    def _must_wait(self) -> bool:
-        is_full = self._running >= self._concurrency or len(self._boarding) >= MAX_BOARDING
-        return is_full or self._is_closed
+    def _may_begin(self) -> bool:
+        has_room = self._running < self._concurrency and len(self._submitted) < MAX_SUBMITTED
+        return has_room and not self._is_closed
 
     def _begin(self, held: Held) -> bool:
-        run = self._read(held)
+        run = self._executor.read(held)
         if run is None:
+            return True
+        if isinstance(run.task, OurTask):  # others wait for it: it is not to wait for a thread
+            self._run_function(held, run)
             return True
         if not _is_for_the_loop(run.task):
             # Not started, as far as others can see: what waits long for a thread goes to another worker.
             with self._lock:
-                self._holdings.postpone(held, partial(self._call, held, run))
+                self._holdings.postpone(held, partial(self._run_function, held, run))
                 self._for_threads.notify()
             return True
-        return not self._may_start(held, run) or self._board(held, run)
+        return not self._executor.may_start(held, run) or self._submit(held, run)
 
-    def _board(self, held: Held, run: Run) -> bool:
+    def _submit(self, held: Held, run: Run) -> bool:
         """Call a coroutine function, and leave it to the loop to run the coroutine."""
-        flight = _Flight(held, run, run.context(), time.monotonic())
+        call = _Call(held, run, run.context(), time.monotonic())
         try:
             with time_limit(run.task.timeout if run.task.on_start else None):
-                flight.coroutine = flight.context.run(run.task.begin)
+                call.coroutine = call.context.run(run.task.begin)
         except BaseException as err:
-            flight.error = err
-            return self._land(flight)
+            call.error = err
+            return self._settle(call)
         with self._lock:
             is_too_late = self._is_closed
             if not is_too_late:
-                self._boarding.append(flight)
-                if len(self._boarding) == 1:
-                    self._loop.call(self._take_off)
+                self._submitted.append(call)
+                if len(self._submitted) == 1:
+                    self._loop.call(self._start_submitted)
         if is_too_late:
-            self._turn_back(flight)
+            self._give_back(call)
         return False
 
-    def _land(self, flight: _Flight) -> bool:
+    def _settle(self, call: _Call) -> bool:
         # Its hooks are called in its context; in a copy, for what it has left behind may be in it just now.
-        context = flight.context.copy()
-        self._end(flight.held, lambda: context.run(flight.outcome))
-        self._ran(1, (time.monotonic() - flight.began_at) / self._concurrency)
+        context = call.context.copy()
+        self._executor.end(call.held, lambda: context.run(call.outcome))
+        self._ran(1, (time.monotonic() - call.began_at) / self._concurrency)
         return True
 
-    def _landing(self, flight: _Flight) -> None:
-        """Let a hand see to the end of a task."""
-        flight.run.running.end()  # its time counts no more, however long it waits for a hand
-        with self._lock:
-            self._landed.append(flight)
-            self._for_hands.notify()
-
-    def _turn_back(self, flight: _Flight) -> None:
+    def _give_back(self, call: _Call) -> None:
         """Give back a task whose coroutine has not run at all."""
-        if inspect.iscoroutine(flight.coroutine):
-            flight.coroutine.close()
-        flight.error = Canceled() if flight.run.running.canceled else GivenBack()
-        self._landing(flight)
+        if inspect.iscoroutine(call.coroutine):
+            call.coroutine.close()
+        self._note_end(call, None, GivenBack())
 
-    # The threads for functions:
+    def _note_end(self, call: _Call, result: Any, error: BaseException | None) -> None:
+        """Let a dispatcher see to the end of a task."""
+        call.run.running.end()  # its time counts no more, however long it waits for a dispatcher
+        call.result, call.error, call.task = result, error, None
+        with self._lock:
+            self._in_loop.discard(call)
+            self._ended.append(call)
+            self._for_dispatchers.notify()
 
-    def _serve_functions(self) -> None:
+    # Threads for functions:
+
+    def _run_functions(self) -> None:
         """Run functions that are no coroutine functions, one at a time."""
-        while (found := self._next_function()) is not None:
-            held, call = found
+        while (held := self._next_function()) is not None:
             began = time.monotonic()
             try:
-                call()
+                if held.call is not None:
+                    held.call()
             except BaseException:
                 left_to_its_lease(held, self._holdings)
             self._ran(1, (time.monotonic() - began) / self._threads)
             with self._lock:
                 self._running -= 1
                 self._in_threads -= 1
-                self._for_hands.notify()
+                self._for_dispatchers.notify()
             self._bell.ring()
 
-    def _next_function(self) -> tuple[Held, Callable[[], None]] | None:
+    def _next_function(self) -> Held | None:
         with self._lock:
             while not self._is_closed:
-                found = self._holdings.resume()
-                if found is not None:
+                held = self._holdings.resume()
+                if held is not None:
                     self._running += 1
                     self._in_threads += 1
-                    return found
+                    return held
                 self._for_threads.wait()
         return None
 
-    def _call(self, held: Held, run: Run) -> None:
-        if self._may_start(held, run):
-            self._end(held, run.complete)
+    def _run_function(self, held: Held, run: Run) -> None:
+        if self._executor.may_start(held, run):
+            self._executor.end(held, run.complete)
 
     # In the thread of the loop:
 
-    def _take_off(self) -> None:
+    def _start_submitted(self) -> None:
         with self._lock:
-            flights, self._boarding = self._boarding, []
-            if len(flights) >= MAX_BOARDING:
-                self._for_hands.notify_all()
-        for flight in flights:
-            if flight.run.running.canceled:
-                self._turn_back(flight)
+            calls, self._submitted = self._submitted, []
+            self._in_loop.update(calls)
+            if len(calls) >= MAX_SUBMITTED:
+                self._for_dispatchers.notify_all()
+        for call in calls:
+            if call.run.running.canceled:
+                self._give_back(call)
                 continue
-            task = self._loop.run(_fly(flight), flight.context)
-            task.add_done_callback(partial(self._touch_down, flight))
+            call.task = self._loop.run(_awaited(call), call.context)
+            call.task.add_done_callback(partial(self._on_done, call))
 
-    def _touch_down(self, flight: _Flight, task: "asyncio.Task[Any]") -> None:
+    def _on_done(self, call: _Call, task: "asyncio.Task[Any]") -> None:
         if task.cancelled():  # before its first step
-            self._turn_back(flight)
+            self._give_back(call)
             return
-        flight.result, flight.error = task.result()
-        flight.is_broken_off = self._is_closed
-        self._landing(flight)
+        result, error = task.result()
+        if error is not None and self._is_closed:  # it was broken off
+            error = GivenBack()
+        self._note_end(call, result, error)
 
 
-async def _fly(flight: _Flight) -> tuple[Any, BaseException | None]:
+async def _awaited(call: _Call) -> tuple[Any, BaseException | None]:
     # Also SystemExit and the like: whatever a task raises is its own failure.
     try:
-        coroutine = limited(flight.coroutine, flight.run.task.timeout)
-        return await flight.run.running.awaited(coroutine), None
+        coroutine = limited(call.coroutine, call.run.task.timeout)
+        return await call.run.running.awaited(coroutine), None
     except BaseException as err:
         return None, err
 
 
+def _task_of(task: "asyncio.Task[Any] | None", calls: Sequence[_Call]) -> RunningTask | None:
+    """Return whose task of asyncio's this is; None: nobody's, or nobody can tell."""
+    if task is None:
+        return None
+    if sys.version_info >= (3, 12):
+        return task.get_context().get(CURRENT)
+    # What a coroutine has started there cannot be told.
+    return next((call.run.running for call in calls if call.task is task), None)
+
+
 def _is_for_the_loop(task: Task) -> bool:
-    return type(task).run is Task.run and inspect.iscoroutinefunction(task.func)
+    if type(task).run is not Task.run or task.func is None:
+        return False
+    # A decorator may be a class, and what it makes an object that is called.
+    return any(map(inspect.iscoroutinefunction, (task.func, type(task.func).__call__)))

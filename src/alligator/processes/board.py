@@ -29,7 +29,7 @@ _HEADER = 64
 _COUNTS = 16
 _MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
 _ZEROS = memoryview(bytes(8 * CAPACITY)).cast("d")
-_GENERATION, _DONE, _FAILED, _RETRIED = range(4)
+_GENERATION = 0
 _EXTENDED_AT = 4
 _END = 5
 
@@ -61,6 +61,14 @@ class Mark(IntEnum):
     """Released, or lost to another worker."""
     SETTLED = 3
     """Acknowledged in the worker's place."""
+
+
+class Outcome(IntEnum):
+    """What came of an attempt; and where on the board such are counted."""
+
+    DONE = 1
+    FAILED = 2
+    RETRIED = 3
 
 
 class End(IntEnum):
@@ -157,11 +165,9 @@ class Board:
         """Return the keeper's mark at a place of the list."""
         return self._slot.marks[place]
 
-    def count(self, *, done: int = 0, failed: int = 0, retried: int = 0) -> None:
-        """Count outcomes."""
-        self._numbers[_DONE] += done
-        self._numbers[_FAILED] += failed
-        self._numbers[_RETRIED] += retried
+    def count(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self._numbers[outcome] += 1
 
     @property
     def end(self) -> int:
@@ -207,7 +213,7 @@ class Board:
     @property
     def tally(self) -> Tally:
         """The outcomes counted so far."""
-        return Tally(self._numbers[_DONE], self._numbers[_FAILED], self._numbers[_RETRIED])
+        return Tally(*(self._numbers[outcome] for outcome in Outcome))
 
     def _current(self) -> "_Slot":
         return self._slots[self._numbers[_GENERATION] & 1]

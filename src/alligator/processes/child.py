@@ -25,6 +25,8 @@ from alligator.utils import take_default
 from alligator.workers import Worker
 
 STOP = b"s\n"
+LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that tell parent or child to leave; but for those that were ignored before, as nohup does it."""
 
 log = logging.getLogger("alligator.processes.child")
 
@@ -110,6 +112,10 @@ def main(control: int, board_file: int) -> None:
     _leave_at_signal(worker)
     worker.run_forever()
     board.end = End.USED_UP if worker.is_used_up else End.FINISHED
+    # Python waits for threads that tasks have left behind; so do we, but not for ever.
+    end = threading.Timer(settings.grace, os._exit, [0])
+    end.daemon = True
+    end.start()
 
 
 def _to_consume(settings: Settings) -> list[str] | dict[str, int]:
@@ -161,7 +167,7 @@ def _leave_at_signal(worker: Worker) -> None:
     """Leave at a signal, and never in haste: a service manager may signal parent and child alike.
 
     A handler that does nothing would do for what the parent sends; to ignore the signals would not: what a task
-    starts would inherit that.
+    starts would inherit that. What was ignored before stays so.
     """
     pid = os.getpid()
 
@@ -171,8 +177,9 @@ def _leave_at_signal(worker: Worker) -> None:
         else:
             take_default(number)
 
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+    for number in LEAVE:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, leave)
 
 
 def _read_line(file: int) -> bytes:

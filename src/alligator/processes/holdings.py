@@ -1,12 +1,13 @@
 """What a worker process holds: to be started, running, and finished but not settled yet."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
-from alligator.processes.board import Board, Mark, State
+from alligator.processes.board import Board, Mark, Outcome, State
 from alligator.running import RunningTask
 
 
@@ -21,6 +22,8 @@ class Held:
     settlement: Settlement | None = None
     running: RunningTask | None = None
     deadline: float = 0.0
+    call: Callable[[], None] | None = None
+    """How to go on with it, if it was postponed."""
 
 
 class Holdings:
@@ -37,7 +40,7 @@ class Holdings:
         self._lock = threading.Lock()
         self._held: list[Held] = []
         self._todo: deque[Held] = deque()
-        self._postponed: deque[tuple[Held, Callable[[], None]]] = deque()
+        self._postponed: deque[Held] = deque()
         self._finished: list[Held] = []
         self._sending: list[Held] = []
 
@@ -71,15 +74,12 @@ class Holdings:
     def start(self) -> Held | None:
         """Return the next task to run; None when there is none. Leaves out what the keeper gave back."""
         with self._lock:
-            while self._todo:
-                held = self._todo.popleft()
-                # First say so, then look at the mark: the keeper marks, and looks again later. So one of
-                # the two always sees the other.
-                self._set(held, State.STARTED)
-                if not self._is_taken(held):
-                    return held
-                self._give_up(held)
-        return None
+            return self._start_one_of(self._todo)
+
+    def coming(self) -> list[Reservation]:
+        """Return what is not started, in order."""
+        with self._lock:
+            return [held.reservation for held in self._todo if not self._is_taken(held)]
 
     def postpone(self, held: Held, call: Callable[[], None]) -> None:
         """Note that a task was not started after all, and waits to be, by ``call``.
@@ -87,8 +87,9 @@ class Holdings:
         The keeper may give it back meanwhile.
         """
         with self._lock:
+            held.call = call
             self._set(held, State.HELD)
-            self._postponed.append((held, call))
+            self._postponed.append(held)
 
     @property
     def postponed(self) -> int:
@@ -98,31 +99,33 @@ class Holdings:
     def yields(self) -> bool:
         """Return whether the keeper gives back what was postponed, or has done so since the last call."""
         with self._lock:
-            marks = [self.board.mark_of(held.place) for held, _ in self._postponed]
-            if not any(marks):
-                return False
-            waiting: deque[tuple[Held, Callable[[], None]]] = deque()
-            for one, mark in zip(self._postponed, marks, strict=True):
+            marks = [self.board.mark_of(held.place) for held in self._postponed]
+            waiting, self._postponed = self._postponed, deque()
+            for held, mark in zip(waiting, marks, strict=True):
                 if mark == Mark.GONE:
-                    self._give_up(one[0])
+                    self._give_up(held)
                 else:  # it is the keeper who releases it: with our exchange, it would come back to us
-                    waiting.append(one)
-            self._postponed = waiting
-            return True
+                    self._postponed.append(held)
+        return any(marks)
 
-    def resume(self) -> tuple[Held, Callable[[], None]] | None:
-        """Start the next task that was postponed, and return it with its call; None when there is none."""
+    def resume(self) -> Held | None:
+        """Start the next task that was postponed, and return it, for its ``call``; None when there is none."""
         with self._lock:
-            while self._postponed:
-                held, call = self._postponed.popleft()
-                self._set(held, State.STARTED)
-                if not self._is_taken(held):
-                    return held, call
-                self._give_up(held)
+            return self._start_one_of(self._postponed)
+
+    def _start_one_of(self, waiting: deque[Held]) -> Held | None:
+        while waiting:
+            held = waiting.popleft()
+            # First say so, then look at the mark: the keeper marks, and looks again later. So one of the two
+            # always sees the other.
+            self._set(held, State.STARTED)
+            if not self._is_taken(held):
+                return held
+            self._give_up(held)
         return None
 
     def _is_taken(self, held: Held) -> bool:
-        return self.board.mark_of(held.place) in (Mark.GIVE_BACK, Mark.GONE)
+        return self.board.mark_of(held.place) in _TAKEN
 
     def _give_up(self, held: Held) -> None:
         # Not only the keeper releases it: it may have marked it, and seen it started a moment later.
@@ -147,6 +150,13 @@ class Holdings:
         with self._lock:
             self._set_deadline(held, 0.0)
 
+    def put_off_deadline(self, held: Held) -> None:
+        """Let a task whose deadline is over have it now: it could not be told yet."""
+        now = time.monotonic()
+        with self._lock:
+            if 0.0 < held.deadline < now:
+                self._set_deadline(held, now)
+
     def cancel(self, token: str, task_id: str) -> None:
         """Ask a task to end, if it runs under that token."""
         for held in self._held:
@@ -165,11 +175,12 @@ class Holdings:
                     # The rest the keeper cannot settle in our place: it has no body and no note.
                     self._set(held, State.DONE)
                 self._finished.append(held)
-            self.board.count(
-                done=isinstance(settlement, Ack),
-                failed=isinstance(settlement, Bury),
-                retried=isinstance(settlement, Release) and not _is_uncounted(settlement),
-            )
+            if isinstance(settlement, Ack):
+                self.board.count(Outcome.DONE)
+            elif isinstance(settlement, Bury):
+                self.board.count(Outcome.FAILED)
+            elif not _is_uncounted(settlement):
+                self.board.count(Outcome.RETRIED)
 
     def send(self) -> list[Settlement]:
         """Return what is to be settled now; ``sent`` must follow."""
@@ -186,16 +197,16 @@ class Holdings:
         No surprise: the keeper has acknowledged it, or has given it back at the same moment as the worker.
         """
         with self._lock:
+            sent, self._sending = self._sending, []
             expected = {
                 id(held.settlement)
-                for held in self._sending
+                for held in (sent if late else ())
                 if self.board.mark_of(held.place) == Mark.SETTLED
                 or held.settlement == Release(held.reservation)
             }
-            self._sending = []
         return [settlement for settlement in late if id(settlement) not in expected]
 
-    def give_back(self, *, started: bool) -> list[Settlement]:
+    def give_back(self, *, started: bool) -> list[Release]:
         """Return the release of every task not started, or else of all not finished; none is counted."""
         states = (State.HELD, State.STARTED) if started else (State.HELD,)
         with self._lock:
@@ -223,6 +234,9 @@ class Holdings:
         self.board.post(tasks, marks, deadlines)
         for place, held in enumerate(self._held):
             held.place = place
+
+
+_TAKEN = (Mark.GIVE_BACK, Mark.GONE)
 
 
 def _is_uncounted(release: Release) -> bool:

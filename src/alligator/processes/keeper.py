@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
+from alligator import stops
 from alligator.backends.base import Ack, Backend, Release, Reservation, Settlement
 from alligator.exceptions import AlligatorException
 from alligator.processes.board import Board, Mark, Posted, State
@@ -87,23 +88,23 @@ class Keeper:
 
     def _free_stuck(self, posted: list[tuple[Board, Posted]], now: float) -> None:
         """Acknowledge what is done, and give back what is not started, where a long task holds them up."""
-        settlements: list[Settlement] = []
+        done: list[Settlement] = []
         given_back: list[tuple[Board, Posted]] = []
         for board, task in posted:
             if now - task.since < STUCK:
                 continue
             if task.state == State.DONE and task.mark == Mark.NONE:
                 board.mark(task.place, Mark.SETTLED)
-                settlements.append(Ack(task.reservation))
+                done.append(Ack(task.reservation))
             elif task.state == State.HELD and task.mark == Mark.NONE:
                 board.mark(task.place, Mark.GIVE_BACK)
                 self._marked.add(task.reservation)
             elif task.state == State.HELD and task.mark == Mark.GIVE_BACK:
                 # Marked a tick ago and not started since: the worker has seen the mark, or will.
-                settlements.append(Release(task.reservation))
                 given_back.append((board, task))
-        if settlements:
-            self._backend.settle(settlements)
+        if done or given_back:
+            back = [Release(task.reservation) for _, task in given_back]
+            self._backend.settle([*done, *stops.warned(self._backend, back)])
         for board, task in given_back:
             board.mark(task.place, Mark.GONE)
         self._note_released({task.reservation for _, task in given_back}, posted)

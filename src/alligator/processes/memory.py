@@ -3,9 +3,8 @@
 import os
 import resource
 import sys
-from pathlib import Path
 
-_STATM = Path("/proc/self/statm")
+_STATM = "/proc/self/statm"
 
 
 def resident_mib() -> float:
@@ -16,7 +15,8 @@ def resident_mib() -> float:
         True
     """
     try:
-        pages = int(_STATM.read_text().split()[1])  # proc(5): the second field is the resident set
+        with open(_STATM, encoding="ascii") as file:  # noqa: PTH123 -- to import pathlib takes long
+            pages = int(file.read().split()[1])  # proc(5): the second field is the resident set
     except OSError:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere

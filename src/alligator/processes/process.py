@@ -38,11 +38,8 @@ class Process:
         """Write a line to it; one that reads none any more is not told."""
         try:
             os.write(self.control, line)
-        except (
-            BrokenPipeError,
-            BlockingIOError,
-        ):  # it has just ended; or it is deaf, and will be killed
-            pass
+        except (BrokenPipeError, BlockingIOError):
+            pass  # it has just ended; or it is deaf, and will be killed
 
     def cancel(self, held: Reservation) -> None:
         """Tell it that a task which runs there was canceled."""
@@ -59,8 +56,6 @@ def started(settings: Settings) -> Process:
     theirs, ours = os.pipe()
     memory = -1
     try:
-        os.write(ours, settings.line())  # a pipe holds that much, whether or not anyone reads it
-        os.set_blocking(ours, False)
         memory = _shared_memory(Board.size())
         board = Board(mmap.mmap(memory, Board.size()))
         popen = subprocess.Popen(
@@ -76,6 +71,14 @@ def started(settings: Settings) -> Process:
         os.close(theirs)
         if memory >= 0:
             os.close(memory)
+    try:
+        with open(
+            ours, "wb", closefd=False
+        ) as file:  # many queues are more than a pipe holds at a time
+            file.write(settings.line())
+    except BrokenPipeError:  # it has just died, which is seen to as that of any other
+        pass
+    os.set_blocking(ours, False)
     presence = registry.Presence.of(settings.worker_id, popen.pid, settings.queues)
     return Process(popen, ours, board, presence, time.monotonic())
 

@@ -17,9 +17,10 @@ from alligator import registry, retries, stops
 from alligator.backends.base import Ack, Backend, Records, Reservation
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException
+from alligator.processes.async_crew import END_WITHIN
 from alligator.processes.board import Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
-from alligator.processes.child import STOP, Settings
+from alligator.processes.child import LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.processes.process import Process, started
@@ -33,10 +34,10 @@ SETTLED_LIFE = 1.0
 """Seconds a process has to live for its death not to count as a failed start."""
 LATE_RESERVE = 1.0
 """Seconds after a process died in which the store may still carry out what it asked last."""
+BREAK_OFF = END_WITHIN + 1.0
+"""Seconds for a process, after the grace, to break off its coroutines, and to give them back."""
 RELOAD_GRACE = 1.0
 """Seconds for running tasks to finish, at the most, when their code has changed."""
-
-_LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -113,7 +114,8 @@ class Supervisor:
     def _look(self) -> bool:
         """Do what is due. Returns whether there is anything left to wait for."""
         if self._signals and self._kill_at is None:
-            self._wanted, self._kill_at = 0, time.monotonic() + self._settings.grace
+            grace = self._settings.grace + (BREAK_OFF if self._settings.concurrency > 1 else 0.0)
+            self._wanted, self._kill_at = 0, time.monotonic() + grace
             self._tell_to_leave()
         if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
             self._kill()
@@ -152,9 +154,11 @@ class Supervisor:
             self._note_end(child)
             if child.is_ours_to_blame:
                 self._announce_at = 0.0
-            elif child.board.end == End.FINISHED and self._settings.burst:
-                finished += 1
-            elif child.board.end == End.NONE and not self._signals:
+            elif child.board.end != End.NONE:
+                self._failed_starts, self._start_at = 0, 0.0
+                if child.board.end == End.FINISHED and self._settings.burst:
+                    finished += 1
+            elif not self._signals:
                 self._judge(child, child.popen.returncode)
         return finished
 
@@ -206,7 +210,10 @@ class Supervisor:
 
     def _give_back(self, dead: _Ended) -> None:
         self._backend.settle(dead.done)
-        self._backend.recover(self._settings.queues, dead.worker, dead.started)
+        # What was canceled counts, too: so whoever takes it looks first, even before we heed it below.
+        canceled = stops.canceled(self._backend, dead.uncounted)
+        counted = [*dead.started, *(held.task_id for held in canceled)]
+        self._backend.recover(self._settings.queues, dead.worker, counted)
         for held in dead.not_stopped:
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
         self._heed_stops(dead.uncounted)
@@ -291,7 +298,8 @@ class Supervisor:
         if changed:
             log.warning("Starting workers anew, for there is new code: %s", _listed(changed))
             self._failed_starts, self._start_at = 0, 0.0
-            for child in self._children:
+            # Those that are told already keep their time: code may change again every second.
+            for child in [child for child in self._children if child.kill_at is None]:
                 child.tell(STOP)
                 child.kill_at = now + min(RELOAD_GRACE, self._settings.grace)
         for child in self._children:
@@ -320,8 +328,7 @@ class Supervisor:
         def look(number: int, frame: FrameType | None) -> None:
             self._bell.ring()
 
-        # What was ignored before stays so: nohup lets a program outlive its terminal.
-        heeded = [number for number in _LEAVE if signal.getsignal(number) != signal.SIG_IGN]
+        heeded = [number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, leave) for number in heeded}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, look)
         try:

@@ -10,18 +10,29 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 
 from alligator.backends.base import Release, Reservation
 
 log = logging.getLogger("alligator.worker")
 
 TURN = 1.0
-"""Seconds after which the others are to have their turn, once a suspect has run; and for which, at first, what
-runs may take to end."""
+"""Seconds after which no further suspect is taken in a turn of theirs; and for which, at first, what runs may
+take to end."""
 LONGEST_WAIT = 600.0
-"""Seconds for what runs to end, at the most: it is waited for twice as long each time."""
+"""Seconds for what runs to end, at the most: it is waited for twice as long each time. A suspect that has run
+alone for so long does not end soon, and has killed nothing so far: others are taken beside it."""
 AWAY = 5.0
 """Seconds, at the most, for which a suspect is sent away: another worker may have nothing else to do."""
+
+
+class _Phase(Enum):
+    ALL = auto()
+    """As many are taken as there is room for."""
+    DRAINING = auto()
+    """What is held is to end. Then one is taken: it may be a suspect."""
+    ALONE = auto()
+    """A suspect is held. Then one is taken: it may be another."""
 
 
 class Turns:
@@ -34,65 +45,59 @@ class Turns:
     """
 
     def __init__(self, share: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._share = share
+        self._turn = self._wait = TURN if share else math.inf
+        self._longest = LONGEST_WAIT if share else math.inf
         self._clock = clock
-        self._is_alone = False
-        self._began_at = math.inf  # the suspects' turn, perhaps to come; infinity: none was met
-        self._has_run_one = False
-        self._not_before = -math.inf
-        self._wait = TURN
-        self._asked = 0
+        self._phase = _Phase.ALL
+        self._began_at = 0.0
+        """When the last turn of suspects began."""
+        self._others_until = -math.inf
+        """Until when the others have theirs."""
+        self._asked_for = 0
 
     def limit(self, limit: int, held: int) -> int:
         """Return how many tasks to take, of as many as there is room for, while so many are held."""
-        self._asked = self._limit(limit, held)
-        return self._asked
+        if not held:
+            self._wait = self._turn
+        if self._phase is not _Phase.ALL:
+            self._end_turn(held)
+        if self._phase is not _Phase.ALL:
+            limit = 0 if held else min(limit, 1)
+        self._asked_for = limit
+        return limit
 
     def parted(
         self, reservations: Sequence[Reservation], held: int
     ) -> tuple[Sequence[Reservation], list[Release]]:
         """Return which of the tasks just taken to keep, while so many are held, and which to give back."""
         suspects = [one for one in reservations if one.deliveries > 1]
-        now = self._clock()
-        if not suspects:
-            if self._began_at <= now and not held:  # it was their turn, and none is left
-                self._let_others(now)
-                self._wait = TURN
-            return reservations, []
-        if self._began_at == math.inf:
-            self._began_at = max(now, self._not_before)
-            self._has_run_one = False
-            log.info("Task %r may have killed a worker: it is to run alone", suspects[0].task_id)
         others = [one for one in reservations if one.deliveries == 1]
-        if not others and not held and len(suspects) < self._asked:
-            self._began_at = min(now, self._began_at)  # there is nobody else
-        # Sent away until it is their turn, for they come first, and others may be behind them.
-        away = min(AWAY, max(0.0, self._began_at - now))
-        if others or held:
-            return others, [Release(one, away) for one in suspects]
-        alone, *rest = suspects
-        self._began_at = min(now, self._began_at)
-        self._is_alone = self._has_run_one = True
-        self._wait = TURN
-        return [alone], [Release(one, away) for one in rest]
+        if not suspects:  # none is left
+            self._phase = _Phase.ALL
+            return others, []
+        left = self._others_until - self._clock()
+        is_full = len(reservations) == self._asked_for  # behind them there may be others
+        if not others and not held and (left <= 0 or not is_full):
+            self._begin(_Phase.ALONE, suspects[0])
+            return suspects[:1], [Release(one) for one in suspects[1:]]
+        if left <= 0:
+            self._begin(_Phase.DRAINING, suspects[0])
+        # In the turn of the others, suspects are sent away: they may be in front of them.
+        return others, [Release(one, min(AWAY, max(0.0, left))) for one in suspects]
 
-    def _limit(self, limit: int, held: int) -> int:
-        self._is_alone = self._is_alone and held > 0
-        if self._is_alone:
-            return 0
-        now = self._clock()
-        took = now - self._began_at
-        if took < 0:
-            return limit
+    def _end_turn(self, held: int) -> None:
+        """Let the others have their turn, if it is time for that."""
+        took = self._clock() - self._began_at
         if held:
-            if took < self._wait or not self._share:
-                return 0
+            if took < (self._longest if self._phase is _Phase.ALONE else self._wait):
+                return
             self._wait = min(2 * self._wait, LONGEST_WAIT)
-        elif took < TURN or not self._has_run_one or not self._share:
-            return min(limit, 1)
-        self._let_others(now + took)
-        return limit
+        elif self._phase is _Phase.DRAINING or took < self._turn:
+            return
+        self._phase, self._others_until = _Phase.ALL, self._clock() + took
 
-    def _let_others(self, until: float) -> None:
-        """Let others have their turn, at least until then."""
-        self._began_at, self._not_before = math.inf, until
+    def _begin(self, phase: _Phase, suspect: Reservation) -> None:
+        if self._phase is _Phase.ALL:
+            self._began_at = self._others_until = self._clock()
+            log.info("Task %r may have killed a worker: it is to run alone", suspect.task_id)
+        self._phase = phase

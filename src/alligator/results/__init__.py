@@ -3,12 +3,14 @@
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from alligator import keys, payloads
 from alligator.backends.base import Records
 from alligator.exceptions import InvalidArguments, TaskFailed
+from alligator.options import AGES
 
 log = logging.getLogger("alligator.task")
 
@@ -40,6 +42,8 @@ class Outcome:
     """Until when its result is kept; no later than ``at``: not at all."""
     token: str = ""
     """Which hand-out ended so; empty: none did."""
+    push: str = ""
+    """Which push of its id it was, if that was told: as in ``Task.push``."""
 
 
 def outcome_of(records: Records, queue_name: str, task_id: str) -> Outcome | None:
@@ -48,35 +52,26 @@ def outcome_of(records: Records, queue_name: str, task_id: str) -> Outcome | Non
     return None if value is None else read_outcome(value)
 
 
+def distinct(*places: Records | None) -> list[Records]:
+    """Return those of some records that there are, each once."""
+    return list({id(one): one for one in places if one is not None}.values())
+
+
+def last_outcome(places: Iterable[Records | None], queue_name: str, task_id: str) -> Outcome | None:
+    """Return how a task ended, the last time that any of some places knows of."""
+    found = [outcome_of(records, queue_name, task_id) for records in distinct(*places)]
+    return max(filter(None, found), key=lambda outcome: outcome.at, default=None)
+
+
 def note_outcome(
     records: Records,
     queue_name: str,
     task_id: str,
-    state: str,
-    keep_for: float,
-    reason: str = "",
-    error: str = "",
-    *,
-    at: float | None = None,
-    token: str = "",
+    outcome: Outcome,
     result: bytes | None = None,
 ) -> None:
-    """Note how a task ended, for a day longer than its result is kept.
-
-    Args:
-        records: Where to.
-        queue_name: The task's queue.
-        task_id: The task.
-        state: SUCCESS, FAILED or CANCELED.
-        keep_for: Seconds to keep its result.
-        reason: Of a failure: as in ``TaskFailed.reason``.
-        error: In one line: what it failed with, or why its result is not kept.
-        at: When it ended, by the clock of the queue's store; by default now, by ours.
-        token: The hand-out that ended so.
-        result: What is kept of it.
-    """
-    moment = time.time() if at is None else at
-    outcome = Outcome(state, moment, reason, error, moment + keep_for, token)
+    """Note how a task ended, for a day longer than its result is kept; and the result, if there is one."""
+    keep_for = max(0.0, outcome.kept_until - outcome.at)
     written = {outcome_key(queue_name, task_id): payloads.encode(asdict(outcome)).encode()}
     ttls = {outcome_key(queue_name, task_id): keep_for + REMEMBERED}
     if result is not None:
@@ -95,13 +90,26 @@ def keep_success(
     keep_for: float,
     at: float | None = None,
     token: str = "",
+    push: str = "",
 ) -> None:
-    """Keep what a task returned, and that it succeeded: also where JSON cannot carry what it returned."""
+    """Keep what a task returned, and that it succeeded: also where JSON cannot carry what it returned.
+
+    Args:
+        records: Where to.
+        queue_name: The task's queue.
+        task_id: The task.
+        result: What it returned.
+        keep_for: Seconds to keep that.
+        at: When it ended, by the clock of the queue's store; by default now, by ours.
+        token: The hand-out that ended so.
+        push: Which push of its id it was, if that was told.
+    """
     kept, why_not = _encoded(result)
     if why_not:
         log.warning("Task %r has succeeded; its result is not kept: %s", task_id, why_not)
-    name = queue_name, task_id
-    note_outcome(records, *name, SUCCESS, keep_for, error=why_not, at=at, token=token, result=kept)
+    moment = _moment(at)
+    outcome = Outcome(SUCCESS, moment, "", why_not, moment + keep_for, token, push)
+    note_outcome(records, queue_name, task_id, outcome, kept)
 
 
 def keep_failure(
@@ -112,13 +120,15 @@ def keep_failure(
     keep_for: float,
     at: float | None = None,
     token: str = "",
+    push: str = "",
 ) -> None:
-    """Keep why a task failed for good: the note of its dead letter."""
+    """Keep why a task failed for good: the note of its dead letter. For the rest, see ``keep_success``."""
     told = read_note(note)
     kept = payloads.encode({"failure": told}).encode()
-    reason, name = str(told.get("reason", "")), (queue_name, task_id)
-    line = error_line(told)
-    note_outcome(records, *name, FAILED, keep_for, reason, line, at=at, token=token, result=kept)
+    reason, line = str(told.get("reason", "")), error_line(told)
+    moment = _moment(at)
+    outcome = Outcome(FAILED, moment, reason, line, moment + keep_for, token, push)
+    note_outcome(records, queue_name, task_id, outcome, kept)
 
 
 def keep_canceled(
@@ -129,8 +139,17 @@ def keep_canceled(
     at: float | None = None,
     token: str = "",
 ) -> None:
-    """Keep that a task was canceled."""
-    note_outcome(records, queue_name, task_id, CANCELED, keep_for, at=at, token=token)
+    """Keep that a task was canceled. For the rest, see ``keep_success``."""
+    moment = _moment(at)
+    outcome = Outcome(CANCELED, moment, kept_until=moment + keep_for, token=token)
+    note_outcome(records, queue_name, task_id, outcome)
+
+
+def kept_for(body: bytes) -> float | None:
+    """Return how long a queued task's result is to be kept, by its payload; None: it does not tell."""
+    told: Any = (payloads.options_in(body) or {}).get("keep_result")
+    is_number = isinstance(told, float | int) and not isinstance(told, bool)
+    return told if is_number and 0 < told < AGES else None
 
 
 def outcome_key(queue_name: str, task_id: str) -> str:
@@ -154,6 +173,7 @@ def read_outcome(value: bytes) -> Outcome | None:
             error=str(told.get("error", "")),
             kept_until=float(told.get("kept_until", 0.0)),
             token=str(told.get("token", "")),
+            push=str(told.get("push", "")),
         )
     except (LookupError, TypeError, ValueError):
         return None
@@ -206,6 +226,10 @@ def error_line(told: dict[str, Any]) -> str:
     else:
         line = f"{kind}: {message}"
     return " ".join(line.split())[:MAX_LINE]
+
+
+def _moment(at: float | None) -> float:
+    return time.time() if at is None else at
 
 
 def _encoded(result: Any) -> tuple[bytes | None, str]:

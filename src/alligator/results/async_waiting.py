@@ -29,11 +29,12 @@ async def result_of_async(
     queue_name: str,
     task_id: str,
     timeout: float | None,  # noqa: ASYNC109 -- it is told in the error, and may be 0
+    push: str = "",
 ) -> Any:
     """Wait for a task to end without blocking the event loop, and return what it returned."""
     import asyncio  # here, for it takes longer to import than all of Alligator
 
-    waiting = Waiting(backend, records, queue_name, task_id, timeout)
+    waiting = Waiting(backend, records, queue_name, task_id, timeout, push)
     loop = asyncio.get_running_loop()
     guest = _Guest(waiting, loop, loop.create_future())
     room = _ROOMS.of(waiting.records)

@@ -12,9 +12,7 @@ from alligator.exceptions import (
     ResultExpired,
     ResultNotKept,
     TaskCanceled,
-    TaskFailed,
     UnknownTask,
-    UnreadableTask,
 )
 from alligator.results import (
     CANCELED,
@@ -48,6 +46,7 @@ class Waiting:
         queue_name: The task's queue.
         task_id: The task.
         timeout: Seconds to wait; None: as long as it takes.
+        push: Which push of that id is waited for, or a later one; empty: any.
 
     Raises:
         InvalidOption: That is no number of seconds.
@@ -61,6 +60,7 @@ class Waiting:
         queue_name: str,
         task_id: str,
         timeout: float | None,
+        push: str = "",
     ) -> None:
         self.timeout = None if timeout is None else options.seconds("timeout", timeout)
         if records is None:
@@ -76,6 +76,7 @@ class Waiting:
         self._backend = backend
         self._queue_name = queue_name
         self._task_id = task_id
+        self._push = push
         self._until = math.inf if self.timeout is None else time.monotonic() + self.timeout
         self._ask_at = 0.0
         self._has_looked = False
@@ -123,16 +124,22 @@ class Waiting:
         """Whether an outcome is of the task that is waited for, and not of a former one of its id."""
         if value == self._former:
             return False
-        if self._has_looked or not self._backend.can_find:
-            return True  # it came while we waited; or nobody can tell
-        found = self._find()
-        outcome = read_outcome(value)
-        if found is None or (found.token and outcome and outcome.token == found.token):
-            return True
+        if not self._was_replaced(value):
+            if self._has_looked or not self._backend.can_find:
+                return True  # it came while we waited; or nobody can tell
+            found, outcome = self._find(), read_outcome(value)
+            if found is None or (found.token and outcome and outcome.token == found.token):
+                return True
         # So that it can be waited for; but not if it has changed by now.
         self._former = value
         self.records.swap(self.key, value, value, AT_ONCE)
         return False
+
+    def _was_replaced(self, value: bytes) -> bool:
+        """Whether an outcome is of a task that the push which is waited for was to replace."""
+        outcome = read_outcome(value)
+        # What was canceled is the id: what ran, and what was to replace it.
+        return bool(outcome and outcome.state != CANCELED and outcome.push < self._push)
 
     def _ask(self) -> Any:
         """Ask whether the task is queued still, with a result to be kept."""
@@ -140,7 +147,8 @@ class Waiting:
             found = self._find()
             if found is None:
                 return self._not_found()
-            if not _may_keep(found.body):
+            # It may be what is to be replaced when it is over.
+            if not self._push and not _may_keep(found.body):
                 raise ResultNotKept(
                     f"Task {self._task_id!r} was queued without keep_result: nothing will be kept of it."
                 )
@@ -154,19 +162,26 @@ class Waiting:
     def _not_found(self) -> Any:
         """Return or raise what came of a task that is not queued; it may have ended just now."""
         value = self.records.get(self.key)
-        if value is not None and value != self._former:
+        if value is not None and value != self._former and not self._was_replaced(value):
             return self._told(value)
         if self._queued_at is not None and not self._is_gone:
             self._is_gone = True
             self._ask_at = time.monotonic() + GAP
             return PENDING
         for letter in self._backend.dead(self._queue_name, task_id=self._task_id, limit=1):
-            if self._queued_at is None or letter.buried_at >= self._queued_at - GAP:
-                raise _failure(letter)
+            if self._is_of_ours(letter):
+                raise failure_of(self._task_id, read_note(letter.note))
         raise UnknownTask(
             f"Task {self._task_id!r} is not in queue {self._queue_name!r}, and nothing is known of one that "
             "was: it was never queued there, was dropped, or is over since long."
         )
+
+    def _is_of_ours(self, letter: DeadLetter) -> bool:
+        """Whether a dead letter may be of the task that is waited for, and not of a former one of its id."""
+        told = payloads.options_in(letter.body)
+        if told is not None and str(told.get("push", "")) < self._push:
+            return False
+        return self._queued_at is None or letter.buried_at >= self._queued_at - GAP
 
     def _told(self, value: bytes) -> Any:
         """Return or raise what an outcome tells."""
@@ -213,9 +228,10 @@ def result_of(
     queue_name: str,
     task_id: str,
     timeout: float | None,
+    push: str = "",
 ) -> Any:
     """Wait for a task to end, and return what it returned; a store that is away is waited for, too."""
-    waiting = Waiting(backend, records, queue_name, task_id, timeout)
+    waiting = Waiting(backend, records, queue_name, task_id, timeout, push)
     failures = 0
     while True:
         try:
@@ -235,12 +251,5 @@ def result_of(
 
 def _may_keep(body: bytes) -> bool:
     """Whether a queued task is to keep a result, for all that its payload says."""
-    try:
-        told = payloads.decode(body).get("options", {})
-    except UnreadableTask:  # only its own class can tell
-        return True
-    return told.get("keep_result") is not None
-
-
-def _failure(letter: DeadLetter) -> TaskFailed:
-    return failure_of(letter.task_id, read_note(letter.note))
+    told = payloads.options_in(body)
+    return told is None or told.get("keep_result") is not None

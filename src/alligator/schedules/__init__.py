@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from alligator import keys, payloads
 from alligator.backends.base import (
@@ -22,9 +22,10 @@ from alligator.backends.base import (
     as_bytes,
     check_name,
 )
-from alligator.commands.letters import callable_of
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.options import AGES
+from alligator.peeks import Peek
+from alligator.schedules import moments
 from alligator.schedules import schedule_records as form
 from alligator.schedules.cron import Cron
 from alligator.signatures import path_of
@@ -56,47 +57,6 @@ class Schedule:
     """When it is due."""
     last_at: float | None = None
     """When it was queued the last time; None: it has not been yet."""
-
-
-class Timing(Protocol):
-    """A series of moments."""
-
-    def next_after(self, moment: float) -> float:
-        """Return the first of them after a moment."""
-        ...
-
-    def latest(self, first: float, until: float) -> float:
-        """Return the last of them up to a certain one, from the ``first`` on, which is one of them."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """Moments that are so many seconds apart, counted from the start each time: so they do not drift.
-
-    Example:
-        >>> Every(10.0, start_at=3.0).next_after(25.0)
-        33.0
-    """
-
-    seconds: float
-    start_at: float
-
-    def next_after(self, moment: float) -> float:
-        """Return the first of them after a moment."""
-        return self._at(self._number_after(moment))
-
-    def latest(self, first: float, until: float) -> float:
-        """Return the last of them up to a certain one, from the ``first`` on, which is one of them."""
-        return max(first, self._at(self._number_after(until) - 1))
-
-    def _number_after(self, moment: float) -> int:
-        number = max(1, math.ceil((moment - self.start_at) / self.seconds))
-        # The quotient may be rounded to either side of a whole number, and a moment is not after itself.
-        return number + (self._at(number) <= moment)
-
-    def _at(self, number: int) -> float:
-        return self.start_at + number * self.seconds
 
 
 def add(
@@ -248,20 +208,29 @@ class Scheduler:
         """Queue a schedule's task, if that is due. Returns when it is to be looked at again, at the latest."""
         try:
             told = form.read(value)
-            if told["due_at"] > now:
+            if moments.is_to_wait(told, now):
                 return cast(float, told["due_at"])
-            timing = _timing(told)
-            due_at, next_at = timing.latest(told["due_at"], now), timing.next_after(now)
-            message = self._message(form.name_in(key), told, due_at)
+            due_at, new = moments.step(told, now)
+            message = None if due_at is None else self._message(form.name_in(key), told, due_at)
         except Exception as err:
             # The task's own class may raise any; and the other schedules go on.
             self._complain(queue_name, key, value, err)
             return math.inf
-        new = form.to_bytes({**told, "due_at": next_at, "last_due_at": due_at, "last_at": now})
-        if not self._backend.push_if(queue_name, message, key, value, new):
+        if not self._changed(queue_name, message, key, value, form.to_bytes(new)):
             return now  # another has queued it, or the schedule was changed or removed
-        log.debug("Task %r is queued by its schedule", message.task_id)
-        return next_at
+        return cast(float, new["due_at"])
+
+    def _changed(
+        self, queue_name: str, message: Message | None, key: str, old: bytes, new: bytes
+    ) -> bool:
+        """Change a record, and queue a task with it, if any. Returns whether the record was as it was read."""
+        if message is not None:
+            is_done = self._backend.push_if(queue_name, message, key, old, new)
+            if is_done:
+                log.debug("Task %r is queued by its schedule", message.task_id)
+            return is_done
+        records = self._backend.records
+        return records is not None and records.swap(key, old, new)
 
     def _message(self, name: str, told: Mapping[str, Any], due_at: float) -> Message:
         task_id = told["task_id"] or f"{name}@{_iso(due_at)}"
@@ -291,16 +260,10 @@ def _defined(
         # An application adds its schedules at each start. What is due stays due, whatever it calls by now.
         return {**before, **definition}
     told = {"last_due_at": None, "last_at": None, **(before or {}), **definition}
-    # What has been queued is not to come again, though another process's idea of now be a moment older.
-    told["start_at"] = round(max(now, told["last_due_at"] or now), 3)
-    told["due_at"] = _timing(told).next_after(told["start_at"])
+    told["start_at"] = round(now, 3)
+    # What has been queued does not come again, though another process's idea of now be a moment older.
+    told["due_at"] = moments.first_due(told, told["start_at"])
     return told
-
-
-def _timing(told: Mapping[str, Any]) -> Timing:
-    if told["cron"] is None:
-        return Every(told["every"], told["start_at"])
-    return Cron(told["cron"], told["timezone"])
 
 
 def _run_of(body: bytes, task_id: str, due_at: float, task_class: type[Task]) -> tuple[bytes, int]:
@@ -336,7 +299,7 @@ def _schedule(queue_name: str, key: str, told: Mapping[str, Any]) -> Schedule:
         every=told["every"],
         cron=told["cron"],
         timezone=told["timezone"],
-        callable=callable_of(form.body_of(told)) or "",
+        callable=Peek.into(form.body_of(told)).callable,
         next_at=told["due_at"],
         last_at=told["last_at"],
     )

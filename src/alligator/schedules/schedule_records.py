@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from alligator import keys, payloads
+from alligator.peeks import number
 
 _NOTHING = type(None)
 _PARTS: dict[str, tuple[type, ...]] = {
@@ -20,6 +21,7 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "due_at": (float, int),
     "last_due_at": (float, int, _NOTHING),
     "last_at": (float, int, _NOTHING),
+    "rows": (list, _NOTHING),
 }
 
 
@@ -49,12 +51,23 @@ def read(value: bytes) -> dict[str, Any]:
         raise ValueError(f"the record is a JSON {type(found).__name__}, not an object")
     told = cast(dict[str, Any], found)
     for part, kinds in _PARTS.items():
-        if not isinstance(told.get(part), kinds):
-            raise ValueError(f"the record's {part!r} is {told.get(part)!r:.100}")
+        given = told.get(part)
+        is_out_of_reach = float in kinds and given is not None and number(given) is None
+        if not isinstance(given, kinds) or is_out_of_reach:
+            raise ValueError(f"the record's {part!r} is {given!r:.100}")
+    if not all(_is_row(row) for row in told.get("rows") or ()):
+        raise ValueError(f"the record's 'rows' are {told['rows']!r:.100}")
     if (told["every"] is None) == (told["cron"] is None):
         raise ValueError("the record has neither or both of 'every' and 'cron'")
     body_of(told)
     return told
+
+
+def _is_row(row: object) -> bool:
+    if not isinstance(row, list):
+        return False
+    moments = cast(list[object], row)
+    return len(moments) == 2 and None not in map(number, moments)
 
 
 def readable(value: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,156 @@
+"""Running what a worker holds: each task from its bytes to a settlement, in whatever thread."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from alligator import limits, stops
+from alligator.attempts import Attempt, Run, Runner
+from alligator.backends.base import Reservation
+from alligator.dependencies import OurTask
+from alligator.exceptions import BackendRefused, BackendUnavailable
+from alligator.processes.holdings import Held, Holdings
+
+log = logging.getLogger("alligator.worker")
+
+
+class Executor:
+    """Runs tasks that are held, and takes note of what comes of them; for any number of threads.
+
+    Args:
+        runner: Makes the attempts.
+        holdings: What is held.
+        lease: Seconds that a hand-out is good for, unless extended.
+        is_leaving: Whether the worker was told to leave: then a task ends where it can be resumed.
+        tell: Called with what a task returned.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        holdings: Holdings,
+        lease: float,
+        is_leaving: Callable[[], bool],
+        tell: Callable[[object], None],
+    ) -> None:
+        self.completed = 0
+        """How many attempts have come to an end, whatever that was; but for those of tasks of our own."""
+        self._runner = runner
+        self._backend = runner.backend
+        self._patiently = runner.patiently
+        self._holdings = holdings
+        self._lease = lease
+        self._is_leaving = is_leaving
+        self._tell = tell
+        self._parking = threading.Lock()
+        self._to_park: list[tuple[Held, limits.Limit]] = []
+
+    def run(self, held: Held) -> None:
+        """Run one task in this thread; its settlement goes out with the next exchange."""
+        run = self.read(held)
+        if run is not None and self.may_start(held, run):
+            self.end(held, run.complete)
+
+    def read(self, held: Held) -> Run | None:
+        """Read a task, and return its run; None when there is nothing to run: what becomes of it is seen to."""
+        try:
+            run = self._runner.read(held.reservation)
+        except (BackendUnavailable, BackendRefused) as err:
+            self._left_to_its_lease(held, err)
+            return None
+        if isinstance(run, Attempt):
+            outcome = run
+            self.end(held, lambda: outcome)
+            return None
+        return run
+
+    def may_start(self, held: Held, run: Run) -> bool:
+        """Return whether a task that was read may start now; if not, what becomes of it is seen to."""
+        try:
+            if not self._is_still_ours(held):
+                return False
+            outcome = run.obstacle()
+            if outcome is None and self._to_park:  # before this one, which may take long
+                self.park()
+                outcome = run.starts()
+        except (BackendUnavailable, BackendRefused) as err:
+            self._left_to_its_lease(held, err)
+            return False
+        if outcome is not None:
+            if outcome.waits_for is not None:
+                with self._parking:
+                    self._to_park.append((held, outcome.waits_for))
+            else:
+                self.end(held, lambda: outcome)
+            return False
+        run.running.leave_when(self._is_leaving)
+        self._holdings.run(held, run.running)
+        return True
+
+    def end(self, held: Held, attempt: Callable[[], Attempt]) -> None:
+        """Make an attempt, or the rest of it, and take note of what comes of it."""
+        try:
+            self._ended(held, attempt())
+        # None of the task's own, which would be its failure.
+        except (BackendUnavailable, BackendRefused) as err:
+            self._left_to_its_lease(held, err)
+
+    def _ended(self, held: Held, outcome: Attempt) -> None:
+        """Take note of what came of an attempt; its settlement goes out with the next exchange."""
+        if outcome.then is not None:
+            # What is to follow the settlement cannot wait for the exchange.
+            self._patiently(lambda: self._backend.settle([outcome.settlement]))
+            self._patiently(outcome.then)
+        is_ours = isinstance(outcome.task, OurTask)
+        if not is_ours:  # before it is finished, or one too many would be taken in its place
+            self.completed += 1
+        self._holdings.finish(held, outcome.settlement, is_settled=outcome.then is not None)
+        if is_ours:
+            return
+        if outcome.task is not None and outcome.is_success:
+            try:
+                self._tell(outcome.task.result)
+            except Exception:
+                log.exception("Task %r is done, but result() raised", held.reservation.task_id)
+
+    def park(self) -> None:
+        """Put tasks that may not start yet in line for their limits."""
+        with self._parking:
+            parking = list(self._to_park)
+            self._to_park.clear()
+        if not parking:
+            return
+        waiting = [(held.reservation, limit) for held, limit in parking]
+        try:
+            parked = self._patiently(lambda: limits.park(self._backend, waiting))
+            self._patiently(lambda: self._backend.settle(parked.releases))
+            self._patiently(parked.then)
+            self._patiently(lambda: self.heed_stops([held for held, _ in waiting]))
+        except (BackendUnavailable, BackendRefused) as err:
+            for held, _ in parking:
+                self._left_to_its_lease(held, err)
+            return
+        for (held, _), release in zip(parking, parked.releases, strict=True):
+            self._holdings.finish(held, release, is_settled=True)
+
+    def heed_stops(self, released: list[Reservation]) -> None:
+        """Cancel those of some tasks, just given back, that were asked to end before."""
+        stops.heed(self._backend, self._runner.results, released)
+
+    def _left_to_its_lease(self, held: Held, err: Exception) -> None:
+        log.error("Task %r is left to its lease: %s", held.reservation.task_id, err)
+        self._holdings.drop(held)
+
+    def _is_still_ours(self, held: Held) -> bool:
+        """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
+        extended_at = max(held.since, self._holdings.board.extended_at)
+        if time.monotonic() - extended_at < self._lease / 2:
+            return True
+        if not self._patiently(lambda: self._backend.extend([held.reservation], self._lease)):
+            return True
+        log.warning(
+            "Task %r went to another worker before it could start", held.reservation.task_id
+        )
+        self._holdings.drop(held)
+        return False
