@@ -82,7 +82,8 @@ class Retry(AlligatorException):
     """
 
     def __init__(self, message: str = "", *, delay: float | None = None) -> None:
-        if not isinstance(message, str):
+        reason: object = message
+        if not isinstance(reason, str):
             raise InvalidOption(
                 f"Retry takes a reason, as text, and when: Retry(delay={message!r:.50}), perhaps?"
             )

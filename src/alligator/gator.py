@@ -78,6 +78,10 @@ class Gator:
         self.backend_class = backend_class
         self.task_kwargs = kept(options or {})
         self.task_class(**self.task_kwargs)  # says now what is wrong with them
+        if "task_id" in self.task_kwargs:
+            raise InvalidOption(
+                "With a task_id for all tasks there would be but one: leave it out."
+            )
         self.max_length = _max_length(max_length)
         self.backend = self.build_backend(conn_string)
         kept_in = self.backend if results is None else loading.build(DSN.parse(results))
@@ -133,9 +137,14 @@ class Gator:
         return self.options().map(func, items)
 
     def batch(self, **kwargs: Any) -> Batch:
-        """Return a context manager whose ``task()`` collects tasks with these options, and that queues them.
+        """Return a context manager whose ``task()`` collects tasks with these options.
 
-        At its end, that is, with one round trip per thousand. An exception inside the block queues nothing.
+        They are queued when its block ends, with one round trip per thousand; if the block raises, none is.
+        Should it be broken off between two thousands, then ``gator.send`` with the tasks that ``batch.task``
+        returned queues the rest: a task that is queued already stays as it is.
+
+        Raises, at its end:
+            AlligatorException: As ``task``.
 
         Example:
             >>> from operator import add
@@ -182,14 +191,14 @@ class Gator:
             raise InvalidArguments(f"A task calls a function; {func!r} cannot be called.")
         task.to_call(func, *args, **kwargs)
         signatures.check_arguments(func, args, kwargs)
+        if task.depends_on is not None:
+            depending.resolve(task, self.queue_name)
         if task.is_async:
             self._check_possible(task, func)
         elif task.depends_on:
             raise InvalidOption(
-                "A task with is_async=False runs at once: it cannot depend on others."
+                "A task with is_async=False runs at once: it cannot depend on what a worker runs."
             )
-        if task.depends_on is not None:
-            depending.resolve(task, self.queue_name)
         task.gator, task.queue_name = self, self.queue_name
         return task
 
@@ -426,8 +435,7 @@ class Gator:
         return self.backend.can_find and self.backend.records is not None
 
     def _message(self, task: Task) -> Message:
-        if task.expires is not None and task.expires[0]:
-            task.expires = 0.0, self.backend.now() + task.expires[0]
+        self._fix_expiry(task)
         if task.delay_by or task.due_at or task.depends_on:
             task.to_delayed()
         else:
@@ -441,6 +449,11 @@ class Gator:
             _check_form(task, body)
         return Message(task.task_id, body, task.delay_by, task.due_at, task.priority, replaces)
 
+    def _fix_expiry(self, task: Task) -> None:
+        """Let its seconds count from now on."""
+        if task.expires is not None and task.expires[0]:
+            task.expires = 0.0, self.backend.now() + task.expires[0]
+
     def _is_ours(self, task: Task) -> bool:
         """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""
         found = self.backend.find(self.queue_name, task.task_id)
@@ -453,6 +466,7 @@ class Gator:
         if wait is None:
             return False
         if task.is_async:
+            self._fix_expiry(task)
             body = as_bytes(task.serialize())
             message = Message(task.task_id, body, wait, priority=task.priority)
             self.backend.push_many(self.queue_name, [message])

@@ -34,6 +34,10 @@ class Queue(Protocol):
         """Queue tasks that are prepared."""
         ...
 
+    def execute(self, task: Task) -> Task:
+        """Run a task here and now."""
+        ...
+
 
 def kept(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that can be used again and again: what could be gone through only once is a tuple."""
@@ -82,8 +86,6 @@ class Options(_Block):
 
     def map(self, func: Callable[[Any], Any], items: Iterable[Any], /) -> list[Task]:
         """Queue a call of a function for each item, as ``Gator.map`` does, with these options."""
-        if "task_id" in self.task_kwargs:
-            raise InvalidOption("map() makes many tasks: they cannot all have the same task_id.")
         tasks: list[Task] = []
         rest = iter(items)
         while some := list(islice(rest, AT_ONCE)):
@@ -109,8 +111,9 @@ class Options(_Block):
             seconds: How often; from 1. It counts from now on, or from when it was told first.
             func: What to call.
             args: Its arguments.
-            name: By what it can be removed; a schedule of the same name is replaced. By default the call
-                itself.
+            name: By what it can be removed; a schedule of the same name is replaced. By default that of the
+                function, with a few digits for its arguments if it has any. A schedule that is not told any
+                more, or under another name, stays until it is removed.
             kwargs: The function's arguments by name.
 
         Raises:
@@ -121,7 +124,7 @@ class Options(_Block):
             >>> from alligator import Gator
             >>> gator = Gator("locmem://")
             >>> gator.options(retries=2).every(60, print, "a minute has passed").name
-            "builtins.print('a minute has passed')"
+            'builtins.print-2ec86ddc'
         """
         return self._repeat(name, func, args, kwargs or {}, every=seconds)
 
@@ -147,8 +150,7 @@ class Options(_Block):
             timezone: Whose clocks the expression means, such as "Europe/Berlin". A time that is skipped when
                 they are set forward comes at the next moment there is; one that comes twice counts once. What
                 comes in every hour goes on at its pace.
-            name: By what it can be removed; a schedule of the same name is replaced. By default the call
-                itself.
+            name: As for ``every``.
             kwargs: The function's arguments by name.
 
         Raises:
@@ -167,12 +169,13 @@ class Options(_Block):
     ) -> Schedule:
         """Store a schedule of a call."""
         task = self.gator.task_class(**self.task_kwargs)
+        task.is_async = True  # whatever is_async says: it is for now, and a schedule for later
         self.gator.prepare(task, func, *args, **kwargs)
         expires_once = task.expires is not None and task.expires[1]
-        if task.depends_on or task.delay_by or task.due_at or expires_once or not task.is_async:
+        if task.depends_on or task.delay_by or task.due_at or expires_once:
             raise InvalidOption(
-                "What is queued again and again cannot have depends_on, delay_by, delay_until, a moment at "
-                "which it expires (seconds are fine), or is_async=False."
+                "What is queued again and again cannot have depends_on, delay_by, delay_until, or a moment at "
+                "which it expires (seconds are fine)."
             )
         own_id = self.task_kwargs.get("task_id")
         if own_id is None:
@@ -183,11 +186,12 @@ class Options(_Block):
                 'What is queued again and again cannot have if_exists="raise": nobody is there to be told. '
                 '"skip" leaves out a run while the one before is queued or runs.'
             )
+        body = as_bytes(task.serialize())
         return schedules.add(
             self.gator.backend,
             self.gator.queue_name,
             schedules.name_of(func, args, kwargs) if name is None else name,
-            as_bytes(task.serialize()),
+            body,
             task_id=own_id,
             replaces=task.if_exists == "replace",
             **when,
@@ -197,7 +201,7 @@ class Options(_Block):
 class Batch(_Block):
     """Tasks that are queued together when the block ends, or none if it raises; made by ``Gator.batch``.
 
-    A task may depend on those before it.
+    A task may depend on those before it. With ``is_async=False`` they are run when the block ends, in order.
 
     Example:
         >>> from operator import add
@@ -217,6 +221,10 @@ class Batch(_Block):
         self.task_kwargs = kept(kwargs)
         self._tasks: list[Task] | None = None
         gator.task_class(**self.task_kwargs)
+        if "task_id" in self.task_kwargs:
+            raise InvalidOption(
+                "Of many tasks with the same task_id, one would be queued: use batch.options(task_id=...)."
+            )
 
     def __enter__(self) -> Self:
         """Begin to collect."""
@@ -230,9 +238,12 @@ class Batch(_Block):
         trace: TracebackType | None,
     ) -> None:
         """Queue what was collected, unless the block raised."""
-        tasks, self._tasks = self._tasks, None
-        if kind is None and tasks:
-            self.gator.send(tasks)
+        tasks, self._tasks = self._tasks or [], None
+        if kind is None:
+            for task in tasks:
+                if not task.is_async:
+                    self.gator.execute(task)
+            self.gator.send([task for task in tasks if task.is_async])
 
     def __len__(self) -> int:
         return len(self._tasks or ())
@@ -247,11 +258,11 @@ class Batch(_Block):
 
     def push(self, task: Task, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Put a task that you made yourself into the batch."""
-        if not task.is_async:
-            raise InvalidOption("A batch queues its tasks: they cannot be is_async=False.")
         if self._tasks is None:
             raise InvalidOption("A batch is queued when its block ends: use it inside a `with`.")
-        self._tasks.append(self.gator.prepare(task, func, *args, **kwargs))
+        self.gator.prepare(task, func, *args, **kwargs)
+        task.check_arguments()  # here, where the mistake is
+        self._tasks.append(task)
         return task
 
 

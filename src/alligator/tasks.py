@@ -36,6 +36,7 @@ log = logging.getLogger("alligator.task")
 Hook = Callable[..., Any]
 
 _HOOKS = ("on_start", "on_success", "on_error")
+_FIRST_OPTIONS = ("task_id", "retries", "is_async", *_HOOKS, "delay_by", "delay_until")
 
 
 class Abandoned(BaseException):
@@ -161,10 +162,7 @@ class Task:
     ) -> None:
         is_async = legacy.pop("async", is_async)
         if legacy:
-            raise InvalidOption(
-                f"A task has no option {next(iter(legacy))!r}. "
-                "The function's own arguments go to task(), not to options()."
-            )
+            raise _no_option(next(iter(legacy)))
         if task_id is None:
             self.task_id = self._own_id = new_id()
         else:
@@ -366,15 +364,29 @@ class Task:
         task._call_read = (task.func, task.func_args, task.func_kwargs)
         return task
 
+    def check_arguments(self) -> None:
+        """Check that JSON can carry what the function is to be called with.
+
+        Raises:
+            InvalidArguments: It cannot. The message names the argument.
+            UnknownModuleError, UnknownCallableError: The function cannot be imported by others.
+        """
+        if self.func is None:
+            raise self._nothing_to_call()
+        self._check_arguments(*path_of(self.func))
+
+    def _check_arguments(self, module: str, name: str) -> None:
+        for place, value in enumerate(self.func_args, 1):
+            payloads.check_carriable(value, f"Argument {place} of {module}.{name}")
+        for key, value in self.func_kwargs.items():
+            payloads.check_carriable(value, f"Argument {key!r} of {module}.{name}")
+
     def _call(self, func: Callable[..., Any]) -> dict[str, Any]:
         """Return what to call, but for what is as it was read from the queue."""
         if all(map(is_, self._call_read, (func, self.func_args, self.func_kwargs))):
             return {}
         module, name = path_of(func)
-        for place, value in enumerate(self.func_args, 1):
-            payloads.check_carriable(value, f"Argument {place} of {module}.{name}")
-        for key, value in self.func_kwargs.items():
-            payloads.check_carriable(value, f"Argument {key!r} of {module}.{name}")
+        self._check_arguments(module, name)
         return {
             "module": module,
             "callable": name,
@@ -439,6 +451,18 @@ class Task:
             raise
         except BaseException:
             log.exception("Task %r: its hook %r raised; the outcome stands", self.task_id, hook)
+
+
+def _no_option(name: str) -> InvalidOption:
+    from difflib import get_close_matches  # here, for few need it
+
+    known = [*_FIRST_OPTIONS, *(name for name, option in OPTIONS.items() if option.check)]
+    near = get_close_matches(name, known, 1) or [one for one in known if one.startswith(name)]
+    meant = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(known)}."
+    return InvalidOption(
+        f"A task has no option {name!r}. {meant} "
+        "The function's own arguments go to task(), not to options()."
+    )
 
 
 def _hook(name: str, value: Hook | None) -> Hook | None:

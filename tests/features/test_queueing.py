@@ -11,9 +11,9 @@ import pytest
 
 from alligator import Gator, Task
 from alligator.backends.base import Message
-from alligator.constants import DELAYED, WAITING
+from alligator.constants import DELAYED, SUCCESS, WAITING
 from alligator.exceptions import InvalidArguments, InvalidOption, QueueFull, TaskExists
-from tests.features.work import QuietWorker, do, done, work_off
+from tests.features.work import QuietWorker, do, done, fail, work_off
 
 # Batch and map
 
@@ -40,11 +40,12 @@ def test_an_exception_inside_a_batch_queues_nothing(gator: Gator) -> None:
 
 
 def test_what_cannot_be_queued_is_refused_where_it_is_put_into_a_batch(gator: Gator) -> None:
-    with pytest.raises(InvalidArguments, match=r"NaN|nan"), gator.batch() as batch:
+    with gator.batch() as batch:
         batch.task(do, 1)
-        batch.task(do, float("nan"))
+        with pytest.raises(InvalidArguments, match=r"NaN|nan"):
+            batch.task(do, float("nan"))
 
-    assert gator.len() == 0
+    assert gator.len() == 1
 
 
 def test_some_tasks_of_a_batch_may_have_further_options(gator: Gator) -> None:
@@ -58,9 +59,32 @@ def test_some_tasks_of_a_batch_may_have_further_options(gator: Gator) -> None:
     assert done == ["now"]
 
 
-def test_a_batch_cannot_run_a_task_at_once(gator: Gator) -> None:
-    with pytest.raises(InvalidOption, match="is_async=False"), gator.batch() as batch:
-        batch.push(Task(is_async=False), do, 1)
+def test_where_tasks_run_at_once_those_of_a_batch_do_so_at_its_end(gator: Gator) -> None:
+    with gator.batch(is_async=False) as batch:
+        first = batch.task(do, 1)
+        with batch.options(depends_on=[first]) as opts:
+            second = opts.task(do, 2)
+        assert done == []
+
+    assert done == [1, 2]
+    assert (second.status, gator.len()) == (SUCCESS, 0)
+    assert [task.result for task in gator.options(is_async="off").map(do, [3])] == [3]
+    with pytest.raises(ValueError, match="failed"), gator.batch(is_async=False) as batch:
+        batch.task(fail)
+        batch.task(do, 4)
+    assert done == [1, 2, 3, "failed"]
+
+
+def test_many_tasks_cannot_have_one_id(gator: Gator) -> None:
+    with pytest.raises(InvalidOption, match="task_id"):
+        gator.batch(task_id="one")
+    with pytest.raises(InvalidOption, match="task_id"):
+        Gator("locmem://", options={"task_id": "one"})
+
+    with gator.batch() as batch, batch.options(task_id="one") as opts:
+        opts.task(do, 1)
+
+    assert gator.status("one").state == "waiting"
 
 
 def test_map_queues_a_call_for_each_item_of_any_iterable(gator: Gator) -> None:

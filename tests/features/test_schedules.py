@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from alligator.schedules.moments import Every
 from tests.conftest import DURABLE, STORES, empty_store
 from tests.features import work
 from tests.features.schedules_work import START, OddTask, Scene, iso, names, note_id, run
-from tests.features.work import do, work_off
+from tests.features.work import do, done, work_off
 from tests.support.running import Child, in_processes, in_threads
 from tests.support.stores import ODD_IDS, records_of, take, take_ready, until
 
@@ -87,20 +88,23 @@ def test_it_is_listed_when_it_came_last(scene: Scene) -> None:
     assert (schedule.last_at, schedule.next_at) == (START + 61.5, START + 120)
 
 
-def test_by_default_its_name_is_the_call() -> None:
+def test_by_default_its_name_is_that_of_the_function_and_tells_no_argument() -> None:
     gator = Gator("locmem://")
-    at = "tests.features.work.do"
 
-    assert gator.every(60, do, "daily").name == f"{at}('daily')"
-    assert gator.every(60, do, kwargs={"what": [1, None]}).name == f"{at}(what=[1, None])"
+    names = [gator.every(60, do, what).name for what in ("s3cret", "weekly", "s3cret")]
+
     assert gator.every(60, work.fail).name == "tests.features.work.fail"
-    assert schedules.name_of(do, (1,), {"b": 2, "a": "ž\n"}) == f"{at}(1, a='ž\\n', b=2)"
+    assert names[0] == names[2] != names[1]
+    assert all(re.fullmatch(r"tests\.features\.work\.do-[0-9a-f]{8}", name) for name in names)
+    assert gator.every(60, do, kwargs={"what": "weekly"}).name not in names
+    either = [
+        schedules.name_of(do, (1,), kwargs) for kwargs in ({"b": 2, "a": 3}, {"a": 3, "b": 2})
+    ]
+    assert either[0] == either[1]
 
 
-def test_a_call_that_is_too_long_for_a_name_needs_one() -> None:
+def test_a_name_that_cannot_be_is_refused() -> None:
     gator = Gator("locmem://")
-    with pytest.raises(InvalidOption, match=r'200 bytes at most: give it one, name="..."'):
-        gator.every(60, do, "x" * 200)
     with pytest.raises(InvalidOption, match="The name of a schedule"):
         gator.every(60, do, "x", name="ž" * 101)
     with pytest.raises(InvalidOption, match="The name of a schedule '' takes 0 bytes"):
@@ -177,12 +181,18 @@ def test_without_cronsim_an_expression_is_refused(monkeypatch: pytest.MonkeyPatc
     gator.every(60, do, "x")
 
 
+def test_a_schedule_is_for_workers_even_where_tasks_run_at_once() -> None:
+    gator = Gator("locmem://", options={"is_async": "off"})
+    gator.every(60, do, "x")
+
+    assert done == []
+    assert len(gator.schedules()) == 1
+
+
 def test_a_call_that_cannot_be_queued_is_refused() -> None:
     gator = Gator("locmem://")
     with pytest.raises(InvalidOption, match="depends_on, delay_by"):
         gator.options(delay_by=5).every(60, do, "x")
-    with pytest.raises(InvalidOption, match="is_async=False"):
-        gator.options(is_async=False).every(60, do, "x")
     with pytest.raises(InvalidOption, match='if_exists="raise"'):
         gator.options(task_id="one", if_exists="raise").every(60, do, "x")
     with pytest.raises(TypeError):

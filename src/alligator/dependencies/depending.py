@@ -81,6 +81,8 @@ def _name_of(one: Any, queue_name: str) -> Name | None:
         return None
     if one.status in (FAILED, CANCELED):
         raise TaskFailed(f"Task {one.task_id!r} has not succeeded: nothing can depend on it.")
+    if not one.is_async and one.queue_name is not None:
+        return None  # in the same batch: it runs before, or nothing else does
     if one.queue_name is None:
         raise InvalidOption(
             f"Task {one.task_id!r} has not been queued: push it before what depends on it."

@@ -330,9 +330,10 @@ def _task_of(task: "asyncio.Task[Any] | None", calls: Sequence[_Call]) -> Runnin
     if task is None:
         return None
     if sys.version_info >= (3, 12):
-        return task.get_context().get(CURRENT)
-    # What a coroutine has started there cannot be told.
-    return next((call.run.running for call in calls if call.task is task), None)
+        found = task.get_context().get(CURRENT)
+    else:  # what a coroutine has started cannot be told
+        found = next((call.run.running for call in calls if call.task is task), None)
+    return found
 
 
 def _is_for_the_loop(task: Task) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from alligator import registry
@@ -71,13 +72,9 @@ def started(settings: Settings) -> Process:
         os.close(theirs)
         if memory >= 0:
             os.close(memory)
-    try:
-        with open(
-            ours, "wb", closefd=False
-        ) as file:  # many queues are more than a pipe holds at a time
-            file.write(settings.line())
-    except BrokenPipeError:  # it has just died, which is seen to as that of any other
-        pass
+    # Only now, for many queues are more than a pipe holds. One that has died at once is seen to as any other.
+    with suppress(BrokenPipeError), open(ours, "wb", closefd=False) as file:
+        file.write(settings.line())
     os.set_blocking(ours, False)
     presence = registry.Presence.of(settings.worker_id, popen.pid, settings.queues)
     return Process(popen, ours, board, presence, time.monotonic())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
+from zlib import crc32
 
 from alligator import keys, payloads
 from alligator.backends.base import (
@@ -144,23 +145,17 @@ def queues(backend: Backend) -> list[str]:
 
 
 def name_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Return a name for a call, such as "myapp.tasks.report('daily')".
-
-    Raises:
-        InvalidOption: It would be too long.
+    """Return a name for a call, such as "myapp.tasks.report-5f3a0c81": no arguments, which may be secret.
 
     Example:
         >>> from operator import add
         >>> name_of(add, (1,), {"b": 2}), name_of(add, (), {})
-        ('_operator.add(1, b=2)', '_operator.add')
+        ('_operator.add-6765bc51', '_operator.add')
     """
-    told = [*map(repr, args), *(f"{key}={value!r}" for key, value in sorted(kwargs.items()))]
-    name = ".".join(path_of(func)) + (f"({', '.join(told)})" if told else "")
-    if len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
-        raise InvalidOption(
-            f"{name[:60]!r}... is too long to be the name of a schedule, which takes {MAX_NAME_BYTES} bytes at "
-            'most: give it one, name="...".'
-        )
+    name = ".".join(path_of(func))
+    if args or kwargs:
+        told = payloads.encode([list(args), sorted(kwargs.items())])
+        name += f"-{crc32(told.encode()):08x}"
     return name
 
 
