@@ -82,8 +82,7 @@ class Retry(AlligatorException):
     """
 
     def __init__(self, message: str = "", *, delay: float | None = None) -> None:
-        reason: object = message
-        if not isinstance(reason, str):
+        if not isinstance(message, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidOption(
                 f"Retry takes a reason, as text, and when: Retry(delay={message!r:.50}), perhaps?"
             )

@@ -2,7 +2,7 @@
 
 ============================  ==============================================================================
 ``workers/<worker>``          who works on this store (registry.py)
-``progress/<ref>``            how far a running task is, and where a new attempt resumes (running.py)
+``progress/<ref>``            how far a running task is, and where a new attempt resumes (checkpoints.py)
 ``stops/<ref>``               that a running task is to end, and why: canceled, timeout (stops.py)
 ``results/<ref>``             a kept result (results/)
 ``outcomes/<ref>``            how a task ended, for a day longer than its result (results/)

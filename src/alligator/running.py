@@ -1,9 +1,6 @@
 """What a task can know of itself while it runs, how far it is, and where a new attempt resumes."""
 
-import json
 import logging
-import math
-import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -11,23 +8,13 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import Any, TypeVar, cast
 
-from alligator import keys, payloads
+from alligator import payloads
 from alligator.backends.base import Backend, Reservation
-from alligator.exceptions import BackendRefused, BackendUnavailable, Canceled
+from alligator.checkpoints import Checkpoint
+from alligator.exceptions import Canceled
 from alligator.tasks import GivenBack, Task
 
 log = logging.getLogger("alligator.task")
-
-SAVE_EVERY = 0.5
-"""Seconds between two writes of how far a task is: often enough for a person, and seldom enough for a store."""
-AT_ONCE = 20
-"""Writes that need not wait for that, when a part of the work begins or ends: the next may take long, and it
-shall be seen meanwhile. So many at a time; then one each ``SAVE_EVERY`` again."""
-KEPT_FOR = 7 * 86400.0
-"""Seconds that a checkpoint is kept, should nothing ever come of its task."""
-
-# No more than that: what tells the task that its time is over may come in the midst of a call, and is to pass.
-_NO_STORE = (BackendUnavailable, BackendRefused)
 
 T = TypeVar("T")
 
@@ -43,7 +30,7 @@ class RunningTask:
     """Called when it is canceled; set by what runs it."""
     on_end: Callable[[], None] | None = None
     """Called when a task that has a timeout has come to its end, before anything is done about that."""
-    _progress: "_Progress | None" = None
+    _progress: Checkpoint | None = None
     _is_canceled = False
 
     def __init__(
@@ -243,9 +230,9 @@ class RunningTask:
         if self._progress is not None:
             self._progress.forget()
 
-    def _told(self, backend: Backend) -> "_Progress":
+    def _told(self, backend: Backend) -> Checkpoint:
         if self._progress is None:
-            self._progress = _Progress(backend, self._reservation)
+            self._progress = Checkpoint(backend, self._reservation)
             resumes = self._task.resumes if self._task else None
             if resumes or self.deliveries > 1 or self.history:
                 self._progress.resume(self._is_forerunner)
@@ -257,137 +244,6 @@ class RunningTask:
             return True
         last = self.history[-1].get("token") if self.history else None
         return token in (self._task.resumes if self._task else None, last)
-
-
-class _Progress:
-    """How far a task is: told by itself, and kept in a record.
-
-    Loops are counted as they come, one after the other; what runs inside another one is not counted, and has no
-    checkpoint: in a new attempt it would be met under another number.
-    """
-
-    def __init__(self, backend: Backend, held: Reservation | None) -> None:
-        self._records = backend.records if held else None
-        self._key = f"{keys.PROGRESS}/{keys.ref(held.queue_name, held.task_id)}" if held else ""
-        self._token = held.token if held else ""
-        self._done: float | None = None
-        self._total: float | None = None
-        self._note = ""
-        self._passed: list[int] = []
-        self._before: list[int] = []
-        self._open: int | None = None
-        self._told = 0
-        self._saved = 0
-        self._is_kept = False
-        self._saved_at = -math.inf
-        self._next_at_once = -math.inf
-
-    def tell(self, done: float, total: float | None, note: str) -> None:
-        """Take note of how far the task says that it is."""
-        is_another_part = (total, note) != (self._total, self._note)
-        self._say(done, total, note)
-        if is_another_part:
-            self.save_soon()
-
-    def enter(self) -> int | None:
-        """Begin a loop; return its number, or None if it is inside another."""
-        if self._open is not None:
-            return None
-        number = len(self._passed)
-        self._passed.append(self._before[number] if number < len(self._before) else 0)
-        self._open = number
-        return number
-
-    def resumed(self, loop: int | None) -> int:
-        """Return how many items of a loop were passed by the attempt before."""
-        return 0 if loop is None else self._passed[loop]
-
-    def passed(self, loop: int | None, number: int, total: int | None, note: str) -> None:
-        """Note that an item is done."""
-        if loop is not None:
-            self._passed[loop] = number
-            self._say(number, total, note)
-
-    def leave(self, loop: int | None) -> None:
-        """End a loop."""
-        if loop is not None:
-            self._open = None
-
-    def save_soon(self) -> None:
-        """Write how far the task is: at once, unless that was done often of late."""
-        now = time.monotonic()
-        if self._saved != self._told and now >= self._next_at_once:
-            earliest = now - AT_ONCE * SAVE_EVERY
-            self._next_at_once = max(self._next_at_once, earliest) + SAVE_EVERY
-            self.save()
-
-    def save(self) -> None:
-        """Write how far the task is."""
-        self._saved_at = time.monotonic()
-        if self._saved == self._told or self._records is None:
-            return
-        number = (
-            self._told
-        )  # of what is written now; a thread of the task's own may tell more meanwhile
-        # Loops that were not come to this time are as far as they were.
-        passed = self._passed + self._before[len(self._passed) :]
-        told = {
-            "done": self._done,
-            "total": self._total,
-            "note": self._note,
-            "at": time.time(),
-            "passed": passed,
-            "token": self._token,
-        }
-        try:
-            self._is_kept = True
-            self._records.set(self._key, payloads.encode(told).encode(), KEPT_FOR)
-            self._saved = number
-        except _NO_STORE as err:  # the task shall not fail for this
-            log.debug("Cannot say how far a task is: %s", err)
-
-    def forget(self) -> None:
-        """Remove what was written, for good."""
-        try:
-            if self._is_kept and self._records is not None:
-                self._records.delete(self._key)
-        except _NO_STORE as err:
-            log.debug("Cannot remove how far a task was: %s", err)
-        self._records = None  # a thread that the task has left behind may go on and on
-
-    def resume(self, is_forerunner: Callable[[object], bool]) -> None:
-        """Take up what an attempt before has left, unless that was of another task of the same id."""
-        if self._records is None:
-            return
-        try:
-            value = self._records.get(self._key)
-        except _NO_STORE as err:
-            log.warning("Cannot read how far a task was, it begins anew: %s", err)
-            return
-        if value is None:
-            return
-        self._is_kept = True
-        passed, token = _read(value)
-        if isinstance(token, str) and is_forerunner(token):
-            self._before = passed
-            self._told += 1  # by another hand-out: to be written under the token of this one
-
-    def _say(self, done: float, total: float | None, note: str) -> None:
-        self._done, self._total, self._note = done, total, note
-        self._told += 1
-        if time.monotonic() - self._saved_at > SAVE_EVERY:
-            self.save()
-
-
-def _read(value: bytes) -> tuple[list[int], object]:
-    """Return how many items of each loop were passed, and under which hand-out."""
-    try:
-        told = json.loads(value)
-        passed = [int(number) for number in told["passed"]]
-        makes_sense = all(0 <= number <= sys.maxsize for number in passed)
-        return passed if makes_sense else [], told.get("token")
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        return [], None
 
 
 def _no() -> bool:

@@ -171,6 +171,15 @@ def canceled(backend: Backend, held: Sequence[Reservation]) -> list[Reservation]
     ]
 
 
+def left(backend: Backend, held: Sequence[Reservation]) -> list[Reservation]:
+    """Return those whose tasks were asked to end under an earlier hand-out: they are only to be settled."""
+    if not held or backend.records is None:
+        return []
+    asked = listed(backend)
+    stops = [(one, asked.get((one.queue_name, one.task_id))) for one in held]
+    return [one for one, stop in stops if stop is not None and stop.token != one.token]
+
+
 def warned(backend: Backend, releases: Sequence[Release]) -> list[Release]:
     """Return releases under which nobody starts those of some tasks that were canceled while they were held.
 

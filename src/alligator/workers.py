@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from alligator import registry, stops
+from alligator import checkpoints, registry, stops
 from alligator.attempts import VOID, Runner, note
 from alligator.backends.base import (
     MAX_ID_BYTES,
@@ -235,6 +235,8 @@ class Worker:
         """
         held = self._holdings.give_back(started=started)
         back = self._patiently(lambda: stops.warned(self._backend, held))
+        if started:
+            back = self._patiently(lambda: checkpoints.resuming(self._backend, back))
         self._patiently(lambda: self._backend.settle(back))
         self._patiently(
             lambda: self._executor.heed_stops([release.reservation for release in back])
@@ -377,7 +379,9 @@ class Worker:
                 possible.append(held)
         if buried:
             self._patiently(lambda: self._backend.settle(buried))
-        kept, back = self._turns.parted(possible, self._holdings.unfinished)
+        suspects = [held for held in possible if held.deliveries > 1]
+        stopped = self._patiently(lambda: stops.left(self._backend, suspects)) if suspects else []
+        kept, back = self._turns.parted(possible, self._holdings.unfinished, stopped)
         if back:
             self._patiently(lambda: self._backend.settle(back))
         return kept
@@ -422,6 +426,7 @@ class Worker:
         finished = self._holdings.send()
         try:
             back = self._patiently(lambda: stops.warned(self._backend, back))
+            back = self._patiently(lambda: checkpoints.resuming(self._backend, back))
             late = self._patiently(lambda: self._backend.settle([*finished, *back]))
             # What is late of those given back has just ended: nothing is lost by that.
             self._sent([one for one in late if one not in back])

@@ -58,6 +58,18 @@ def turn_a_deaf_ear(journal: str, name: str) -> NoReturn:
             Journal(journal).note("told", name)
 
 
+def track_to_gate(journal: str, name: str, gate: str) -> None:
+    """Go through some items; wait in the second until the gate is open."""
+    here = Journal(journal)
+    here.note(f"delivery-{current_task().deliveries}", name)
+    here.note("start", name)
+    for number in track(range(3)):
+        here.note(f"item-{number}", name)
+        while number and not Path(gate).exists():
+            time.sleep(LOOK)
+    here.note("finish", name)
+
+
 def swallow(journal: str, name: str) -> NoReturn:
     """Go on whatever is raised, in Python."""
     Journal(journal).note("start", name)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, RunningTask, current_task, track
-from alligator import running as running_module
+from alligator import Gator, RunningTask, checkpoints, current_task, track
 from alligator.backends.base import reserved_at, worker_of
 from alligator.exceptions import BackendUnavailable, Canceled, InvalidArguments, TaskTimeout
 from alligator.keys import PROGRESS, ref
@@ -22,7 +21,7 @@ from tests.features.work import QuietWorker, done, work_off
 @pytest.fixture
 def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write each progress, however soon after the last."""
-    monkeypatch.setattr(running_module, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(checkpoints, "SAVE_EVERY", -1.0)
 
 
 def progress_of(gator: Gator, task_id: str) -> dict[str, Any] | None:
@@ -391,7 +390,7 @@ def tell_again_and_again(count: int, notes: int) -> None:
 
 def seldom(began_at: float) -> float:
     """How often it may be written since then, if parts do not count."""
-    return 2 + (time.monotonic() - began_at) / running_module.SAVE_EVERY
+    return 2 + (time.monotonic() - began_at) / checkpoints.SAVE_EVERY
 
 
 @pytest.mark.parametrize("notes", [1, 2])
@@ -403,7 +402,7 @@ def test_who_tells_it_often_writes_it_seldom(
 
     work_off(gator)
 
-    most = seldom(began_at) if notes == 1 else running_module.AT_ONCE + 2 * seldom(began_at)
+    most = seldom(began_at) if notes == 1 else checkpoints.AT_ONCE + 2 * seldom(began_at)
     assert 1 <= len(writes) <= most
 
 

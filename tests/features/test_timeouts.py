@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -199,6 +200,52 @@ def test_other_threads_tasks_are_neither_lost_nor_counted(
     assert Counter(scene.journal.names("delivery-1")) == {"a": 2, "b": 2}
     assert scene.journal.names("start").count("bad") == 1
     assert sorted(scene.journal.names("finish")) == ["a", "b"]
+
+
+def test_what_shares_a_process_with_a_task_that_is_ended_resumes_where_it_was(scene: Scene) -> None:
+    gate = str(scene.folder / "gate")
+    scene.push("tracker", jobs.track_to_gate, gate)
+    scene.latergator("--threads", "2")
+    until(lambda: scene.journal.names("item-1") == ["tracker"], "it has come so far")
+
+    scene.push("bad", jobs.hold_the_lock, timeout=0.5)
+    scene.started("tracker", 2)
+    (scene.folder / "gate").touch()
+    scene.finished("tracker")
+
+    assert scene.journal.names("delivery-1") == ["tracker", "tracker"]
+    assert scene.journal.names("item-0") == ["tracker"]
+
+
+def test_what_its_worker_cannot_wait_for_resumes_where_it_was(scene: Scene) -> None:
+    gate = str(scene.folder / "gate")
+    scene.push("tracker", jobs.track_to_gate, gate)
+    program = scene.latergator("--grace", "0.1")
+    until(lambda: scene.journal.names("item-1") == ["tracker"], "it has come so far")
+
+    program.signal(signal.SIGTERM)
+    program.wait()
+    (scene.folder / "gate").touch()
+    scene.latergator()
+    scene.finished("tracker")
+
+    assert scene.journal.names("delivery-1") == ["tracker", "tracker"]
+    assert scene.journal.names("item-0") == ["tracker"]
+
+
+def test_that_it_failed_is_told_while_others_of_its_process_run_on(scene: Scene) -> None:
+    gate = str(scene.folder / "gate")
+    scene.push("other", jobs.wait_at_gate, gate)
+    scene.latergator("--threads", "2")
+    scene.started("other")
+
+    scene.push("bad", jobs.hold_the_lock, timeout=0.5)
+    until(lambda: bool(scene.dead), "the task that was ended has failed")
+    assert reason_of(scene.dead[0]) == "timeout"
+    assert scene.journal.names("finish") == []
+
+    (scene.folder / "gate").touch()
+    scene.finished("other")
 
 
 def test_coroutines_of_a_process_that_is_ended_are_neither_lost_nor_counted(scene: Scene) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
-from alligator import registry, retries, stops
-from alligator.backends.base import Ack, Backend, Records, Reservation
+from alligator import checkpoints, registry, retries, stops
+from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException
 from alligator.processes.async_crew import END_WITHIN
@@ -213,6 +213,9 @@ class Supervisor:
         # What was canceled counts, too: so whoever takes it looks first, even before we heed it below.
         canceled = stops.canceled(self._backend, dead.uncounted)
         counted = [*dead.started, *(held.task_id for held in canceled)]
+        others = [Release(held) for held in dead.uncounted if held not in canceled]
+        resuming = checkpoints.resuming(self._backend, others)
+        self._backend.settle([release for release in resuming if release.body is not None])
         self._backend.recover(self._settings.queues, dead.worker, counted)
         for held in dead.not_stopped:
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)

@@ -9,7 +9,7 @@ So they take turns, and the others have as long as the suspects had.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 
 from alligator.backends.base import Release, Reservation
@@ -67,11 +67,20 @@ class Turns:
         return limit
 
     def parted(
-        self, reservations: Sequence[Reservation], held: int
+        self,
+        reservations: Sequence[Reservation],
+        held: int,
+        harmless: Collection[Reservation] = (),
     ) -> tuple[Sequence[Reservation], list[Release]]:
-        """Return which of the tasks just taken to keep, while so many are held, and which to give back."""
-        suspects = [one for one in reservations if one.deliveries > 1]
-        others = [one for one in reservations if one.deliveries == 1]
+        """Return which of the tasks just taken to keep, and which to give back.
+
+        Args:
+            reservations: Those just taken.
+            held: How many are held beside them.
+            harmless: Those of them that will not run, whatever they have done.
+        """
+        suspects = [one for one in reservations if one.deliveries > 1 and one not in harmless]
+        others = [one for one in reservations if one not in suspects]
         if not suspects:  # none is left
             self._phase = _Phase.ALL
             return others, []
