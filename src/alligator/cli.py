@@ -202,6 +202,9 @@ def _tell(
     """Tell of a task; of several, if more than one queue knows the id."""
     queues = [options.queue] if options.queue else looking.places(gator)
     known = looking.known(gator, options.id, queues)
+    if not known:  # `alligator dead` shows the ends of ids: what goes there, goes here
+        dead = letters.find(gator.backend, queues, options.id)
+        known = looking.known(gator, dead[0].task_id, queues) if dead else []
     if options.json:
         _print_json({"tasks": [looking.status_json(status) for status in known]})
     elif known:

@@ -153,7 +153,10 @@ class BackendRefused(AlligatorException):
 
 
 class QueueFull(BackendRefused):
-    """The store has no room for another task, or the queue has its ``max_length``; nothing was queued."""
+    """The store has no room for another task, or the queue has its ``max_length``; nothing was queued.
+
+    Of more than a thousand tasks pushed at once, the first thousands may have been.
+    """
 
 
 def _delay(what: str, value: object) -> float:

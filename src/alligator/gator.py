@@ -425,9 +425,12 @@ class Gator:
             ("keep_result", task.keep_result, self.results is not None),
         ):
             if is_asked and not is_possible:
+                way_out = ", or name one for results, Gator(..., results=DSN)" * (
+                    names == "keep_result"
+                )
                 raise InvalidOption(
                     f"The store {self.dsn} cannot do what {names} needs: leave it out, or use a store that "
-                    "can (locmem, sqlite, redis)."
+                    f"can (locmem, sqlite, redis){way_out}."
                 )
 
     @property

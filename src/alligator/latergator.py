@@ -46,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, level: int) -> None:
     target: str = options.target or os.environ.get("ALLIGATOR_CONN", "")
     named, weights = queues_in(options.queue or [])
-    gator = checked(gator_at(target, named[0] if named else ALL))
+    gator = checked(gator_at(target, named[0] if named else ALL, options.results))
     queues = named or [gator.queue_name]
     settings = Settings(
         target=target,
+        results=options.results,
         worker_id="",
         queues=queues,
         weights=weights,
@@ -176,6 +177,11 @@ def _parser() -> argparse.ArgumentParser:
         "--reload",
         action="store_true",
         help="start the processes anew when code below this folder changes; for development",
+    )
+    add(
+        "--results",
+        metavar="DSN",
+        help="where results are kept, if not with the queue: as results=... of the Gator that queues",
     )
     add(
         "--lease",

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from alligator import payloads
-from alligator.backends.base import Backend, Reservation
+from alligator.backends.base import Backend, Reservation, reserved_at
 from alligator.checkpoints import Checkpoint
 from alligator.exceptions import Canceled
 from alligator.tasks import GivenBack, Task
@@ -65,11 +65,18 @@ class RunningTask:
 
     @property
     def token(self) -> str:
-        """A fencing token: it names this hand-out of the task, and no other has it.
-
-        Give it to what the task writes to, so that a worker that was away too long can be told apart.
-        """
+        """The name of this hand-out of the task, which no other has; empty outside of a task."""
         return self._reservation.token if self._reservation else ""
+
+    @property
+    def fence(self) -> int:
+        """A fencing token: a number that is greater for each later hand-out of the task; 0 outside of one.
+
+        Give it to what the task writes to. That can refuse a smaller one than it has seen: it comes from a
+        worker that was away for longer than its lease, whose task has gone to another (Martin Kleppmann, "How
+        to do distributed locking", 2016).
+        """
+        return round(reserved_at(self.token) * 1000) if self._reservation else 0
 
     @property
     def attempt(self) -> int:

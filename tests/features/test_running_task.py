@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, RunningTask, checkpoints, current_task, track
+from alligator import Gator, Retry, RunningTask, checkpoints, current_task, track
 from alligator.backends.base import reserved_at, worker_of
 from alligator.exceptions import BackendUnavailable, Canceled, InvalidArguments, TaskTimeout
 from alligator.keys import PROGRESS, ref
@@ -38,6 +38,20 @@ def introduce_yourself() -> None:
     done.append((task.deadline, task.time_left, task.canceled, task.leaving, task.deliveries))
 
 
+def note_fence() -> None:
+    done.append(current_task().fence)
+    raise Retry(delay=0.05)
+
+
+def test_a_later_hand_out_has_a_greater_fence(gator: Gator) -> None:
+    with gator.options(retries=2) as opts:
+        opts.task(note_fence)
+    while gator.backend.count("all").dead == 0:
+        work_off(gator)
+
+    assert 0 < done[0] < done[1] < done[2]
+
+
 def test_a_task_knows_itself(gator: Gator) -> None:
     with gator.options(task_id="me", retries=2, timeout=60) as opts:
         opts.task(introduce_yourself)
@@ -62,6 +76,7 @@ def test_nobody_is_the_current_task_outside_of_one() -> None:
     task.progress(1, 2, "no one sees this")
 
     assert (task.task_id, task.token, task.attempt, task.deadline) == ("", "", 1, None)
+    assert task.fence == 0
     assert not task.canceled
     assert list(track("abc")) == ["a", "b", "c"]
     assert list(track(iter([1, 2]))) == [1, 2]

@@ -197,10 +197,19 @@ def test_of_one_that_nobody_knows_it_is_complained(dsn: str) -> None:
     for command in ("show", "why"):
         assert refused(command, dsn, "t2") == (
             "alligator: Nothing is known of a task 't2' in any of 2 queues: it was never put there, or it is "
-            "done and forgotten. (keep_result keeps what became of a task; only a whole id will do.)"
+            "done and forgotten. (keep_result keeps what became of a task. Only of what is dead, a part of its "
+            "id will do.)"
         )
         assert "a task 't1' in queue 'all': it was" in refused(command, dsn, "t1", "--queue", "all")
         assert told(command, dsn, "t2", status=1) == {"tasks": []}
+
+
+def test_of_a_dead_one_a_part_of_its_id_will_do(dsn: str) -> None:
+    bury(dsn, "01a204bb-4485-7d76-a3e5-876f7491e3cb")
+
+    for part in ("876f7491e3cb", "01a204bb-4485"):
+        [task] = told("show", dsn, part)["tasks"]
+        assert task["task_id"] == "01a204bb-4485-7d76-a3e5-876f7491e3cb"
 
 
 def test_a_task_is_found_in_any_queue_and_told_of_in_each(dsn: str) -> None:

@@ -3,11 +3,13 @@
 import signal
 import tomllib
 from collections import Counter
+from operator import add
 
 import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
+from alligator.exceptions import UnknownTask
 from tests.integration import jobs
 from tests.integration.scenes import ON_SQLITE, ROOT, Scene, until
 
@@ -196,6 +198,24 @@ def test_a_configured_gator_brings_its_queue(scene: Scene, how: str) -> None:
 
     assert program.wait() == 0
     assert scene.journal.names("finish") == ["t1"]
+
+
+def test_results_are_kept_where_it_is_told(scene: Scene) -> None:
+    kept = f"sqlite://{scene.folder}/results.db"
+    gator = Gator(scene.dsn, results=kept)
+    with gator.options(keep_result=60) as opts:
+        task = opts.task(add, 1, 2)
+
+    assert scene.latergator("--burst", "--results", kept).wait() == 0
+
+    assert task.wait(0) == 3
+    with pytest.raises(UnknownTask):
+        scene.gator.result(task.task_id, 0)
+    refused = scene.latergator(
+        "--results", kept, target="tests.integration.gators:skinny", SCENE_DSN=scene.dsn
+    )
+    assert refused.wait() == 2
+    assert "leave --results out" in refused.stderr
 
 
 def test_both_documented_names_of_the_command_are_installed() -> None:

@@ -36,7 +36,7 @@ def unknown(task_id: str, queue_names: Sequence[str]) -> str:
         where = f"any of {counted(len(queue_names), 'queue')}"
     return (
         f"Nothing is known of a task {quoted(task_id)} in {where}: it was never put there, or it is done and "
-        "forgotten. (keep_result keeps what became of a task; only a whole id will do.)"
+        "forgotten. (keep_result keeps what became of a task. Only of what is dead, a part of its id will do.)"
     )
 
 

@@ -13,12 +13,15 @@ from alligator.gator import Gator
 from alligator.utils import import_attr
 
 
-def gator_at(target: str | None, queue_name: str | None = None) -> Gator:
+def gator_at(
+    target: str | None, queue_name: str | None = None, results: str | None = None
+) -> Gator:
     """Return the Gator that a command is to work on.
 
     Args:
         target: A DSN, "module:gator", or None for what ALLIGATOR_CONN holds, which may be either.
         queue_name: The queue to use with a DSN.
+        results: The DSN of the store for results, to use with a DSN.
 
     Raises:
         InvalidOption: There is no target, or it leads to no Gator.
@@ -30,13 +33,15 @@ def gator_at(target: str | None, queue_name: str | None = None) -> Gator:
             "No target. Name a DSN such as sqlite:///tmp/queue.db, or module:gator, or set ALLIGATOR_CONN."
         )
     if "://" in target:
-        return Gator(target, queue_name or ALL)
+        return Gator(target, queue_name or ALL, results=results)
     if not re.fullmatch(r"[\w.]+:[\w.]+", target):
         # What comes before an "@" may be the password of a DSN written wrongly.
         shown = masked(target).rpartition("@")[2]
         raise InvalidOption(
             f"{shown!r} is neither a DSN such as redis://localhost:6379/0 nor module:gator."
         )
+    if results:
+        raise InvalidOption(f"{target} says itself where results are kept: leave --results out.")
     found_here()
     module_name, _, attr_name = target.partition(":")
     try:

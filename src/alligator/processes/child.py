@@ -36,6 +36,8 @@ class Settings:
     """What a worker process is told."""
 
     target: str = field(repr=False)
+    results: str | None = field(repr=False)
+    """Where results are kept, if that is another store; ``target`` may say so itself."""
     worker_id: str
     queues: list[str]
     weights: list[int]
@@ -92,7 +94,7 @@ def main(control: int, board_file: int) -> None:
     board = Board(mmap.mmap(board_file, Board.size()))
     for inherited in (control, board_file):
         os.set_inheritable(inherited, False)  # nothing that a task starts shall have them
-    gator = gator_at(settings.target, settings.queues[0])
+    gator = gator_at(settings.target, settings.queues[0], settings.results)
     worker = _Supervised(
         gator,
         max_tasks=settings.max_tasks,

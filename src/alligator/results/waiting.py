@@ -173,7 +173,7 @@ class Waiting:
                 raise failure_of(self._task_id, read_note(letter.note))
         raise UnknownTask(
             f"Task {self._task_id!r} is not in queue {self._queue_name!r}, and nothing is known of one that "
-            "was: it was never queued there, was dropped, or is over since long."
+            "was: it was never queued there, was dropped, or is over, and had no keep_result or a short one."
         )
 
     def _is_of_ours(self, letter: DeadLetter) -> bool:
