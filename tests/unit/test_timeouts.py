@@ -367,11 +367,11 @@ def test_the_watcher_keeps_nothing_of_blocks_that_have_ended() -> None:
             with time_limit(1e6):
                 pass
         time_is_up = time.monotonic() + 5
-        while (kept := kept_of(kind)) > 2 and time.monotonic() < time_is_up:
+        while (kept := kept_of(kind)) > 10 and time.monotonic() < time_is_up:
             pass
         return kept
 
-    assert elsewhere(call) <= 2  # which go when the next one comes
+    assert elsewhere(call) <= 10  # the last ones, which go when the next one comes
 
 
 def kept_of(kind: type[object]) -> int:
