@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alligator import dependencies, limits, payloads, results, retries, stops
 from alligator.backends.base import (
@@ -31,12 +31,14 @@ from alligator.exceptions import (
     TaskFailed,
     TaskTimeout,
 )
-from alligator.limits.gates import Entry
 from alligator.running import CURRENT, RunningTask
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
 from alligator.timeouts import limited, time_limit
 from alligator.utils import run_coroutine
+
+if TYPE_CHECKING:
+    from alligator.limits.gates import Entry
 
 log = logging.getLogger("alligator.task")
 
@@ -141,7 +143,7 @@ class Runner:
         task.queue_name = held.queue_name
         return Run(self, held, task)
 
-    def enter(self, held: Reservation, limit: limits.Limit) -> Entry | None:
+    def enter(self, held: Reservation, limit: limits.Limit) -> "Entry | None":
         """Let a task in under its limit, and with it some that come next; None: it may not start."""
         others = limits.together(limit) - 1
         if not others:
@@ -470,7 +472,7 @@ class Run:
         return answer
 
     _stop: Stop | None = None
-    _entry: Entry | None = None
+    _entry: "Entry | None" = None
 
 
 def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float | None:

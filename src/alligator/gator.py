@@ -3,9 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alligator import peeks, schedules, signatures, statuses, stops
+from alligator import signatures, stops
 from alligator.attempts import VOID, Runner, describe, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
@@ -18,19 +18,21 @@ from alligator.backends.base import (
     check_name,
 )
 from alligator.constants import ALL, RETRYING
-from alligator.dependencies import OurTask, depending
+from alligator.dependencies import OurTask
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidArguments, InvalidOption, Snooze, TaskExists
 from alligator.options import OPTIONS
 from alligator.processes.keeper import LEASE, keeping
 from alligator.queueing import Batch, Options, kept
-from alligator.results import async_waiting, waiting
 from alligator.running import CURRENT, RunningTask
-from alligator.schedules import Schedule
-from alligator.statuses import Status
 from alligator.tasks import Task
 from alligator.timeouts import time_limit
 from alligator.utils import new_id
+
+# What few programs need is imported where it is used: each module takes about a millisecond of every start.
+if TYPE_CHECKING:
+    from alligator.schedules import Schedule
+    from alligator.statuses import Status
 
 log = logging.getLogger("alligator.gator")
 
@@ -192,6 +194,8 @@ class Gator:
         task.to_call(func, *args, **kwargs)
         signatures.check_arguments(func, args, kwargs)
         if task.depends_on is not None:
+            from alligator.dependencies import depending
+
             depending.resolve(task, self.queue_name)
         if task.is_async:
             self._check_possible(task, func)
@@ -211,6 +215,8 @@ class Gator:
         messages = [self._message(task) for task in tasks]
         push = self.backend.push_many
         if [task for task in tasks if task.depends_on]:
+            from alligator.dependencies import depending
+
             push = depending.pushing(self.backend, self.results, tasks)
         queued = push(self.queue_name, messages, max_length=self.max_length)
         if all(queued):
@@ -317,7 +323,7 @@ class Gator:
             task.to_canceled()
         return task
 
-    def status(self, task_id: str) -> Status:
+    def status(self, task_id: str) -> "Status":
         """Return what is known of a task of the queue, wherever it is.
 
         Raises:
@@ -327,6 +333,8 @@ class Gator:
             >>> Gator("locmem://").status("a-specific-uuid-here").state
             'unknown'
         """
+        from alligator import statuses
+
         return statuses.status_of(self.backend, self.results, self.queue_name, task_id)
 
     def result(self, task_id: str, timeout: float | None = None, *, push: str = "") -> Any:
@@ -348,6 +356,8 @@ class Gator:
             ResultNotKept: It has no ``keep_result``, or returned what JSON cannot carry.
             UnknownTask: Nothing is known of it.
         """
+        from alligator.results import waiting
+
         return waiting.result_of(
             self.backend, self.results, self.queue_name, task_id, timeout, push
         )
@@ -360,6 +370,8 @@ class Gator:
         push: str = "",
     ) -> Any:
         """Wait for a task of the queue to end, without blocking the event loop; as ``result``."""
+        from alligator.results import async_waiting
+
         return await async_waiting.result_of_async(
             self.backend, self.results, self.queue_name, task_id, timeout, push
         )
@@ -372,7 +384,7 @@ class Gator:
         *args: Any,
         name: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Schedule:
+    ) -> "Schedule":
         """Let a call of a function be queued every so many seconds; see ``Options.every``."""
         return self.options().every(seconds, func, *args, name=name, kwargs=kwargs)
 
@@ -385,18 +397,22 @@ class Gator:
         timezone: str = "UTC",
         name: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Schedule:
+    ) -> "Schedule":
         """Let a call of a function be queued at the times of a cron expression; see ``Options.cron``."""
         return self.options().cron(
             expression, func, *args, timezone=timezone, name=name, kwargs=kwargs
         )
 
-    def schedules(self) -> list[Schedule]:
+    def schedules(self) -> "list[Schedule]":
         """Return what is queued here again and again, sorted by name."""
+        from alligator import schedules
+
         return schedules.listed(self.backend, self.queue_name)
 
     def unschedule(self, name: str) -> bool:
         """Remove a schedule by its name; return whether there was one."""
+        from alligator import schedules
+
         return schedules.remove(self.backend, self.queue_name, name)
 
     def len(self) -> int:
@@ -460,6 +476,8 @@ class Gator:
     def _is_ours(self, task: Task) -> bool:
         """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""
         found = self.backend.find(self.queue_name, task.task_id)
+        from alligator import peeks
+
         return found is not None and peeks.Peek.into(found.body).push == task.push
 
     def _try_again(self, task: Task, err: Exception) -> bool:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alligator import version
+from alligator import Gator, version
 from alligator.backends.base import MAX_NAME_BYTES, Backend, check_name
 from alligator.commands.progress import progress_on
 from alligator.commands.targets import TargetParser, checked, found_here, gator_at
@@ -21,8 +22,10 @@ from alligator.processes.child import Settings, set_up_output
 from alligator.processes.keeper import LEASE
 from alligator.processes.reload import Reloader
 from alligator.processes.supervisor import Supervisor
-from alligator.schedules import Scheduler
 from alligator.worker_options import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
+
+if TYPE_CHECKING:
+    from alligator.schedules import Scheduler
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +80,17 @@ def _run(options: argparse.Namespace, level: int) -> None:
         options.workers,
         show,
         results=gator.results,
-        scheduler=Scheduler(gator.backend, queues, gator.task_class) if options.schedule else None,
+        scheduler=_scheduler(gator, queues) if options.schedule else None,
         reloader=Reloader(Path.cwd()) if options.reload else None,
     )
     with progress or nullcontext():
         supervisor.run()
+
+
+def _scheduler(gator: Gator, queues: Sequence[str]) -> "Scheduler":
+    from alligator.schedules import Scheduler  # here, for few need it
+
+    return Scheduler(gator.backend, queues, gator.task_class)
 
 
 def queues_in(words: Sequence[str]) -> tuple[list[str], list[int]]:

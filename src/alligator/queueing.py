@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from alligator import schedules
 from alligator.backends.base import Backend, as_bytes
 from alligator.exceptions import InvalidOption
-from alligator.schedules import Schedule
 from alligator.tasks import Task
+
+if TYPE_CHECKING:
+    from alligator.schedules import Schedule
 
 AT_ONCE = 1000
 """Tasks that ``map`` keeps in memory and sends in one round trip."""
@@ -101,7 +102,7 @@ class Options(_Block):
         *args: Any,
         name: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Schedule:
+    ) -> "Schedule":
         """Let a call of a function be queued every so many seconds, by the workers that run ``--schedule``.
 
         An application may say so at each start: what is there already, stays as it is. After a time without
@@ -137,7 +138,7 @@ class Options(_Block):
         timezone: str = "UTC",
         name: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Schedule:
+    ) -> "Schedule":
         """Let a call of a function be queued at the times of a cron expression, by workers with ``--schedule``.
 
         An application may say so at each start, as with ``every``. It needs ``pip install 'alligator[cron]'``.
@@ -166,7 +167,7 @@ class Options(_Block):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         **when: Any,
-    ) -> Schedule:
+    ) -> "Schedule":
         """Store a schedule of a call."""
         task = self.gator.task_class(**self.task_kwargs)
         task.is_async = True  # whatever is_async says: it is for now, and a schedule for later
@@ -186,6 +187,8 @@ class Options(_Block):
                 'What is queued again and again cannot have if_exists="raise": nobody is there to be told. '
                 '"skip" leaves out a run while the one before is queued or runs.'
             )
+        from alligator import schedules  # here, for few need it
+
         body = as_bytes(task.serialize())
         return schedules.add(
             self.gator.backend,

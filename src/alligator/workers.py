@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from alligator import checkpoints, registry, stops
 from alligator.attempts import VOID, Runner, note
@@ -25,7 +26,6 @@ from alligator.constants import ALL
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 from alligator.gator import Gator
 from alligator.patience import Patience
-from alligator.processes.async_crew import AsyncCrew
 from alligator.processes.board import CAPACITY, Board
 from alligator.processes.canceler import Canceler
 from alligator.processes.complaints import Complaints
@@ -36,7 +36,6 @@ from alligator.processes.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_th
 from alligator.processes.memory import resident_mib
 from alligator.processes.pacing import Pace, in_turn
 from alligator.processes.suspects import Turns
-from alligator.schedules import Scheduler
 from alligator.tasks import Abandoned
 from alligator.utils import new_id, take_default
 from alligator.worker_options import (
@@ -48,6 +47,10 @@ from alligator.worker_options import (
     weights,
     whole,
 )
+
+if TYPE_CHECKING:
+    from alligator.processes.async_crew import AsyncCrew
+    from alligator.schedules import Scheduler
 
 log = logging.getLogger("alligator.worker")
 
@@ -278,9 +281,11 @@ class Worker:
                 crew.work()
                 self._flush()
 
-    def _crew(self) -> Crew | AsyncCrew:
+    def _crew(self) -> "Crew | AsyncCrew":
         if self.concurrency == 1:
             return Crew(self.threads, self._holdings, self._run, self._pace.ran)
+        from alligator.processes.async_crew import AsyncCrew  # here, for few need it
+
         return AsyncCrew(self.threads, self._slots, self._holdings, self._executor, self._pace.ran)
 
     def _cycle(self) -> bool:
@@ -444,14 +449,14 @@ class Worker:
         board = self._holdings.board
         keeper = Keeper(self._backend, self.lease, given_back=self._executor.heed_stops)
         canceler = Canceler(self._backend, lambda _, held: self.cancel(held.token, held.task_id))
-        scheduler = Scheduler(self._backend, self.queue_names, self.gator.task_class)
+        queue_what_is_due = self._scheduler().tick if self.schedule else None
         complaints = Complaints(log)
 
         def also() -> None:
             nonlocal announced_at
             canceler.tick([board])
-            if self.schedule and self._leave_by is None:
-                complaints.try_to("queue what is due", scheduler.tick)
+            if queue_what_is_due is not None and self._leave_by is None:
+                complaints.try_to("queue what is due", queue_what_is_due)
             if time.monotonic() - announced_at > self.lease / BEATS_PER_LEASE:
                 announced_at = time.monotonic()
                 registry.announce(self._backend, presence, self.lease)
@@ -462,6 +467,11 @@ class Worker:
             registry.withdraw(self._backend, self.worker_id)
         except (BackendUnavailable, BackendRefused):
             pass  # the entry expires
+
+    def _scheduler(self) -> "Scheduler":
+        from alligator.schedules import Scheduler  # here, for few need it
+
+        return Scheduler(self._backend, self.queue_names, self.gator.task_class)
 
     @contextmanager
     def _signals(self) -> Generator[None]:

@@ -27,6 +27,17 @@ SLOW = {
     "urllib.parse",
 }
 
+UNUSED = {
+    "alligator.commands",
+    "alligator.dependencies.depending",
+    "alligator.limits.gates",
+    "alligator.processes.async_crew",
+    "alligator.results.waiting",
+    "alligator.schedules",
+    "alligator.statuses",
+}
+"""What only some programs need, and is to cost the others nothing."""
+
 LIST_MODULES = """
 import sys
 before = set(sys.modules)
@@ -58,6 +69,8 @@ def brought_in(code: str) -> dict[str, str]:
 )
 def test_alligator_brings_in_nothing_slow_and_nothing_of_others(code: str) -> None:
     modules = brought_in(code)
+
+    assert UNUSED & modules.keys() == set()
 
     assert "alligator" in modules
     assert SLOW & set(modules) == set()

@@ -31,7 +31,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 def status_json(counts: Mapping[str, Counts], workers: Sequence[Presence]) -> dict[str, Any]:
     """Return how many tasks of each queue are in which state, and who works."""
     return {
-        "queues": [{"queue": name, **asdict(count)} for name, count in counts.items()],
+        "queues": [{"queue": name, **count._asdict()} for name, count in counts.items()],
         "workers": [{**asdict(one), "started_at": iso(one.started_at)} for one in workers],
     }
 
@@ -39,7 +39,7 @@ def status_json(counts: Mapping[str, Counts], workers: Sequence[Presence]) -> di
 def queues_text(counts: Mapping[str, Counts], width: int | None) -> str:
     """Return how many tasks of each queue are in which state, to fit a terminal of that width, if any."""
     rows = [
-        [name, *(f"{asdict(count)[state]:,}" for state in _STATES)]
+        [name, *(f"{count._asdict()[state]:,}" for state in _STATES)]
         for name, count in counts.items()
     ]
     numbers = [Column(state, "right") for state in _STATES]

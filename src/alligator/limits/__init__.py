@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation, check_name
 from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.limits.gates import Entry, Gate, Moments, Standing
-from alligator.limits.rules import REMEMBERED, AtATime, PerSpan
+
+if TYPE_CHECKING:
+    from alligator.limits.gates import Entry, Gate, Moments, Standing
 
 MAX_KEY_BYTES = 200
 """The longest key of a limit, in UTF-8."""
@@ -114,7 +115,9 @@ class Parked:
     then: Callable[[], None]
 
 
-def enter(backend: Backend, helds: Sequence[Reservation], limit: Limit) -> dict[Reservation, Entry]:
+def enter(
+    backend: Backend, helds: Sequence[Reservation], limit: Limit
+) -> "dict[Reservation, Entry]":
     """Take places under a limit for tasks that are held; the same hand-outs may ask for them again.
 
     Returns:
@@ -131,6 +134,8 @@ def together(limit: Limit) -> int:
     """
     if not isinstance(limit, Rate):
         return 1  # of two places, one would be kept while the other one's task runs
+    from alligator.limits.rules import REMEMBERED
+
     return min(1 + int(limit.n / limit.per * TOGETHER), REMEMBERED)
 
 
@@ -169,7 +174,7 @@ def forget(backend: Backend, queue_name: str, task_id: str, limit: Limit) -> Non
 
 def standing(
     backend: Backend, queue_name: str, task_id: str, due_at: float, limit: Limit
-) -> Standing | None:
+) -> "Standing | None":
     """Return how matters stand for a task delayed until ``due_at``, if it waits for room under its limit."""
     return _gate(backend, limit).standing(keys.ref(queue_name, task_id), due_at)
 
@@ -186,7 +191,11 @@ def _ref(held: Reservation) -> str:
     return keys.ref(held.queue_name, held.task_id)
 
 
-def _gate(backend: Backend, limit: Limit) -> Gate:
+def _gate(backend: Backend, limit: Limit) -> "Gate":
+    # Here, for few programs have limits, and each module takes time at every start.
+    from alligator.limits.gates import Gate
+    from alligator.limits.rules import AtATime, PerSpan
+
     key = keys.escaped(limit.key)
     if isinstance(limit, Rate):
         return Gate(backend, f"rate:{key}", PerSpan(limit.n, limit.per))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from alligator.attempts import Attempt, Run
 from alligator.bell import Bell
 from alligator.dependencies import OurTask
-from alligator.processes.crew import LOOK, left_to_its_lease
+from alligator.processes.crew import END_WITHIN, LOOK, left_to_its_lease
 from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
 from alligator.processes.loop import Loop
@@ -36,8 +36,6 @@ DISPATCHERS = 4
 MAX_SUBMITTED = 64
 """Coroutines that wait for the loop to take them. If it takes none, for one of them blocks it, then no more are
 begun: what is held beyond that goes to other workers."""
-END_WITHIN = 1.0
-"""Seconds for coroutines that are broken off to tidy up."""
 
 Job = Callable[[], bool]
 """Returns whether the task that it is about is over by that, or waits for a thread."""

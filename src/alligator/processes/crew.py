@@ -15,6 +15,8 @@ log = logging.getLogger("alligator.worker")
 
 LOOK = 0.05
 """Seconds after which the worker's thread looks up, to settle what is finished, though nobody is idle."""
+END_WITHIN = 1.0
+"""Seconds for coroutines that are broken off to tidy up."""
 
 
 class Crew:

@@ -12,21 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from alligator import checkpoints, registry, retries, stops
 from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException
-from alligator.processes.async_crew import END_WITHIN
 from alligator.processes.board import Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
 from alligator.processes.child import LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints
+from alligator.processes.crew import END_WITHIN
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.processes.process import Process, started
 from alligator.processes.reload import Reloader
-from alligator.schedules import Scheduler
 from alligator.timeouts import KILL_AFTER
+
+if TYPE_CHECKING:
+    from alligator.schedules import Scheduler
 
 log = logging.getLogger("alligator.processes.supervisor")
 
@@ -77,7 +80,7 @@ class Supervisor:
         on_look: Callable[[Tally], None] = lambda tally: None,
         *,
         results: Records | None = None,
-        scheduler: Scheduler | None = None,
+        scheduler: "Scheduler | None" = None,
         reloader: Reloader | None = None,
     ) -> None:
         self._backend = backend
