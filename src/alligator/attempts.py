@@ -446,7 +446,9 @@ class Run:
 
     def _leave_limit(self) -> None:
         if (limit := self.task.limit) is not None:
-            self._ask(lambda: limits.leave(self._backend, self.held, limit))
+            # One whose process was ended has its place under that hand-out.
+            held = self.held._replace(token=self._stop.token) if self._stop else self.held
+            self._ask(lambda: limits.leave(self._backend, held, limit))
 
     def _forget_limit(self) -> None:
         """Let another one have the place that may have been kept for this one."""

@@ -5,8 +5,9 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from zlib import crc32
 
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation
@@ -37,6 +38,7 @@ class Checkpoint:
         self._records = backend.records if held else None
         self._key = key_of(held.queue_name, held.task_id) if held else ""
         self._token = held.token if held else ""
+        self._body = mark_of(held.body) if held else 0
         self._done: float | None = None
         self._total: float | None = None
         self._note = ""
@@ -105,6 +107,7 @@ class Checkpoint:
             "at": time.time(),
             "passed": passed,
             "token": self._token,
+            "body": self._body,
         }
         try:
             self._is_kept = True
@@ -122,8 +125,14 @@ class Checkpoint:
             log.debug("Cannot remove how far a task was: %s", err)
         self._records = None  # a thread that the task has left behind may go on and on
 
-    def resume(self, is_forerunner: Callable[[object], bool]) -> None:
-        """Take up what an attempt before has left, unless that was of another task of the same id."""
+    def resume(self, tokens: Collection[object], *, has_died: bool) -> None:
+        """Take up what an attempt before has left, unless that was of another task of the same id.
+
+        Args:
+            tokens: The hand-outs whose checkpoint is this one's.
+            has_died: Whether the hand-out before came to nothing: then nobody could tell its token, but that
+                the task was the same shows by its body.
+        """
         if self._records is None:
             return
         try:
@@ -134,8 +143,8 @@ class Checkpoint:
         if value is None:
             return
         self._is_kept = True
-        passed, token = _passed_in(value)
-        if isinstance(token, str) and is_forerunner(token):
+        passed, token, body = _told_in(value)
+        if (token and token in tokens) or (has_died and body == self._body):
             self._before = passed
             self._told += 1  # by another hand-out: to be written under the token of this one
 
@@ -146,15 +155,20 @@ class Checkpoint:
             self.save()
 
 
-def _passed_in(value: bytes) -> tuple[list[int], object]:
-    """Return how many items of each loop were passed, and under which hand-out."""
+def _told_in(value: bytes) -> tuple[list[int], object, object]:
+    """Return how many items of each loop were passed, under which hand-out, and the mark of its body."""
     try:
         told = json.loads(value)
         passed = [int(number) for number in told["passed"]]
         makes_sense = all(0 <= number <= sys.maxsize for number in passed)
-        return passed if makes_sense else [], told.get("token")
+        return passed if makes_sense else [], told.get("token"), told.get("body")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        return [], None
+        return [], None, None
+
+
+def mark_of(body: bytes) -> int:
+    """Return a mark of a task's body, to know it by when nobody can tell the hand-out."""
+    return crc32(body)
 
 
 def key_of(queue_name: str, task_id: str) -> str:
@@ -189,15 +203,16 @@ def _resuming(backend: Backend, release: Release) -> Release:
     held = release.reservation
     try:
         payload = payloads.decode(held.body or _body_of(backend, held))
-    except UnreadableTask:  # of a class with a form of its own: it begins anew
-        return release
-    payload["options"] = {**payload.get("options", {}), "resumes": held.token}
-    return replace(release, body=payloads.encode(payload).encode())
+        payload["options"] = {**payload.get("options", {}), "resumes": held.token}
+        return replace(release, body=payloads.encode(payload).encode())
+    except (UnreadableTask, ValueError, RecursionError):
+        return release  # of a class with a form of its own, or NaN in it: it begins anew
 
 
 def _body_of(backend: Backend, held: Reservation) -> bytes:
     found = backend.find(held.queue_name, held.task_id) if backend.can_find else None
-    return found.body if found else b""
+    # What is on a board does not tell the deliveries; a new body would let them be counted anew.
+    return found.body if found and found.deliveries == 1 else b""
 
 
 def _token_in(value: bytes | None) -> object:

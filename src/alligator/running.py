@@ -241,16 +241,11 @@ class RunningTask:
         if self._progress is None:
             self._progress = Checkpoint(backend, self._reservation)
             resumes = self._task.resumes if self._task else None
-            if resumes or self.deliveries > 1 or self.history:
-                self._progress.resume(self._is_forerunner)
+            last = self.history[-1].get("token") if self.history else None
+            has_died = self.deliveries > 1
+            if resumes or last or has_died:
+                self._progress.resume((resumes, last), has_died=has_died)
         return self._progress
-
-    def _is_forerunner(self, token: object) -> bool:
-        """Whether the checkpoint of a hand-out is this attempt's, and not that of another task of its id."""
-        if self.deliveries > 1:  # nobody lived to tell the token of the last one
-            return True
-        last = self.history[-1].get("token") if self.history else None
-        return token in (self._task.resumes if self._task else None, last)
 
 
 def _no() -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from alligator import keys, limits, registry, results, stops
+from alligator import checkpoints, keys, limits, registry, results, stops
 from alligator.backends.base import (
     NEVER,
     Backend,
@@ -257,8 +257,9 @@ def _progress(backend: Backend, name: Name, found: Found, task: Peek) -> Progres
         return None
     # Of one whose worker died, nobody could tell under which hand-out it had come so far.
     has_died = found.deliveries > bool(found.token)
+    is_same = has_died and told.get("body") == checkpoints.mark_of(found.body)
     token = told.get("token")
-    if not has_died and (not token or token not in (found.token, *task.resumes)):
+    if not is_same and (not token or token not in (found.token, *task.resumes)):
         return None
     return Progress(done, number(told.get("total")), str(told.get("note", "")), at)
 

@@ -175,9 +175,7 @@ def left(backend: Backend, held: Sequence[Reservation]) -> list[Reservation]:
     """Return those whose tasks were asked to end under an earlier hand-out: they are only to be settled."""
     if not held or backend.records is None:
         return []
-    asked = listed(backend)
-    stops = [(one, asked.get((one.queue_name, one.task_id))) for one in held]
-    return [one for one, stop in stops if stop is not None and stop.token != one.token]
+    return [one for one in held if found(backend, one, _history_in(one.body))]
 
 
 def warned(backend: Backend, releases: Sequence[Release]) -> list[Release]:
@@ -218,6 +216,11 @@ def _forget_limit(backend: Backend, queue_name: str, task_id: str, body: bytes) 
     except (BackendUnavailable, BackendRefused) as err:
         # Canceled it is all the same. Those who look after the line will notice.
         log.warning("Task %r is canceled, and may keep its place in a line: %s", task_id, err)
+
+
+def _history_in(body: bytes) -> list[dict[str, Any]]:
+    told = (payloads.options_in(body) or {}).get("history")
+    return [entry for entry in told if isinstance(entry, dict)] if isinstance(told, list) else []
 
 
 def _key(queue_name: str, task_id: str) -> str:

@@ -11,6 +11,7 @@ from alligator.backends.base import Message, Reservation
 from alligator.limits import Limit
 from alligator.limits.lines import CHUNK
 from alligator.limits.record import SAFETY
+from tests.features import stop_work
 from tests.features.limit_work import Clock, Steps, Store, Sudden, fragile
 from tests.integration import jobs
 from tests.integration.journal import Journal
@@ -73,6 +74,18 @@ def test_a_killed_process_leaves_its_place(scene: Scene) -> None:
     scene.open("holder")
     until(lambda: len(scene.journal.names("finish")) == 6, "the others went on")
     assert scene.journal.names("finish") == ["holder", *(f"next-{number}" for number in range(5))]
+
+
+def test_one_that_is_ended_with_its_process_leaves_its_place(scene: Scene) -> None:
+    limit = Concurrency("api", 1)
+    scene.push("holder", stop_work.hold_the_lock, timeout=0.2, limit=limit)
+    scene.latergator("--workers", "2", *OPTIONS)
+    scene.started("holder")
+    scene.push("next", jobs.work, limit=limit)
+
+    scene.finished("next")  # the guard would come too late for that
+
+    assert scene.counts.dead == 1
 
 
 def test_a_killed_machine_leaves_its_place(scene: Scene) -> None:

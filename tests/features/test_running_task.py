@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from alligator import Gator, Retry, RunningTask, checkpoints, current_task, track
-from alligator.backends.base import reserved_at, worker_of
+from alligator.backends.base import Message, Release, reserved_at, worker_of
 from alligator.exceptions import BackendUnavailable, Canceled, InvalidArguments, TaskTimeout
 from alligator.keys import PROGRESS, ref
 from tests.features.work import QuietWorker, done, work_off
@@ -242,6 +242,50 @@ def test_a_former_task_of_the_same_id_leaves_no_checkpoint_behind(gator: Gator) 
     work_off(gator)
 
     assert done == list(range(10))
+
+
+@pytest.mark.usefixtures("always_saved")
+@pytest.mark.parametrize("is_same", [True, False])
+def test_after_a_worker_died_only_the_same_task_resumes(is_same: bool, gator: Gator) -> None:
+    with gator.options(task_id="daily") as opts:
+        opts.task(fail_at, -1)
+    held = gator.backend.reserve_task("all", "daily", "me")
+    assert held is not None
+    assert gator.backend.records is not None
+    mark = checkpoints.mark_of(held.body if is_same else b"of another push")
+    told = {"done": 5, "at": 0, "passed": [5], "token": "t", "body": mark}
+    gator.backend.records.set(checkpoints.key_of("all", "daily"), json.dumps(told).encode())
+    gator.backend.settle([Release(held, lapsed=True)])
+
+    work_off(gator)
+
+    assert done == list(range(5 if is_same else 0, 10))
+
+
+def test_what_cannot_be_told_where_to_resume_goes_back_as_it_is(gator: Gator) -> None:
+    records = gator.backend.records
+    assert records is not None
+    body = b'{"task_id":"t1","retries":0,"async":true,"module":"m","callable":"f","args":[NaN]}'
+    for name, data in (("odd", body), ("text", b"no JSON")):
+        gator.backend.push_many("all", [Message(name, data)])
+        held = gator.backend.reserve_task("all", name, "me")
+        assert held is not None
+        records.set(checkpoints.key_of("all", name), json.dumps({"token": held.token}).encode())
+        for one in (held, held._replace(body=b"")):  # as a worker knows it, and as its parent does
+            assert checkpoints.resuming(gator.backend, [Release(one)]) == [Release(one)]
+
+
+def test_a_suspect_goes_back_with_its_deliveries(gator: Gator) -> None:
+    gator.task(fail_at, -1)
+    [held] = gator.backend.reserve(["all"], "me").reservations
+    gator.backend.settle([Release(held, lapsed=True)])
+    [held] = gator.backend.reserve(["all"], "me").reservations
+    assert gator.backend.records is not None
+    key = checkpoints.key_of("all", held.task_id)
+    gator.backend.records.set(key, json.dumps({"token": held.token}).encode())
+    on_board = held._replace(body=b"", deliveries=1)
+
+    assert checkpoints.resuming(gator.backend, [Release(on_board)]) == [Release(on_board)]
 
 
 @pytest.mark.parametrize("passed", [["x"], [-1], [1e300], [10**30], [None], 5, "abc", None])

@@ -27,6 +27,7 @@ from alligator import (
     track,
 )
 from alligator.backends.base import NEVER, Ack, Bury, Message, Release, Reservation
+from alligator.checkpoints import mark_of
 from alligator.commands.letters import callable_of
 from alligator.commands.looking import status_json, status_text
 from alligator.dependencies.edges import Edge, link
@@ -514,7 +515,7 @@ def test_how_far_it_was_is_told_until_it_is_taken_up_again(gator: Gator) -> None
         assert (status.state, status.progress) == ("waiting", Progress(2, 3, "", soon(gator)))
     held = gator.backend.reserve_task(QUEUE, "lapsed", "me")
     assert held is not None
-    set_progress(gator, "lapsed", token=held.token)
+    set_progress(gator, "lapsed", token=held.token, body=mark_of(held.body))
     gator.backend.settle([Release(held, lapsed=True)])
     assert gator.status("lapsed").progress is not None
 

@@ -223,6 +223,43 @@ def test_a_retry_waits_for_as_long_as_the_task_says(backend: SimpleBackend, cloc
     assert popped(gator).result == "at last"
 
 
+def test_what_cannot_be_pushed_again_runs_early_and_is_not_lost(
+    store: Store, backend: SimpleBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gator = Gator("five://", backend_class=lambda _: backend)
+    gator.task(jobs.snooze_until, 2, 60)
+    assert popped(gator).status == DELAYED
+
+    def refuse(*args: Any) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "push", refuse)
+        [held] = backend.reserve([ALL], "me").reservations
+    backend.settle([Release(held)])
+
+    assert gator.len() == 1
+
+
+def test_what_is_over_is_not_kept_in_mind(backend: SimpleBackend, clock: Clock) -> None:
+    gator = Gator("five://", backend_class=lambda _: backend)
+    for _ in range(3):
+        gator.task(jobs.snooze_until, 1, 60)
+        popped(gator)
+    clock.turn(60)
+    while gator.pop():
+        pass
+
+    assert vars(backend)["_put_off"] == {}
+
+
+def test_nothing_fits_into_a_full_queue(backend: SimpleBackend) -> None:
+    gator = Gator("five://", backend_class=lambda _: backend)
+    gator.task(jobs.add, 1, 2)
+
+    assert backend.push_many(ALL, [], max_length=0) == []
+
+
 def test_what_is_put_off_keeps_nothing_else_from_being_run(
     backend: SimpleBackend, clock: Clock
 ) -> None:

@@ -89,7 +89,11 @@ class SimpleBackend(Backend):
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
         """Hand each to ``push``. Whether an id is queued already is for the client to tell."""
-        if max_length is not None and self.client.len(queue_name) + len(messages) > max_length:
+        if (
+            messages
+            and max_length is not None
+            and self.client.len(queue_name) + len(messages) > max_length
+        ):
             raise QueueFull(
                 f"{len(messages)} more would be too many for {queue_name!r}: its max_length is "
                 f"{max_length}."
@@ -215,8 +219,14 @@ class SimpleBackend(Backend):
             held = _reservation(queue_name, _id_in(data), data)
             left = self._put_off.get((queue_name, held.body), -math.inf) - self._clock()
             if left <= 0:
+                with self._lock:
+                    self._put_off.pop((queue_name, held.body), None)
                 return held
-            self._push(queue_name, held.task_id, held.body, left)
+            try:
+                self._push(queue_name, held.task_id, held.body, left)
+            except Exception as err:  # whatever the client raises: better early than lost
+                log.warning("Task %r runs before its time: %s", held.task_id, err)
+                return held
             if held.body in met:  # there are no others
                 return None
             met.add(held.body)
