@@ -219,7 +219,7 @@ def _forget_limit(backend: Backend, queue_name: str, task_id: str, body: bytes) 
 
 
 def _history_in(body: bytes) -> list[dict[str, Any]]:
-    told = (payloads.options_in(body) or {}).get("history")
+    told: Any = (payloads.options_in(body) or {}).get("history")
     return [entry for entry in told if isinstance(entry, dict)] if isinstance(told, list) else []
 
 
