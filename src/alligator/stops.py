@@ -219,8 +219,11 @@ def _forget_limit(backend: Backend, queue_name: str, task_id: str, body: bytes) 
 
 
 def _history_in(body: bytes) -> list[dict[str, Any]]:
-    told: Any = (payloads.options_in(body) or {}).get("history")
-    return [entry for entry in told if isinstance(entry, dict)] if isinstance(told, list) else []
+    told: Any = (payloads.options_in(body) or {}).get("history") or ()
+    try:
+        return [entry for entry in told if hasattr(entry, "get")]
+    except TypeError:
+        return []
 
 
 def _key(queue_name: str, task_id: str) -> str:
