@@ -53,8 +53,13 @@ async def fail(what: str = "broken") -> None:
     raise ValueError(what)
 
 
+begun: list[str] = []
+"""Who waits to be released, or has."""
+
+
 async def wait_for_release() -> None:
     """Wait, without keeping the loop, until a function beside it has been run."""
+    begun.append("coroutine")
     async with asyncio.timeout(30):
         while not released.is_set():  # noqa: ASYNC110 -- another thread sets it
             await asyncio.sleep(0.001)

@@ -99,10 +99,10 @@ def test_a_task_may_put_itself_off_and_no_retry_is_counted(gator: Gator) -> None
 
 
 def test_what_expires_after_a_retry_is_not_started_again(gator: Gator) -> None:
-    with gator.options(expires=0.1, retries=5, backoff=1000) as opts:
+    with gator.options(expires=3, retries=5, backoff=1000) as opts:
         task = opts.task(put_off, 5)
     work_off(gator)
-    let_pass(gator.backend, 0.15)
+    let_pass(gator.backend, 3.1)
     gator.backend.reschedule(gator.queue_name, [task.task_id])
 
     work_off(gator)
