@@ -27,7 +27,7 @@ class Scene:
 
     def post(self, *states: State) -> None:
         """Write the task on the board, in that state; or nothing."""
-        self.board.post([(self.held, self.clock(), state) for state in states])
+        self.board.post([(1, self.held, self.clock(), state) for state in states])
 
     def cancel(self) -> None:
         assert stops.cancel(self.backend, None, QUEUE, "t1") is not None

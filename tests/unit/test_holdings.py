@@ -6,7 +6,7 @@ from operator import add
 import pytest
 
 from alligator import Gator, Worker, stops, workers
-from alligator.backends.base import Ack, Release, Reservation
+from alligator.backends.base import Ack, Release, Reservation, worker_of
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.board import Board, Mark, State
 from alligator.processes.holdings import Holdings
@@ -77,7 +77,7 @@ def test_what_the_keeper_gave_back_is_not_started(mark: Mark) -> None:
     first, second = reserved("first", "second")
     holdings = holding(first, second)
 
-    holdings.board.mark(0, mark)
+    holdings.board.mark(1, mark)
     held = holdings.start()
 
     assert held is not None
@@ -90,7 +90,7 @@ def test_what_comes_next_is_neither_started_nor_given_back() -> None:
     reservations = reserved("first", "given back", "second", "third")
     holdings = holding(*reservations)
 
-    holdings.board.mark(1, Mark.GIVE_BACK)
+    holdings.board.mark(2, Mark.GIVE_BACK)
     holdings.start()
 
     assert holdings.coming() == reservations[2:]
@@ -130,8 +130,8 @@ def test_what_was_postponed_and_given_back_by_the_keeper_is_not_resumed(mark: Ma
     holdings = holding(a, b, c)
     postponed(holdings, 3)
 
-    holdings.board.mark(0, mark)
     holdings.board.mark(1, mark)
+    holdings.board.mark(2, mark)
 
     assert [resumed(holdings), resumed(holdings)] == ["c", None]
     assert holdings.send() == [Release(a), Release(b)]
@@ -143,10 +143,10 @@ def test_the_keeper_is_left_to_give_back_what_was_postponed() -> None:
     postponed(holdings, 2)
     assert not holdings.yields()
 
-    holdings.board.mark(0, Mark.GIVE_BACK)
+    holdings.board.mark(1, Mark.GIVE_BACK)
     assert holdings.yields()
     assert holdings.send() == []  # what is sent while taking more would come back with it
-    holdings.board.mark(0, Mark.GONE)
+    holdings.board.mark(1, Mark.GONE)
     assert holdings.yields()
 
     assert not holdings.yields()
@@ -176,7 +176,8 @@ def test_the_keeper_extends_what_runs_and_what_is_done_whatever_their_mark(
     board, keeper = Board(), Keeper(gator.backend, LEASE, clock)
     push(gator.backend, "t1")
     [held] = take_ready(gator.backend, lease=LEASE)
-    board.post([(held, clock(), state)], [mark])
+    board.post([(1, held, clock(), state)])
+    board.mark(1, mark)
 
     for _ in range(3):
         clock.turn(0.4 * LEASE)
@@ -190,7 +191,8 @@ def test_the_keeper_does_not_extend_what_it_gave_back(gator: Gator, clock: Clock
     board, keeper = Board(), Keeper(gator.backend, LEASE, clock)
     push(gator.backend, "t1")
     [held] = take_ready(gator.backend, lease=LEASE)
-    board.post([(held, clock(), State.HELD)], [Mark.GONE])
+    board.post([(1, held, clock(), State.HELD)])
+    board.mark(1, Mark.GONE)
 
     for _ in range(3):
         clock.turn(0.4 * LEASE)
@@ -377,3 +379,122 @@ def test_the_keeper_tells_it_again_if_the_store_was_away(
         keeper.tick([holdings.board])
 
     assert sorted(given_back) == ["t1", "t1", "t2", "t2"]
+
+
+# What the keeper acknowledges.
+
+
+def done_but_stuck(gator: Gator, clock: Clock) -> Holdings:
+    """Holdings of a task that is done, and one that runs and runs."""
+    push(gator.backend, "done", "long")
+    holdings = Holdings(Board(capacity=8), capacity=8)
+    holdings.add(take_ready(gator.backend, lease=LEASE), since=clock())
+    done = holdings.start()
+    assert done is not None
+    holdings.finish(done, Ack(done.reservation))
+    assert holdings.start() is not None
+    clock.turn(STUCK)
+    return holdings
+
+
+def test_what_is_done_is_acknowledged_while_another_runs(
+    gator: Gator, clock: Clock, telling: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    holdings = done_but_stuck(gator, clock)
+
+    telling.tick([holdings.board])
+    telling.tick([holdings.board])
+
+    assert gator.backend.count(QUEUE).running == 1
+    late = gator.backend.settle(holdings.send())
+    assert len(late) == 1
+    assert holdings.sent(late) == []  # no surprise
+    assert caplog.text == ""
+
+
+def test_what_the_worker_acknowledges_itself_the_keeper_does_not(
+    gator: Gator, clock: Clock, telling: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    holdings = done_but_stuck(gator, clock)
+
+    telling.tick([holdings.board])
+    assert gator.backend.settle(holdings.send()) == []
+    telling.tick([holdings.board])
+    assert holdings.sent([]) == []
+
+    assert caplog.text == ""
+
+
+def test_that_it_went_to_another_worker_is_said_by_the_keeper_and_once(
+    gator: Gator, clock: Clock, telling: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    holdings = done_but_stuck(gator, clock)
+    telling.tick([holdings.board])
+    gator.backend.recover([QUEUE], worker_of(holdings.board.read()[0].reservation.token))
+    assert "done" in [held.task_id for held in take_ready(gator.backend)]
+
+    telling.tick([holdings.board])
+    late = gator.backend.settle(holdings.send())
+
+    assert len(late) == 1
+    assert holdings.sent(late) == []
+    assert [record.args for record in caplog.records if "void" in record.msg] == [("done",)]
+
+
+def test_a_mark_is_of_its_task_whatever_is_posted_meanwhile() -> None:
+    a, b, c, d = reserved("a", "b", "c", "d")
+    holdings = holding(a, b)
+    first = holdings.start()
+    assert first is not None
+    holdings.finish(first, Ack(a))
+    read = holdings.board.read()
+    holdings.send()
+    holdings.sent([])
+    holdings.add([c, d], since=0.0)
+
+    holdings.board.mark(read[0].number, Mark.GONE)  # too late: its place is another's
+    holdings.board.mark(read[1].number, Mark.GIVE_BACK)
+
+    assert [task.mark for task in holdings.board.read()] == [Mark.GIVE_BACK, Mark.NONE, Mark.NONE]
+    holdings.add([], since=0.0)
+    assert [task.mark for task in holdings.board.read()] == [Mark.GIVE_BACK, Mark.NONE, Mark.NONE]
+
+
+def test_a_number_is_given_once_however_long_others_are_held() -> None:
+    holdings = holding(*reserved("long"))
+    assert holdings.start() is not None
+    numbers: list[int] = []
+    for _ in range(5):
+        holdings.add(reserved(*"abcdefg"), since=0.0)
+        while held := holdings.start():
+            numbers.append(held.number)
+            holdings.board.mark(held.number, Mark.GONE)
+            holdings.finish(held, Ack(held.reservation))
+        holdings.send()
+        holdings.sent([])
+
+    assert len(set(numbers)) == len(numbers) == 35
+    assert all(number % 8 != 1 for number in numbers)
+    assert holdings.board.read()[0].mark == Mark.NONE
+
+
+# What went to another worker.
+
+
+def test_what_was_started_when_the_keeper_found_it_gone_is_known_to_be(
+    gator: Gator, clock: Clock, telling: Keeper
+) -> None:
+    """Started, but not yet running: the worker asks nobody else after leases were extended."""
+    push(gator.backend, "t1", "t2")
+    holdings = Holdings(Board(capacity=8), capacity=8)
+    holdings.add(take_ready(gator.backend, limit=2, lease=LEASE), since=clock())
+    held = holdings.start()
+    assert held is not None
+    clock.turn(10 * LEASE)
+    assert len(take_ready(gator.backend)) == 2
+
+    telling.tick([holdings.board])
+
+    assert holdings.board.extended_at == clock()
+    assert holdings.is_gone(held)
+    assert holdings.start() is None

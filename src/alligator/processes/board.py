@@ -6,13 +6,14 @@ written to one of two slots in turn, and a counter then says which is current, s
 death half-way meets half a list; all that changes from task to task is one byte a task::
 
     header   number of the current list | outcomes so far | when leases were last extended | how it ended
-    slot     how many, how long | since when | until when | what is done with each | the keeper's marks | names
+    marks    the keeper's, each with the number of its task
+    slot     how many, how long | since when | until when | numbers | what is done with each | names
 
-A mark that meets a list just replaced may land on another task. The marks bear that: a task is then given back
-without need, or a late settlement goes unreported.
+A task has a number of its own while it is held, and the number says where its mark is. So a mark stays where it
+is when the list is replaced, and one that comes too late lands on no other task.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -27,6 +28,7 @@ _NO_DEADLINES: Mapping[int, float] = MappingProxyType({})
 
 _HEADER = 64
 _COUNTS = 16
+_MARK_BITS = 2
 _MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
 _ZEROS = memoryview(bytes(8 * CAPACITY)).cast("d")
 _GENERATION = 0
@@ -86,7 +88,7 @@ class End(IntEnum):
 class Posted:
     """A task on the board."""
 
-    place: int
+    number: int
     reservation: Reservation
     since: float
     state: State
@@ -112,6 +114,8 @@ class Tally:
 class Board:
     """What one worker process holds.
 
+    The number of a task is from 1 on, and no two tasks held have numbers that are equal modulo ``capacity``.
+
     Args:
         memory: Where to write it: ``Board.size(capacity)`` bytes, all zero at first.
         capacity: The most tasks.
@@ -119,11 +123,14 @@ class Board:
 
     def __init__(self, memory: Buffer | None = None, capacity: int = CAPACITY) -> None:
         view = memoryview(bytearray(self.size(capacity)) if memory is None else memory)
+        self.capacity = capacity
         self._numbers = view[:_HEADER].cast("Q")
         self._moments = view[:_HEADER].cast("d")
-        middle = _HEADER + _slot_size(capacity)
+        slots = _HEADER + 8 * capacity
+        self._marks = view[_HEADER:slots].cast("Q")
+        middle = slots + _slot_size(capacity)
         self._slots = (
-            _Slot(view[_HEADER:middle], capacity),
+            _Slot(view[slots:middle], capacity),
             _Slot(view[middle : middle + _slot_size(capacity)], capacity),
         )
         self._slot = self._current()
@@ -131,25 +138,23 @@ class Board:
     @staticmethod
     def size(capacity: int = CAPACITY) -> int:
         """Return the bytes that a board takes."""
-        return _HEADER + 2 * _slot_size(capacity)
+        return _HEADER + 8 * capacity + 2 * _slot_size(capacity)
 
     # The worker writes:
 
     def post(
         self,
-        tasks: Sequence[tuple[Reservation, float, State]],
-        marks: Sequence[int] = (),
+        tasks: Sequence[tuple[int, Reservation, float, State]],
         deadlines: Mapping[int, float] = _NO_DEADLINES,
     ) -> None:
         """Replace the list.
 
         Args:
-            tasks: Each with the moment it was reserved, and what is done with it.
-            marks: The keeper's, for the first of them, which were on the list before.
+            tasks: Each with its number, the moment it was reserved, and what is done with it.
             deadlines: By place, of those that have one.
         """
         slot = self._slots[(self._numbers[_GENERATION] + 1) & 1]
-        slot.write(tasks, marks, deadlines)
+        slot.write(tasks, deadlines)
         self._slot = slot
         self._numbers[_GENERATION] += 1
 
@@ -160,10 +165,6 @@ class Board:
     def set_deadline(self, place: int, moment: float) -> None:
         """Say when the task at a place of the list is to have ended; 0: no more is said of that."""
         self._slot.deadlines[place] = moment
-
-    def mark_of(self, place: int) -> int:
-        """Return the keeper's mark at a place of the list."""
-        return self._slot.marks[place]
 
     def count(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -180,9 +181,9 @@ class Board:
 
     # The keeper writes:
 
-    def mark(self, place: int, mark: Mark) -> None:
-        """Mark the task at a place of the list."""
-        self._current().marks[place] = mark
+    def mark(self, number: int, mark: Mark) -> None:
+        """Mark the task of a number, held or not."""
+        self._marks[number % self.capacity] = number << _MARK_BITS | mark
 
     @property
     def extended_at(self) -> float:
@@ -195,13 +196,18 @@ class Board:
 
     # Both read:
 
+    def mark_of(self, number: int) -> int:
+        """Return the keeper's mark of a task."""
+        mark = self._marks[number % self.capacity]
+        return mark & Mark.SETTLED if mark >> _MARK_BITS == number else Mark.NONE
+
     def read(self) -> list[Posted]:
         """Return the current list."""
         while True:
             generation = self._numbers[_GENERATION]
             copy = self._slots[generation & 1].copy()
             if self._numbers[_GENERATION] == generation:
-                return copy.read()
+                return copy.read(self.mark_of)
             # The worker has posted meanwhile. It does so once a batch, so the next look is whole.
 
     @property
@@ -220,7 +226,7 @@ class Board:
 
 
 def _slot_size(capacity: int) -> int:
-    size = _COUNTS + capacity * (8 + 8 + 1 + 1 + _MAX_LINE)
+    size = _COUNTS + capacity * (8 + 8 + 8 + 1 + _MAX_LINE)
     return size + -size % 8
 
 
@@ -231,29 +237,28 @@ class _Slot:
         self._view = view
         self._capacity = capacity
         limits = _COUNTS + 8 * capacity
-        states = limits + 8 * capacity
-        marks = states + capacity
+        numbers = limits + 8 * capacity
+        states = numbers + 8 * capacity
         self.counts = view[:_COUNTS].cast("Q")
         self.since = view[_COUNTS:limits].cast("d")
-        self.deadlines = view[limits:states].cast("d")
-        self.states = view[states:marks]
-        self.marks = view[marks : marks + capacity]
-        self.names = view[marks + capacity :]
+        self.deadlines = view[limits:numbers].cast("d")
+        self.numbers = view[numbers:states].cast("Q")
+        self.states = view[states : states + capacity]
+        self.names = view[states + capacity :]
 
     def write(
         self,
-        tasks: Sequence[tuple[Reservation, float, State]],
-        marks: Sequence[int],
+        tasks: Sequence[tuple[int, Reservation, float, State]],
         deadlines: Mapping[int, float],
     ) -> None:
         # Names have no control characters, so these separators are free.
-        lines = [f"{task.queue_name}\0{task.token}\0{task.task_id}" for task, _, _ in tasks]
+        lines = [f"{task.queue_name}\0{task.token}\0{task.task_id}" for _, task, _, _ in tasks]
         names = "\n".join(lines).encode()
         self.names[: len(names)] = names
-        for place, (_, since, state) in enumerate(tasks):
+        for place, (number, _, since, state) in enumerate(tasks):
+            self.numbers[place] = number
             self.since[place] = since
             self.states[place] = state
-        self.marks[: len(tasks)] = bytes(marks).ljust(len(tasks), b"\0")
         self.deadlines[: len(tasks)] = _ZEROS[: len(tasks)]
         for place, moment in deadlines.items():
             self.deadlines[place] = moment
@@ -264,7 +269,7 @@ class _Slot:
         used = len(self._view) - len(self.names) + min(self.counts[1], len(self.names))
         return _Slot(memoryview(bytes(self._view[:used])), self._capacity)
 
-    def read(self) -> list[Posted]:
+    def read(self, mark_of: Callable[[int], int]) -> list[Posted]:
         count, length = self.counts
         if not count:
             return []
@@ -272,7 +277,7 @@ class _Slot:
         for place, line in enumerate(bytes(self.names[:length]).decode().split("\n")):
             queue_name, token, task_id = line.split("\0")
             task = Reservation(queue_name, task_id, b"", token)
-            state, mark = State(self.states[place]), Mark(self.marks[place])
-            limit = self.deadlines[place]
-            posted.append(Posted(place, task, self.since[place], state, mark, limit))
+            number, state = self.numbers[place], State(self.states[place])
+            mark, limit = Mark(mark_of(number)), self.deadlines[place]
+            posted.append(Posted(number, task, self.since[place], state, mark, limit))
         return posted

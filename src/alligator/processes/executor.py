@@ -146,8 +146,10 @@ class Executor:
         """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
         extended_at = max(held.since, self._holdings.board.extended_at)
         if time.monotonic() - extended_at < self._lease / 2:
-            return True
-        if not self._patiently(lambda: self._backend.extend([held.reservation], self._lease)):
+            # Looked at afterwards: the keeper marks before it says that it has extended.
+            if not self._holdings.is_gone(held):
+                return True
+        elif not self._patiently(lambda: self._backend.extend([held.reservation], self._lease)):
             return True
         log.warning(
             "Task %r went to another worker before it could start", held.reservation.task_id

@@ -15,6 +15,7 @@ from alligator.running import RunningTask
 class Held:
     """A task that this process holds."""
 
+    number: int
     reservation: Reservation
     since: float
     place: int = 0
@@ -37,6 +38,8 @@ class Holdings:
     def __init__(self, board: Board, capacity: int) -> None:
         self.board = board
         self._capacity = capacity
+        # A number that is free again comes back as the next that its mark's place is for.
+        self._numbers = deque(range(1, board.capacity + 1))
         self._lock = threading.Lock()
         self._held: list[Held] = []
         self._todo: deque[Held] = deque()
@@ -67,9 +70,7 @@ class Holdings:
     def add(self, reservations: Sequence[Reservation], since: float) -> None:
         """Take in what was reserved, asked for at the moment ``since``."""
         with self._lock:
-            new = [Held(reservation, since) for reservation in reservations]
-            self._post(new)
-            self._todo += new
+            self._todo += self._post(reservations, since)
 
     def start(self) -> Held | None:
         """Return the next task to run; None when there is none. Leaves out what the keeper gave back."""
@@ -99,7 +100,7 @@ class Holdings:
     def yields(self) -> bool:
         """Return whether the keeper gives back what was postponed, or has done so since the last call."""
         with self._lock:
-            marks = [self.board.mark_of(held.place) for held in self._postponed]
+            marks = [self.board.mark_of(held.number) for held in self._postponed]
             waiting, self._postponed = self._postponed, deque()
             for held, mark in zip(waiting, marks, strict=True):
                 if mark == Mark.GONE:
@@ -125,12 +126,16 @@ class Holdings:
         return None
 
     def _is_taken(self, held: Held) -> bool:
-        return self.board.mark_of(held.place) in _TAKEN
+        return self.board.mark_of(held.number) in _TAKEN
 
     def _give_up(self, held: Held) -> None:
         # Not only the keeper releases it: it may have marked it, and seen it started a moment later.
         held.settlement = Release(held.reservation)
         self._finished.append(held)
+
+    def is_gone(self, held: Held) -> bool:
+        """Whether the keeper found, when it last extended leases, that a task is ours no more."""
+        return self.board.mark_of(held.number) == Mark.GONE
 
     def drop(self, held: Held) -> None:
         """Forget a task that is ours no more."""
@@ -201,7 +206,7 @@ class Holdings:
             expected = {
                 id(held.settlement)
                 for held in (sent if late else ())
-                if self.board.mark_of(held.place) == Mark.SETTLED
+                if self.board.mark_of(held.number) == Mark.SETTLED
                 or held.settlement == Release(held.reservation)
             }
         return [settlement for settlement in late if id(settlement) not in expected]
@@ -225,15 +230,21 @@ class Holdings:
         held.deadline = moment
         self.board.set_deadline(held.place, moment)
 
-    def _post(self, new: list[Held]) -> None:
-        kept = [held for held in self._held if held.state != State.SENT]
-        marks = [self.board.mark_of(held.place) for held in kept]
+    def _post(self, reservations: Sequence[Reservation], since: float) -> list[Held]:
+        kept: list[Held] = []
+        for held in self._held:
+            if held.state == State.SENT:
+                self._numbers.append(held.number + self.board.capacity)
+            else:
+                kept.append(held)
+        new = [Held(self._numbers.popleft(), one, since) for one in reservations]
         self._held = kept + new
-        tasks = [(held.reservation, held.since, held.state) for held in self._held]
+        tasks = [(held.number, held.reservation, held.since, held.state) for held in self._held]
         deadlines = {place: held.deadline for place, held in enumerate(kept) if held.deadline}
-        self.board.post(tasks, marks, deadlines)
+        self.board.post(tasks, deadlines)
         for place, held in enumerate(self._held):
             held.place = place
+        return new
 
 
 _TAKEN = (Mark.GIVE_BACK, Mark.GONE)

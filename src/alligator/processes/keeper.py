@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from alligator import stops
-from alligator.backends.base import Ack, Backend, Release, Reservation, Settlement
+from alligator.attempts import VOID
+from alligator.backends.base import Ack, Backend, Release, Reservation
 from alligator.exceptions import AlligatorException
 from alligator.processes.board import Board, Mark, Posted, State
 
@@ -50,6 +51,7 @@ class Keeper:
         self._clock = clock
         self._tell_given_back = given_back
         self._next_beat = clock() + lease / BEATS_PER_LEASE
+        self._done: set[Reservation] = set()
         self._marked: set[Reservation] = set()
         self._released: list[Reservation] = []
         self._is_cut_off = False
@@ -79,8 +81,9 @@ class Keeper:
         if held:
             lost = self._backend.extend([task.reservation for _, task in held], self._lease)
             for board, task in held:
-                if task.reservation in lost and task.state == State.HELD:
-                    board.mark(task.place, Mark.GONE)
+                # Also what was started by now: it may not run yet.
+                if task.reservation in lost:
+                    board.mark(task.number, Mark.GONE)
         # After the marks: the worker takes this to mean that what has none is still its own.
         for board in boards:
             board.extended_at = now
@@ -88,26 +91,47 @@ class Keeper:
 
     def _free_stuck(self, posted: list[tuple[Board, Posted]], now: float) -> None:
         """Acknowledge what is done, and give back what is not started, where a long task holds them up."""
-        done: list[Settlement] = []
+        done: list[tuple[Board, Posted]] = []
         given_back: list[tuple[Board, Posted]] = []
+        were_done, self._done = self._done, set()
         for board, task in posted:
             if now - task.since < STUCK:
                 continue
             if task.state == State.DONE and task.mark == Mark.NONE:
-                board.mark(task.place, Mark.SETTLED)
-                done.append(Ack(task.reservation))
+                if (
+                    task.reservation in were_done
+                ):  # a tick ago: a worker that is not stuck has sent it by now
+                    board.mark(task.number, Mark.SETTLED)
+                    done.append((board, task))
+                else:
+                    self._done.add(task.reservation)
             elif task.state == State.HELD and task.mark == Mark.NONE:
-                board.mark(task.place, Mark.GIVE_BACK)
+                board.mark(task.number, Mark.GIVE_BACK)
                 self._marked.add(task.reservation)
             elif task.state == State.HELD and task.mark == Mark.GIVE_BACK:
                 # Marked a tick ago and not started since: the worker has seen the mark, or will.
                 given_back.append((board, task))
         if done or given_back:
+            acks = [Ack(task.reservation) for _, task in done]
             back = [Release(task.reservation) for _, task in given_back]
-            self._backend.settle([*done, *stops.warned(self._backend, back)])
+            late = self._backend.settle([*acks, *stops.warned(self._backend, back)])
+            self._say_void(done, [settlement.reservation for settlement in late])
         for board, task in given_back:
-            board.mark(task.place, Mark.GONE)
+            board.mark(task.number, Mark.GONE)
         self._note_released({task.reservation for _, task in given_back}, posted)
+
+    def _say_void(self, done: list[tuple[Board, Posted]], late: list[Reservation]) -> None:
+        """Say which tasks had gone to another worker, unless ours may have acknowledged them itself."""
+        suspects = [(board, task) for board, task in done if task.reservation in late]
+        still_done = {
+            task.reservation
+            for board in {board for board, _ in suspects}
+            for task in board.read()
+            if task.state == State.DONE
+        }
+        for _, task in suspects:
+            if task.reservation in still_done:
+                log.warning(VOID, task.reservation.task_id)
 
     def _note_released(
         self, released: set[Reservation], posted: list[tuple[Board, Posted]]
@@ -160,6 +184,6 @@ def keeping(backend: Backend, reservation: Reservation) -> Generator[None]:
         yield
         return
     board = Board(capacity=1)
-    board.post([(reservation, time.monotonic(), State.STARTED)])
+    board.post([(1, reservation, time.monotonic(), State.STARTED)])
     with keeper_thread(Keeper(backend, LEASE), board):
         yield
