@@ -4,16 +4,14 @@ import inspect
 import logging
 import os
 import threading
-import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from alligator import dependencies, limits, payloads, results, retries, stops
+from alligator import dependencies, limits, notes, results, retries, stops
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -45,10 +43,6 @@ log = logging.getLogger("alligator.task")
 VOID = "Task %r went to another worker while it ran here: what came of it here is void"
 """Logged by whoever settles an attempt too late."""
 
-MAX_TRACEBACK = 32_768
-"""Characters of a traceback that a dead letter keeps: its end, where the error is."""
-MAX_ERROR = 1000
-"""Characters of an error that the next attempts are told."""
 MAX_HISTORY = 10
 """Attempts that the next ones are told of: the last."""
 
@@ -186,7 +180,7 @@ class Runner:
         self, held: Reservation, task: Task | None, err: BaseException, reason: str
     ) -> Attempt:
         """Return the burial of a task; who waits for its result is told."""
-        told = note(reason, err)
+        told = notes.write(reason, err)
         keep_for = task.keep_result if task else results.kept_for(held.body)
         if keep_for is not None and (kept_in := self.results) is not None:
             name = held.queue_name, held.task_id
@@ -304,15 +298,13 @@ class Run:
 
     def succeeded(self, result: Any) -> Attempt:
         """Return what becomes of the task after it has returned this."""
-        self._end_copy(0)
-        self.running.end()
+        self._ended(0)
         self.task.succeed(result)
         return self._done()
 
     def failed(self, err: BaseException) -> Attempt:
         """Return what becomes of the task after it has raised this."""
-        self._end_copy(1)
-        self.running.end()
+        self._ended(1)
         self.task.fail(err)
         return self._not_done(err)
 
@@ -348,11 +340,9 @@ class Run:
         except Abandoned:
             raise
         except BaseException as err:
-            self._end_copy(1)
-            self.running.end()
+            self._ended(1)
             return self._not_done(err)
-        self._end_copy(0)
-        self.running.end()
+        self._ended(0)
         return self._done()
 
     def _done(self) -> Attempt:
@@ -413,7 +403,7 @@ class Run:
         task = self.task
         entry = {
             "attempt": task.attempt,
-            "error": describe(err),
+            "error": notes.describe(err),
             "at": self._backend.now(),
             "token": (self._stop or self.held).token,
         }
@@ -455,10 +445,13 @@ class Run:
         if (limit := self.task.limit) is not None:
             self._ask(lambda: limits.forget(self._backend, *self._name, limit))
 
-    def _end_copy(self, status: int) -> None:
-        """End here if the task has forked, and this is the copy: it must not go on as a second worker."""
-        if os.getpid() != self._pid:
+    def _ended(self, status: int) -> None:
+        """Take note that its code has ended."""
+        if (
+            os.getpid() != self._pid
+        ):  # the task has forked: this copy must not go on as a second worker
             os._exit(status)
+        self.running.end()
 
     @property
     def _name(self) -> tuple[str, str]:
@@ -494,57 +487,3 @@ def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float |
     task.history = (*task.history, entry)[-MAX_HISTORY:]
     task.to_retrying()
     return wait
-
-
-def describe(err: BaseException) -> str:
-    """Return an error's type and text, in few words."""
-    return _told(lambda: traceback.format_exception_only(err), err).strip()[:MAX_ERROR]
-
-
-def note(reason: str, err: BaseException) -> str:
-    """Return what a dead letter tells, as JSON: no local variables, for they may hold secrets."""
-    return payloads.encode(
-        {
-            "reason": reason,
-            "type": _type_of(err),
-            "message": _message_of(err)[:MAX_TRACEBACK],
-            "error": _told(lambda: traceback.format_exception_only(err), err).strip()[
-                -MAX_TRACEBACK:
-            ],
-            "traceback": _told(
-                lambda: traceback.format_exception(type(err), err, _below_us(err.__traceback__)),
-                err,
-            )[-MAX_TRACEBACK:],
-        }
-    )
-
-
-def _told(lines: Callable[[], list[str]], err: BaseException) -> str:
-    """Return what an error says of itself; if not even that can be had, its type."""
-    try:
-        return "".join(lines())
-    except BaseException:  # of a user's class
-        return f"{_type_of(err)}, which cannot be told\n"
-
-
-def _type_of(err: BaseException) -> str:
-    """Return the name of an error's type as a traceback has it."""
-    module, name = type(err).__module__, type(err).__qualname__
-    return name if module in ("builtins", "__main__") else f"{module}.{name}"
-
-
-def _message_of(err: BaseException) -> str:
-    try:
-        return str(err)
-    except BaseException:  # of a user's class
-        return ""
-
-
-def _below_us(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of Alligator at the top: they say nothing about the task."""
-    last = trace
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
-        "alligator."
-    ):
-        last, trace = trace, trace.tb_next
-    return trace or last

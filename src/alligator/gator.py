@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alligator import signatures, stops
-from alligator.attempts import VOID, Runner, describe, take_retry
+from alligator import notes, signatures, stops
+from alligator.attempts import VOID, Runner, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
     MAX_ID_BYTES,
@@ -482,7 +482,7 @@ class Gator:
 
     def _try_again(self, task: Task, err: Exception) -> bool:
         """Take one of a failed task's retries, and queue it if it is async; False when none is left."""
-        entry = {"attempt": task.attempt, "error": describe(err), "at": self.backend.now()}
+        entry = {"attempt": task.attempt, "error": notes.describe(err), "at": self.backend.now()}
         wait = take_retry(task, err, entry)
         if wait is None:
             return False

@@ -55,6 +55,16 @@ def options_in(data: str | bytes) -> dict[str, Any] | None:
     return options
 
 
+def object_in(value: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text that may have been written by anyone; an empty one if there is none."""
+    found: Any
+    try:
+        found = _load(value)
+    except (ValueError, RecursionError):
+        return {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
 def _load(data: str | bytes) -> Any:
     # In about half of the time of json.loads: that first finds out whether bytes are UTF-16 or UTF-32.
     text = data if isinstance(data, str) else data.decode("utf-8-sig", "surrogatepass")

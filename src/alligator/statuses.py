@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from alligator import checkpoints, keys, limits, registry, results, stops
+from alligator import checkpoints, keys, limits, notes, registry, results, stops
 from alligator.backends.base import (
     NEVER,
     Backend,
@@ -284,13 +284,13 @@ def _is_of(letter: DeadLetter, outcome: results.Outcome) -> bool:
 
 
 def _dead(letter: DeadLetter, now: float) -> Status:
-    note = results.read_note(letter.note)
+    note = notes.read(letter.note)
     return replace(
         _of_task((letter.queue_name, letter.task_id), Peek.into(letter.body), now),
         state="failed",
         ended_at=letter.buried_at,
         reason=str(note.get("reason", "")),
-        error=results.error_line(note),
+        error=notes.error_line(note),
     )
 
 

@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from alligator import checkpoints, registry, stops
-from alligator.attempts import VOID, Runner, note
+from alligator import checkpoints, notes, registry, stops
+from alligator.attempts import VOID, Runner
 from alligator.backends.base import (
     MAX_ID_BYTES,
     Ack,
     Batch,
     Bury,
+    Release,
     Reservation,
     Settlement,
     check_name,
@@ -236,14 +237,17 @@ class Worker:
         Raises:
             BackendUnavailable, BackendRefused: The store did not take it back; its lease will.
         """
-        held = self._holdings.give_back(started=started)
-        back = self._patiently(lambda: stops.warned(self._backend, held))
-        if started:
-            back = self._patiently(lambda: checkpoints.resuming(self._backend, back))
-        self._patiently(lambda: self._backend.settle(back))
-        self._patiently(
-            lambda: self._executor.heed_stops([release.reservation for release in back])
-        )
+        self._settle_with(self._holdings.give_back(started=started), [])
+
+    def _settle_with(self, back: list[Release], finished: Sequence[Settlement]) -> list[Settlement]:
+        """Give tasks back, and settle others; return those of the others that came too late."""
+        back = self._patiently(lambda: stops.warned(self._backend, back))
+        back = self._patiently(lambda: checkpoints.resuming(self._backend, back))
+        late = self._patiently(lambda: self._backend.settle([*finished, *back]))
+        released = [release.reservation for release in back]
+        self._patiently(lambda: self._executor.heed_stops(released))
+        # What is late of those given back has just ended: nothing is lost by that.
+        return [settlement for settlement in late if settlement not in back]
 
     @property
     def tasks_complete(self) -> int:
@@ -379,7 +383,7 @@ class Worker:
                 check_name("task_id", held.task_id, MAX_ID_BYTES)
             except InvalidOption as err:
                 log.error("Task %a is buried: %s", held.task_id, err)
-                buried.append(Bury(held, note("unreadable", err)))
+                buried.append(Bury(held, notes.write("unreadable", err)))
             else:
                 possible.append(held)
         if buried:
@@ -430,14 +434,7 @@ class Worker:
         back = self._holdings.give_back(started=True)
         finished = self._holdings.send()
         try:
-            back = self._patiently(lambda: stops.warned(self._backend, back))
-            back = self._patiently(lambda: checkpoints.resuming(self._backend, back))
-            late = self._patiently(lambda: self._backend.settle([*finished, *back]))
-            # What is late of those given back has just ended: nothing is lost by that.
-            self._sent([one for one in late if one not in back])
-            self._patiently(
-                lambda: self._executor.heed_stops([release.reservation for release in back])
-            )
+            self._sent(self._settle_with(back, finished))
         except (BackendUnavailable, BackendRefused) as err:
             log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)
 

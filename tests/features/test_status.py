@@ -33,6 +33,7 @@ from alligator.commands.looking import status_json, status_text
 from alligator.dependencies.edges import Edge, link
 from alligator.exceptions import InvalidOption
 from alligator.keys import LIMITS, PROGRESS, ref
+from alligator.notes import OUR_OWN
 from alligator.reasons import why
 from alligator.registry import Presence
 from alligator.results import Outcome
@@ -634,7 +635,7 @@ def test_of_one_that_failed_it_is_told_when_and_why(gator: Gator) -> None:
 def test_a_failure_is_told_with_its_reason(reason: str) -> None:
     gator = Gator("locmem://")
     push(gator, "t1")
-    bury_next(gator, reason=reason, type=results.OUR_OWN, message="It was so")
+    bury_next(gator, reason=reason, type=OUR_OWN, message="It was so")
 
     status = gator.status("t1")
     assert (status.reason, status.error) == (reason, "It was so")

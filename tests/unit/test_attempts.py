@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task
-from alligator.attempts import MAX_TRACEBACK, Attempt, Runner, take_retry
+from alligator.attempts import Attempt, Runner, take_retry
 from alligator.backends.base import Ack, Bury, Counts, Release, Reservation
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
@@ -22,6 +22,7 @@ from alligator.exceptions import (
     UnknownModuleError,
     UnreadableTask,
 )
+from alligator.notes import MAX_TRACEBACK
 from alligator.retries import MAX_DELIVERIES
 from alligator.tasks import Abandoned
 from tests.unit import jobs

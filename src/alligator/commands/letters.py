@@ -2,13 +2,11 @@
 
 import heapq
 import itertools
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
 
-from alligator import payloads
+from alligator import notes, payloads
 from alligator.backends.base import Backend, DeadLetter, Message
 from alligator.commands.tables import CUT
 from alligator.dependencies import wake
@@ -35,14 +33,7 @@ class Story:
     @classmethod
     def of(cls, letter: DeadLetter) -> "Story":
         """Read a dead letter's note; one that is not ours is its error."""
-        note: Any
-        try:
-            note = json.loads(letter.note)
-        except (ValueError, RecursionError):
-            note = None
-        if not isinstance(note, dict):
-            return cls("", letter.note, "")
-        told = cast(dict[str, Any], note)
+        told = notes.read(letter.note)
         return cls(*(str(told.get(key, "")) for key in ("reason", "error", "traceback")))
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
-from alligator import payloads, results
+from alligator import notes, payloads, results
 from alligator.backends.base import Backend, Follow, Records
 from alligator.dependencies.edges import (
     Edge,
@@ -330,7 +330,7 @@ def fate_of(backend: Backend, name: Name, kept_in: Records | None = None) -> Fat
     letters = backend.dead(queue_name, task_id=task_id, limit=1)
     # The same id may have ended more than once: the last time counts.
     if letters and (outcome is None or outcome.at <= letters[0].buried_at):
-        return Fate(False, _failed(results.error_line(results.read_note(letters[0].note))))
+        return Fate(False, _failed(notes.error_line(notes.read(letters[0].note))))
     if outcome is None:
         return None
     if outcome.state == results.SUCCESS:
@@ -339,7 +339,7 @@ def fate_of(backend: Backend, name: Name, kept_in: Records | None = None) -> Fat
 
 
 def _failed(error: str) -> str:
-    why = f"which failed: {error.removeprefix(results.OUR_OWN + ': ')}"
+    why = f"which failed: {error.removeprefix(notes.OUR_OWN + ': ')}"
     if len(why) > MAX_WHY:
         why = f"{why[: MAX_WHY // 2]} ... {why[-MAX_WHY // 2 :]}"  # at the end is where it began
     return why

@@ -1,13 +1,12 @@
 """What a task returned, kept for those who wait for it; and how it ended, for a day longer."""
 
-import json
 import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from alligator import keys, payloads
+from alligator import keys, notes, payloads
 from alligator.backends.base import Records
 from alligator.exceptions import InvalidArguments, TaskFailed
 from alligator.options import AGES
@@ -19,11 +18,6 @@ REMEMBERED = 86400.0
 """Seconds that an outcome outlives its result: who comes too late is told so, not that there was no task."""
 MAX_RESULT = 64 * 2**20
 """Bytes of a result as JSON: more belongs elsewhere, and the stores have limits of their own."""
-MAX_LINE = 1000
-"""Characters of an error in one line."""
-
-OUR_OWN = "alligator.exceptions.TaskFailed"
-"""The type of the errors that no task raised: it says nothing beside their text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +117,9 @@ def keep_failure(
     push: str = "",
 ) -> None:
     """Keep why a task failed for good: the note of its dead letter. For the rest, see ``keep_success``."""
-    told = read_note(note)
+    told = notes.read(note)
     kept = payloads.encode({"failure": told}).encode()
-    reason, line = str(told.get("reason", "")), error_line(told)
+    reason, line = str(told.get("reason", "")), notes.error_line(told)
     moment = _moment(at)
     outcome = Outcome(FAILED, moment, reason, line, moment + keep_for, token, push)
     note_outcome(records, queue_name, task_id, outcome, kept)
@@ -164,7 +158,7 @@ def result_key(queue_name: str, task_id: str) -> str:
 
 def read_outcome(value: bytes) -> Outcome | None:
     """Read an outcome's record; None if there is no sense in it."""
-    told = _object_in(value)
+    told = payloads.object_in(value)
     try:
         return Outcome(
             state=str(told["state"]),
@@ -186,16 +180,11 @@ def read_result(value: bytes, task_id: str) -> Any:
         TaskFailed: It failed.
         LookupError: There is no sense in the record.
     """
-    kept = _object_in(value)
+    kept = payloads.object_in(value)
     if "failure" in kept:
         told: Any = kept["failure"]
         raise failure_of(task_id, cast(dict[str, Any], told) if isinstance(told, dict) else {})
     return kept["result"]
-
-
-def read_note(note: str) -> dict[str, Any]:
-    """Read a dead letter's note; one that is not ours is its error."""
-    return _object_in(note) or {"error": note}
 
 
 def failure_of(task_id: str, told: dict[str, Any]) -> TaskFailed:
@@ -208,24 +197,12 @@ def failure_of(task_id: str, told: dict[str, Any]) -> TaskFailed:
     error = str(told.get("error", ""))
     kind, _, message = error.partition(": ")  # as notes of the version before have it, in one
     return TaskFailed(
-        f"Task {task_id!r} has failed: {error_line(told)}",
+        f"Task {task_id!r} has failed: {notes.error_line(told)}",
         error_type=str(told.get("type", kind)),
         error_message=str(told.get("message", message)),
         traceback=str(told.get("traceback", "")),
         reason=str(told.get("reason", "")),
     )
-
-
-def error_line(told: dict[str, Any]) -> str:
-    """Return in one line what the note of a dead letter tells."""
-    kind, message = str(told.get("type", "")), str(told.get("message", ""))
-    if not kind:
-        line = str(told.get("error", ""))
-    elif kind == OUR_OWN or not message:
-        line = message or kind
-    else:
-        line = f"{kind}: {message}"
-    return " ".join(line.split())[:MAX_LINE]
 
 
 def _moment(at: float | None) -> float:
@@ -250,13 +227,3 @@ def _encoded(result: Any) -> tuple[bytes | None, str]:
             "Return where it is stored."
         )
     return kept, ""
-
-
-def _object_in(value: str | bytes) -> dict[str, Any]:
-    """Return the JSON object in a text; an empty one if there is none."""
-    found: Any
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return {}
-    return cast(dict[str, Any], found) if isinstance(found, dict) else {}

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any
 
-from alligator import options, payloads, retries
+from alligator import notes, options, payloads, retries
 from alligator.backends.base import Backend, DeadLetter, Found, Records
 from alligator.exceptions import (
     BackendUnavailable,
@@ -20,7 +20,6 @@ from alligator.results import (
     Outcome,
     failure_of,
     outcome_key,
-    read_note,
     read_outcome,
     read_result,
     result_key,
@@ -170,7 +169,7 @@ class Waiting:
             return PENDING
         for letter in self._backend.dead(self._queue_name, task_id=self._task_id, limit=1):
             if self._is_of_ours(letter):
-                raise failure_of(self._task_id, read_note(letter.note))
+                raise failure_of(self._task_id, notes.read(letter.note))
         raise UnknownTask(
             f"Task {self._task_id!r} is not in queue {self._queue_name!r}, and nothing is known of one that "
             "was: it was never queued there, was dropped, or is over, and had no keep_result or a short one."
