@@ -136,7 +136,7 @@ def status_of(backend: Backend, kept_in: Records | None, queue_name: str, task_i
         if is_told and backend.find(*name) is None:
             break
         if seen_at is not None:
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # whoever ends it tells of that in a moment: nothing rings then
     return status
 
 

@@ -130,6 +130,7 @@ class Record:
             return True
         self._failures += 1
         if self._failures > 2:
+            # Others swap it, one of them with success: apart, all of them soon do.
             time.sleep(with_jitter(backoff(self._failures, base=0.0005, cap=0.05)))
         return False
 

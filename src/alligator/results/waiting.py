@@ -245,6 +245,7 @@ def result_of(
             if waiting.left <= 0:
                 raise waiting.in_vain(err) from err
             failures += 1
+            # A store that is away rings no bell.
             time.sleep(min(waiting.left, retries.backoff(failures, base=0.1, cap=2.0)))
 
 
