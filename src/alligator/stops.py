@@ -191,6 +191,10 @@ def warned(backend: Backend, releases: Sequence[Release]) -> list[Release]:
 def heed(backend: Backend, kept_in: Records | None, released: Sequence[Reservation]) -> None:
     """Cancel those of some tasks, just given back with nothing come of them, that were asked to end before."""
     for held in canceled(backend, released):
+        task = backend.find(held.queue_name, held.task_id)
+        if task is not None and not task.token:
+            # Before it is taken out: who is killed right after that tells of it no more.
+            _note(backend, kept_in, held.queue_name, held.task_id, task.body)
         cancel(backend, kept_in, held.queue_name, held.task_id)
         forget(backend, held.queue_name, held.task_id, held.token)
 

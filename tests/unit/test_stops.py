@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, stops
+from alligator import Gator, results, stops
 from alligator.backends.base import Ack, Backend, Message, Release, Reservation
 from alligator.stops import CANCELED, TIMEOUT, Stop
 from tests.support.stores import QUEUE, ids, push, records_of, take, take_ready
@@ -295,6 +295,26 @@ def test_a_task_that_was_asked_to_end_is_taken_out_when_it_is_given_back(
 
     assert ids(take_ready(gator.backend)) == ["t2"]
     assert stops.listed(gator.backend) == {}
+
+
+def test_how_it_ended_is_known_though_who_takes_it_out_is_killed_right_after(
+    gator: Gator, held: Reservation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops.cancel(gator.backend, None, QUEUE, "t1")
+    gator.backend.settle([Release(held)])
+    cancel = gator.backend.cancel
+
+    def cancel_and_die(queue_name: str, task_id: str) -> None:
+        assert cancel(queue_name, task_id) is not None
+        raise SystemExit
+
+    monkeypatch.setattr(gator.backend, "cancel", cancel_and_die)
+    with pytest.raises(SystemExit):
+        stops.heed(gator.backend, None, [held])
+
+    outcome = results.outcome_of(records_of(gator.backend), QUEUE, "t1")
+    assert outcome is not None
+    assert outcome.state == results.CANCELED
 
 
 def test_a_task_that_another_holds_by_then_is_asked_again(
