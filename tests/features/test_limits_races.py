@@ -61,10 +61,10 @@ def test_never_more_than_may_in_all_processes_together(scene: Scene) -> None:
 def test_a_killed_process_leaves_its_place(scene: Scene) -> None:
     limit = Concurrency("api", 1)
     scene.push("holder", jobs.wait_at_gate, str(scene.folder / "gate-holder"), limit=limit)
-    for number in range(5):
-        scene.push(f"next-{number}", jobs.work, limit=limit)
     scene.latergator("--workers", "2", *OPTIONS)
     first = scene.started("holder")
+    for number in range(5):
+        scene.push(f"next-{number}", jobs.work, limit=limit)
     until(lambda: scene.counts.delayed == 5, "the others wait")
 
     kill(first.pid)

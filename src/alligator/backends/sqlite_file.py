@@ -14,6 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from alligator.backends.sqlite_fork import INSIDE
 from alligator.exceptions import (
     AlligatorException,
     BackendRefused,
@@ -131,13 +132,13 @@ class Database:
     @contextmanager
     def read(self) -> Generator[sqlite3.Connection]:
         """Give a connection to read with; each statement sees the file as it is by then."""
-        with self._translated():
+        with self._translated(), INSIDE:
             yield self._file().db
 
     @contextmanager
     def write(self) -> Generator[sqlite3.Connection]:
         """A transaction: all of it happens, on disk when the block is left, or nothing."""
-        with self._translated(), self._file().transaction() as db:
+        with self._translated(), INSIDE, self._file().transaction() as db:
             yield db
 
     def close(self) -> None:
@@ -255,13 +256,17 @@ class _File:
     def __del__(self) -> None:
         if not hasattr(self, "lock"):
             if hasattr(self, "db"):
-                self.db.close()
+                self._close()
             return
         if self.pid == os.getpid():
-            self.db.close()
+            self._close()
             os.close(self.lock)
         else:
             _inherited.append(self.db)  # to close it here would disturb the process it belongs to
+
+    def _close(self) -> None:
+        with INSIDE:
+            self.db.close()
 
 
 _inherited: list[sqlite3.Connection] = []

@@ -6,7 +6,6 @@ has no named pipes, asking remains.
 """
 
 import os
-import threading
 from pathlib import Path
 
 SHORTEST_LOOK, LONGEST_LOOK = 0.001, 0.05
@@ -24,7 +23,7 @@ class Wake:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pipe = -1
-        self._lock = threading.Lock()
+        self._opened: dict[None, int] = {}
         self._is_possible = hasattr(os, "mkfifo")
 
     def __del__(self) -> None:
@@ -41,8 +40,7 @@ class Wake:
     def files(self) -> tuple[int, ...]:
         """Return the descriptor to wait on; none where there are no named pipes."""
         if self._pipe < 0 and self._is_possible:
-            with self._lock:
-                self._open()
+            self._open()
         return (self._pipe,) if self._pipe >= 0 else ()
 
     def clear(self) -> None:
@@ -54,8 +52,6 @@ class Wake:
                 pass
 
     def _open(self) -> None:
-        if self._pipe >= 0:  # another thread was faster
-            return
         try:
             os.mkfifo(self._path, 0o666)
         except FileExistsError:
@@ -65,12 +61,18 @@ class Wake:
             return
         try:
             # For reading too, though a writer only writes: else opening needs somebody at the other end.
-            self._pipe = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+            pipe = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
         except OSError:  # of another user, perhaps
             self._is_possible = False
+            return
+        # One step, and no lock: a process that is forked while another thread held that would wait for ever.
+        self._pipe = self._opened.setdefault(None, pipe)
+        if self._pipe != pipe:  # another thread was faster
+            os.close(pipe)
 
     def close(self) -> None:
         """Close the pipe; the next use opens it again."""
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        opened, self._opened = self._opened, {}
+        self._pipe = -1
+        for pipe in opened.values():
+            os.close(pipe)
