@@ -13,6 +13,8 @@ from typing import NoReturn, Self
 
 import pytest
 
+RARELY_SAVED = ("--save", "31536000 1000000000", "--appendonly", "no")
+"""A server that keeps nothing on disk is warned of; this one will not come to it, but when it is stopped."""
 STARTS_WITHIN = 20.0
 """Seconds; a server on a busy machine may have a file of its own to read first."""
 
@@ -23,7 +25,7 @@ class Server:
     Args:
         program: Path of a redis-server or valkey-server.
         folder: Where it may write.
-        options: As on its command line; without any it keeps nothing on disk.
+        options: As on its command line; without any it keeps hardly anything on disk.
 
     Example:
         >>> with Server.redis(tmp_path, "--appendonly", "yes") as server:
@@ -37,6 +39,7 @@ class Server:
         self.port = 0
         self._program = program
         self._options = options
+        self._file: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -51,6 +54,13 @@ class Server:
         program = shutil.which("valkey-server") or _bundled_valkey()
         return cls(_found("valkey-server", program), folder, *options)
 
+    @classmethod
+    def sentinel(cls, folder: Path) -> Self:
+        """Return a Sentinel, to be started with the file sentinel.conf of its folder."""
+        server = cls.redis(folder, "--sentinel")
+        server._file = (str(folder / "sentinel.conf"),)
+        return server
+
     @property
     def dsn(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
@@ -62,7 +72,7 @@ class Server:
                 raise RuntimeError(f"No new start on port {self.port}: {self._log()}")
             return
         for _ in range(20):
-            port = _free_port()
+            port = free_port()
             if self._starts_on(port):
                 self.port = port
                 return
@@ -78,10 +88,15 @@ class Server:
         self._end(by_force=True)
 
     def command(self, *words: str) -> str:
-        """Send a command of plain words; return the first line of the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        """Send a command of plain words; return the first line of the answer, or a text in it."""
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection,
+            connection.makefile("rb") as answers,
+        ):
             connection.sendall(f"{' '.join(words)}\r\n".encode())
-            answer = connection.makefile("rb").readline().decode().strip()
+            answer = answers.readline().decode().strip()
+            if answer.startswith("$"):
+                answer = answers.read(max(0, int(answer[1:]))).decode()
         if answer.startswith("-"):
             raise RuntimeError(f"{words[0]}: {answer}")
         return answer
@@ -102,10 +117,9 @@ class Server:
         log_file = self.folder / "server.log"
         with log_file.open("ab") as log:
             start = log.tell()
-            keeps_nothing = () if self._options else ("--save", "", "--appendonly", "no")
             where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
             process = subprocess.Popen(
-                [self._program, *where, *keeps_nothing, *self._options],
+                [self._program, *self._file, *where, *(self._options or RARELY_SAVED)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -166,7 +180,7 @@ def _bundled_valkey() -> str | None:
     return next((str(path) for path in programs if os.access(path, os.X_OK)), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens on.
 
     From below those that systems hand out to clients: while a killed server is away, a client of it that
