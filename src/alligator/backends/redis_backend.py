@@ -30,6 +30,7 @@ from alligator.backends.base import (
 from alligator.backends.redis_connection import Command, hash_tag, script_call
 from alligator.backends.redis_records import Records, index_of, name_of
 from alligator.backends.redis_servers import servers_at
+from alligator.backends.redis_settings import warnings_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
@@ -116,6 +117,11 @@ class Client(Backend):
 
     def now(self) -> float:
         return self._server.now()
+
+    def warnings(self) -> list[str]:
+        found = [warnings_of(server, self._server.dsn) for server in self._server.primaries()]
+        # The nodes of a cluster are set up alike, as a rule.
+        return list(dict.fromkeys(itertools.chain(*found)))
 
     def reserve(
         self,

@@ -40,6 +40,7 @@ class Cluster:
     """
 
     def __init__(self, address: Address) -> None:
+        self.dsn = address.dsn
         self.prefix = address.prefix
         self._address = address
         # Replaced as a whole, so that no thread sees it half made. Empty: it is not known, or in doubt.

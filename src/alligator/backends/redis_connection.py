@@ -65,6 +65,7 @@ class Server:
     def __init__(
         self, address: Address, where: Where | None = None, find: Callable[[], Where] | None = None
     ) -> None:
+        self.dsn = address.dsn
         self.prefix = address.prefix
         self._address = address
         self.where = where or (address.hosts[0] if address.hosts else ("", 0))
