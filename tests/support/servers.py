@@ -40,6 +40,7 @@ class Server:
         self._program = program
         self._options = options
         self._file: tuple[str, ...] = ()
+        self._scheme, self._port_option = "redis", "--port"
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -61,9 +62,21 @@ class Server:
         server._file = (str(folder / "sentinel.conf"),)
         return server
 
+    @classmethod
+    def tls(cls, folder: Path, *options: str) -> Self:
+        """Return a Redis server that speaks TLS alone, to be started, with the certificates of its folder."""
+        files = [
+            *("--tls-cert-file", str(folder / "server.crt")),
+            *("--tls-key-file", str(folder / "server.key")),
+            *("--tls-ca-cert-file", str(folder / "ca.crt")),
+        ]
+        server = cls.redis(folder, "--port", "0", *files, *options)
+        server._scheme, server._port_option = "rediss", "--tls-port"
+        return server
+
     @property
     def dsn(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{self._scheme}://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start the server, on the port it had before if it had one."""
@@ -117,7 +130,7 @@ class Server:
         log_file = self.folder / "server.log"
         with log_file.open("ab") as log:
             start = log.tell()
-            where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+            where = (self._port_option, str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
             process = subprocess.Popen(
                 [self._program, *self._file, *where, *(self._options or RARELY_SAVED)],
                 stdin=subprocess.DEVNULL,

@@ -184,7 +184,7 @@ class Client(Backend):
             for token, ids in held.items():
                 arguments += [token, len(ids), *ids]
             calls.append(self._call(scripts.EXTEND, queue_name, *arguments))
-        replies = self._server.run(calls) if calls else []
+        replies = self._server.run_apart(calls) if calls else []
         lost = {pair for reply in replies for pair in _pairs(reply)}
         return [held for held in reservations if (held.token, held.task_id) in lost]
 
@@ -192,7 +192,7 @@ class Client(Backend):
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
         calls = [self._call(scripts.RECOVER, name, worker, *started) for name in queue_names]
-        return sum(self._server.run(calls))
+        return sum(self._server.run_apart(calls))
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
         body: bytes | None = self._server.run(

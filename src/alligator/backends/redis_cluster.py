@@ -65,6 +65,19 @@ class Cluster:
                     raise ours(answer, self._address) from answer
             return answers
 
+    def run_apart(self, commands: Sequence[Command]) -> list[Any]:
+        """As ``run``; a node that is away keeps nothing from the others. The error comes in the end."""
+        answers: list[Any] = []
+        failures: list[AlligatorException] = []
+        for command in commands:
+            try:
+                answers += self.run([command])
+            except (BackendUnavailable, BackendRefused) as err:
+                failures.append(err)
+        if failures:
+            raise failures[0]
+        return answers
+
     def block(self, keys: Sequence[str], timeout: float, bell: Bell) -> bool:
         """Wait for an element in one of some lists, and take it. Returns whether the bell interrupted it."""
         with self._doubting():
