@@ -14,6 +14,8 @@ TOGETHER_WITHIN = 30.0
 """Seconds until servers know each other."""
 AWAY_AFTER = "1500"
 """Milliseconds after which a server that is silent counts as gone."""
+AT_ONCE = "--repl-diskless-sync-delay", "0"
+"""Else a primary waits some seconds for more replicas to come."""
 SLOTS = [(0, 5460), (5461, 10922), (10923, 16383)]
 """The first and the last slot of each primary."""
 
@@ -86,7 +88,7 @@ def cluster(folder: Path, *options: str, replicas: bool = False) -> Generator[Cl
 def watched(folder: Path) -> Generator[Watched]:
     """Run a primary, its replica and a Sentinel while the block lasts."""
     with ExitStack() as stack:
-        durable = "--appendonly", "yes"
+        durable = "--appendonly", "yes", *AT_ONCE
         primary = stack.enter_context(Server.redis(_made(folder / "primary"), *durable))
         where = f"127.0.0.1 {primary.port}"
         follows = "--replicaof", "127.0.0.1", f"{primary.port}"
@@ -114,9 +116,9 @@ def in_step(replica: Server) -> None:
 
 
 def has_all(replica: Server, primary: Server) -> bool:
-    """Whether a replica has got all that its primary has sent."""
+    """Whether a replica has got all that its primary had until now."""
     sent = _field("master_repl_offset", primary)
-    return _field("slave_repl_offset", replica) == sent
+    return int(_field("slave_repl_offset", replica) or 0) >= int(sent)
 
 
 def is_primary(server: Server) -> bool:
@@ -133,6 +135,7 @@ def _node(folder: Path, *options: str) -> Server:
         _made(folder),
         *("--cluster-enabled", "yes", "--cluster-port", f"{free_port()}"),
         *("--cluster-node-timeout", AWAY_AFTER, "--cluster-replica-validity-factor", "0"),
+        *AT_ONCE,
         *(options or RARELY_SAVED),
     )
 

@@ -41,6 +41,7 @@ class Server:
         self._options = options
         self._file: tuple[str, ...] = ()
         self._scheme, self._port_option = "redis", "--port"
+        self._says = b"eady to accept connections"
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -60,6 +61,7 @@ class Server:
         """Return a Sentinel, to be started with the file sentinel.conf of its folder."""
         server = cls.redis(folder, "--sentinel")
         server._file = (str(folder / "sentinel.conf"),)
+        server._says = b"Sentinel ID is"
         return server
 
     @classmethod
@@ -138,16 +140,15 @@ class Server:
                 stderr=log,
                 process_group=0,  # Ctrl-C is for pytest, which then stops it
             )
-        deadline = time.monotonic() + STARTS_WITHIN
-        # Its own log tells, and not a ping: another's server might answer on that port.
-        while b"eady to accept connections" not in log_file.read_bytes()[start:]:
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                process.wait()
-                return False
-            time.sleep(0.01)
         self._process = process
         self._guard = _kill_with_us(process.pid)
+        deadline = time.monotonic() + STARTS_WITHIN
+        # Its own log tells, and not a ping: another's server might answer on that port.
+        while self._says not in log_file.read_bytes()[start:]:
+            if process.poll() is not None or time.monotonic() > deadline:
+                self._end(by_force=True)
+                return False
+            time.sleep(0.01)
         return True
 
     def _end(self, *, by_force: bool) -> None:

@@ -15,7 +15,7 @@ from redis import exceptions
 from redis.crc import key_slot
 
 from alligator.backends.redis_address import Address, Where
-from alligator.backends.redis_connection import Command, Server, ours
+from alligator.backends.redis_connection import Command, Server, ours, text_of
 from alligator.backends.redis_waits import Wait, wait_for_any
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
@@ -210,7 +210,7 @@ def _key(command: Command) -> str:
 
 
 def _is_not_begun(answer: Any) -> bool:
-    return isinstance(answer, exceptions.ResponseError) and str(answer).startswith(_NOT_BEGUN)
+    return isinstance(answer, exceptions.ResponseError) and text_of(answer).startswith(_NOT_BEGUN)
 
 
 def _where(node: Sequence[Any], asked: Server) -> Where:

@@ -315,19 +315,35 @@ _PASSING = (
     "UNBLOCKED",
     "Script attempted to access a non local key",  # while its slot moves
 )
+# Since its version 6, redis-py takes the code off the text of these.
+_CODES: dict[Any, str] = {
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
+    exceptions.ClusterCrossSlotError: "CROSSSLOT",
+}
 _OF_A_CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
+
+
+def text_of(err: exceptions.RedisError) -> str:
+    """Return a server's error as it sent it, the code first."""
+    code, text = _CODES.get(type(err), ""), str(err)
+    return text if text.startswith(code) else f"{code} {text}"
 
 
 def ours(err: exceptions.RedisError, address: Address) -> AlligatorException:
     """Return one of redis-py's errors as one of ours."""
-    dsn, text = address.dsn, masked(str(err))
+    dsn, text = address.dsn, masked(text_of(err))
     if isinstance(err, exceptions.AuthenticationError):
         return BackendRefused(f"{dsn} does not let us in: {text}.")
     if isinstance(err, exceptions.OutOfMemoryError):
         return QueueFull(f"{dsn} has no memory left: {text}")
     if isinstance(err, exceptions.ConnectionError | exceptions.TimeoutError):
         return BackendUnavailable(f"{dsn} does not answer: {text}")
-    if isinstance(err, exceptions.ReadOnlyError) or text.startswith(_PASSING):
+    if text.startswith(_PASSING):
         return BackendUnavailable(f"{dsn} cannot answer now: {text}")
     if text.startswith(_OF_A_CLUSTER):
         if address.is_cluster:
