@@ -195,10 +195,12 @@ def test_a_server_that_is_no_primary_any_more_is_tried_again(
     own_server: Server, client: Backend
 ) -> None:
     push(client, "t1")
-    with later(lambda: own_server.command("REPLICAOF", "127.0.0.1", "1")):
-        # Woken by the server, as it can hand out nothing any more.
-        with soon_but_after(A_MOMENT):
-            assert client.reserve(["other"], WORKER, wait=LONG).reservations == []
+    with (
+        soon_but_after(A_MOMENT),
+        later(lambda: own_server.command("REPLICAOF", "127.0.0.1", "1")),
+    ):
+        # Woken by the server, for that can hand out nothing any more.
+        assert client.reserve(["other"], WORKER, wait=LONG).reservations == []
 
     for call in (lambda: push(client, "t2"), lambda: take_ready(client)):
         with pytest.raises(BackendUnavailable, match="cannot answer now"):

@@ -1,6 +1,7 @@
 """The ways to a Redis: TLS, a Unix socket, users, a prefix; each to a real server."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,29 @@ def test_a_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
             with pytest.raises(BackendRefused) as caught:
                 push(client, "t1")
             assert "wrong-one" not in str(caught.value)
+
+
+def test_an_address_that_leads_to_another_server_since_is_followed(tmp_path: Path) -> None:
+    link = tmp_path / "primary.sock"
+    with ExitStack() as stack:
+        servers: list[Server] = []
+        for name in ("old", "new"):
+            folder = tmp_path / name
+            folder.mkdir()
+            socket = "--unixsocket", str(folder / "redis.sock")
+            servers.append(stack.enter_context(Server.redis(folder, *socket)))
+        link.symlink_to(tmp_path / "old" / "redis.sock")
+        client = stack.enter_context(opened(f"unix://{link}"))
+        push(client, "t1")
+
+        # As when a name leads to another address: the old one is still there, and still connected.
+        servers[0].command("REPLICAOF", "127.0.0.1", f"{servers[1].port}")
+        link.unlink()
+        link.symlink_to(tmp_path / "new" / "redis.sock")
+
+        # The push is tried again by itself: it is the same task.
+        assert push(client, "t2") == [True]
+        assert drain(client) == ["t2"]
 
 
 # Users.
