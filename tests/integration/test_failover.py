@@ -12,7 +12,7 @@ from alligator.backends.base import Counts
 from alligator.exceptions import BackendUnavailable
 from tests.integration import jobs
 from tests.integration.scenes import Scene, played, until
-from tests.support.clusters import cluster, has_all, is_primary, watched
+from tests.support.clusters import cluster, has_all, is_primary, is_replica, watched
 from tests.support.servers import Server
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ def test_an_old_primary_that_comes_back_is_not_written_to(pair: Pair, scene: Sce
     pair.primary.kill()
     until(lambda: is_primary(pair.replica), "the replica takes over", FAILED_OVER)
     pair.primary.start()
-    until(lambda: not is_primary(pair.primary), "it follows the other", FAILED_OVER)
+    until(lambda: is_replica(pair.primary), "it follows the other", FAILED_OVER)
 
     patiently(lambda: scene.push("t2"))
     program = scene.latergator()

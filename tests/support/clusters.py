@@ -122,7 +122,18 @@ def has_all(replica: Server, primary: Server) -> bool:
 
 
 def is_primary(server: Server) -> bool:
-    return "role:master" in server.command("INFO", "replication")
+    return _has_role(server, "master")
+
+
+def is_replica(server: Server) -> bool:
+    return _has_role(server, "slave")
+
+
+def _has_role(server: Server, role: str) -> bool:
+    try:
+        return f"role:{role}" in server.command("INFO", "replication")
+    except OSError:  # who gives it another role cuts its connections
+        return False
 
 
 def _field(name: str, server: Server) -> str:
