@@ -86,7 +86,7 @@ class Client(Backend):
 
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
         prefix = self._server.prefix
-        keys = [self._prefix(queue_name), name_of(key, prefix), index_of(key, prefix)]
+        keys = [self._prefix(queue_name), name_of(prefix, key), index_of(prefix, key)]
         call = script_call(scripts.PUSH_IF, keys, old, new, *_pushed(message))
         return self._push(queue_name, [call], again=False) == [1]
 

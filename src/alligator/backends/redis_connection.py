@@ -97,9 +97,9 @@ class Server:
         """Carry out commands in one round trip; the errors that some are answered with are returned, too."""
         with self.translated():
             answers = self._send(commands)
-            unknown = [at for at, answer in enumerate(answers) if isinstance(answer, _NO_SCRIPT)]
-            if unknown:
+            if _NO_SCRIPT in map(type, answers):
                 # Started anew, or another server took over. The others have run: only these go out again.
+                unknown = [at for at, answer in enumerate(answers) if type(answer) is _NO_SCRIPT]
                 self._send([("SCRIPT", "LOAD", script) for script in scripts.ALL])
                 again = self._send([commands[at] for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):

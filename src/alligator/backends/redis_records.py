@@ -13,6 +13,7 @@ of the DSN, if it has one::
 The tag of a family that goes with a queue is that of the queue's own keys, so that one script can write both.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +36,8 @@ class Records:
 
     def __init__(self, server: Servers) -> None:
         self._server = server
-        self._prefix = server.prefix
+        self._index = functools.partial(index_of, server.prefix)
+        self._name = functools.partial(name_of, server.prefix)
 
     def get(self, key: str) -> bytes | None:
         """Return a value."""
@@ -126,12 +128,6 @@ class Records:
             lambda: any(self._server.run(looks)),
         )
 
-    def _index(self, key: str) -> str:
-        return index_of(key, self._prefix)
-
-    def _name(self, key: str) -> str:
-        return name_of(key, self._prefix)
-
     def _by_index(self, keys: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
         """Part keys by their families, and those into what fits a script."""
         families: dict[str, list[str]] = {}
@@ -152,7 +148,7 @@ class Records:
         }
 
 
-def index_of(key: str, prefix: str = "") -> str:
+def index_of(prefix: str, key: str) -> str:
     """Return the name of the index of a key's family."""
     family = key.partition("/")[0]
     kind, _, queue = family.partition(":")
@@ -166,9 +162,9 @@ def index_of(key: str, prefix: str = "") -> str:
     return f"{prefix}alligator:records:{where}"
 
 
-def name_of(key: str, prefix: str = "") -> str:
+def name_of(prefix: str, key: str) -> str:
     """Return the name of a record, and of the channel on which it is announced."""
-    return f"{index_of(key, prefix)}:{key}"
+    return f"{index_of(prefix, key)}:{key}"
 
 
 def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
