@@ -5,10 +5,12 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alligator.backends.base import Ack, Backend, Counts, Release
+from alligator.bell import Bell
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from tests.support.clusters import Cluster, cluster
 from tests.support.running import A_MOMENT, in_a_thread, later
@@ -226,6 +228,32 @@ def test_who_waited_at_several_nodes_leaves_the_wake_ups_of_others(
                 found = [*one.result(LONG).reservations, *two.result(LONG).reservations]
         assert sorted(held.queue_name for held in found) == sorted(EACH[:2])
         client.settle([Ack(held) for held in found])
+
+
+def test_a_wake_up_that_was_left_ends_a_wait_at_several_nodes_at_once(
+    servers: Cluster, client: Backend
+) -> None:
+    for name in EACH:
+        servers.primary_of(key_of(name)).command("RPUSH", f"{key_of(name)}wake", "1")
+        push(client, "later", to=name, delay=0.5)
+        with soon_but_after(0.5):
+            [held] = client.reserve(EACH, WORKER, wait=LONG).reservations
+        client.settle([Ack(held)])
+
+
+def test_who_waits_at_several_nodes_takes_one_wake_up(servers: Cluster, client: Backend) -> None:
+    server: Any = vars(client)["_server"]
+    lists = {f"{key_of(name)}wake": servers.primary_of(key_of(name)) for name in EACH}
+    for _ in range(50):
+        for name, node in lists.items():
+            node.command("RPUSH", name, "1")
+
+        with soon_but_after(0):
+            assert not server.block(list(lists), LONG, Bell())
+
+        left = [node.command("LLEN", name) for name, node in lists.items()]
+        assert sorted(left) == [":0", ":1", ":1"]
+        servers.empty()
 
 
 def test_an_interrupt_ends_a_wait_at_several_nodes(client: Backend) -> None:

@@ -27,8 +27,11 @@ def wait_for_any(waits: Sequence[Wait], timeout: float, bell: Bell) -> tuple[boo
         Whether the bell interrupted it; and the other lists of which an element was taken, too.
     """
     with ExitStack() as stack:
-        lines = [_begun(stack, wait, timeout) for wait in waits]
+        lines = [_line(stack, wait) for wait in waits]
+        # Read before the rest is sent: an answer that had come along with it would not wake us.
         numbers: list[int] = [line.read_response() for line in lines]
+        for wait, line in zip(waits, lines, strict=True):
+            line.send_command(*worded(("BLPOP", wait.key, timeout)))
         # The servers end the wait: if we did, an element might be on its way to nobody.
         woken = bell.wait(timeout + 1.0, *map(file_of, lines))
         if woken is Woken.BY_INTERRUPT:
@@ -48,10 +51,9 @@ def wait_for_any(waits: Sequence[Wait], timeout: float, bell: Bell) -> tuple[boo
         return False, taken[1:]
 
 
-def _begun(stack: ExitStack, wait: Wait, timeout: float) -> Any:
-    """Ask for a connection's number, and for an element; return the connection."""
+def _line(stack: ExitStack, wait: Wait) -> Any:
+    """Return a connection, after asking for its number."""
     stack.enter_context(wait.line.translated())
     line = stack.enter_context(wait.line.connection())
     line.send_command("CLIENT", "ID")
-    line.send_command(*worded(("BLPOP", wait.key, timeout)))
     return line
