@@ -11,7 +11,7 @@ from tests.support.clusters import Cluster, cluster
 from tests.support.servers import Server
 from tests.support.stores import opened
 
-DURABLE = ["sqlite", "redis", "valkey", "redis-cluster"]
+DURABLE = ["sqlite", "redis", "valkey"]
 STORES = ["locmem", *DURABLE]
 
 

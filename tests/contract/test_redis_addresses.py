@@ -8,8 +8,8 @@ import pytest
 
 from alligator.backends.base import Ack, Message
 from alligator.exceptions import BackendRefused, BackendUnavailable
+from tests.conftest import empty_store
 from tests.support.certificates import make_certificates
-from tests.support.clusters import Cluster
 from tests.support.running import later
 from tests.support.servers import Server
 from tests.support.stores import LONG, QUEUE, drain, opened, push, records_of, take
@@ -158,7 +158,7 @@ def test_a_user_who_may_not_is_refused_and_shown_no_password(own_server: Server)
 def test_applications_with_prefixes_share_a_database(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
-    dsn = empty_dsn(kind, request)
+    dsn = empty_store(kind, request)
     with opened(dsn) as plain, opened(f"{dsn}?prefix=a") as one, opened(f"{dsn}?prefix=b") as two:
         for client, name in ((plain, "plain"), (one, "one"), (two, "two")):
             client.push_many(name, [Message("t1", name.encode())])
@@ -184,14 +184,3 @@ def test_every_key_has_the_prefix(own_server: Server) -> None:
     count = int(own_server.command("DBSIZE")[1:])
     assert own_server.command("EVAL", "\"return #redis.call('KEYS','shop:*')\"", "0") == f":{count}"
     assert count > 4
-
-
-def empty_dsn(kind: str, request: pytest.FixtureRequest) -> str:
-    """Return the DSN of an empty store of that kind."""
-    if kind == "redis":
-        server: Server = request.getfixturevalue("redis_server")
-        server.command("FLUSHALL")
-        return server.dsn
-    cluster: Cluster = request.getfixturevalue("redis_cluster")
-    cluster.empty()
-    return cluster.dsn
