@@ -6,29 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from alligator.backends.base import Ack, Message
+from alligator.backends.base import Message
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from tests.conftest import empty_store
 from tests.support.certificates import make_certificates
-from tests.support.running import later
 from tests.support.servers import Server
-from tests.support.stores import LONG, QUEUE, drain, opened, push, records_of, take
-
-
-def assert_works(dsn: str) -> None:
-    """Each kind of call: scripts, a wait that is woken, records, and a wait for one."""
-    with opened(dsn) as here, opened(dsn) as there:
-        push(here, "t1", "t2")
-        assert drain(there) == ["t1", "t2"]
-        with later(lambda: push(there, "t3")):
-            here.settle([Ack(take(here))])
-        records = records_of(here)
-        with later(lambda: records_of(there).set("results/1", b"value")):
-            records.wait(["results/1"], LONG)
-        assert records.get("results/1") == b"value"
-        assert here.queues() == [QUEUE]
-        assert here.now() > 0
-
+from tests.support.stores import LONG, QUEUE, assert_works, drain, opened, push, records_of, take
 
 # TLS.
 
