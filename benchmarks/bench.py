@@ -186,7 +186,7 @@ def redis_server() -> Generator[str]:
         port = probe.getsockname()[1]
         probe.close()
         server = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--save", "", "--dir", folder],
+            ["redis-server", "--port", str(port), "--save", "31536000 1000000000", "--dir", folder],
             stdout=subprocess.DEVNULL,
         )
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Backend, Records
+from tests.support.clusters import Cluster, cluster
 from tests.support.servers import Server
 from tests.support.stores import opened
 
@@ -26,6 +27,13 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Valkey of this session. What is in it goes with the next test that has an empty store."""
     with Server.valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of this session. What is in it goes with the next test that has an empty store."""
+    with cluster(tmp_path_factory.mktemp("redis-cluster")) as servers:
+        yield servers
 
 
 @pytest.fixture(params=STORES)
@@ -71,6 +79,10 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
     if kind == "sqlite":
         folder: Path = request.getfixturevalue("tmp_path")
         return f"sqlite://{folder}/queue.db"
+    if kind == "redis-cluster":
+        servers: Cluster = request.getfixturevalue("redis_cluster")
+        servers.empty()
+        return servers.dsn
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.command("FLUSHALL")
     return server.dsn

@@ -29,7 +29,7 @@ from alligator.gator import Gator
 from alligator.patience import Patience
 from alligator.processes.board import CAPACITY, Board
 from alligator.processes.canceler import Canceler
-from alligator.processes.complaints import Complaints
+from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import Crew
 from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
@@ -212,6 +212,7 @@ class Worker:
         self.starting()
         with ExitStack() as stack:
             if not self.is_supervised:
+                warn_of(self._backend, log)
                 stack.enter_context(self._kept())
                 stack.enter_context(self._signals())
             try:

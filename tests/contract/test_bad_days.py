@@ -19,7 +19,7 @@ from alligator.backends.base import (
     Reservation,
 )
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
-from tests.support.running import in_a_thread, later
+from tests.support.running import A_MOMENT, in_a_thread, later
 from tests.support.servers import Server
 from tests.support.stores import (
     FAR_OFF,
@@ -34,6 +34,7 @@ from tests.support.stores import (
     opened,
     push,
     records_of,
+    soon_but_after,
     take,
     take_ready,
     until,
@@ -188,6 +189,26 @@ def test_a_client_whose_connections_are_cut_makes_new_ones(
 
     until(settles, "an answer after the connections were cut")
     assert take(client).task_id == "t2"
+
+
+def test_a_server_that_is_no_primary_any_more_is_tried_again(
+    own_server: Server, client: Backend
+) -> None:
+    push(client, "t1")
+    with (
+        soon_but_after(A_MOMENT),
+        later(lambda: own_server.command("REPLICAOF", "127.0.0.1", "1")),
+    ):
+        # Woken by the server, for that can hand out nothing any more.
+        assert client.reserve(["other"], WORKER, wait=LONG).reservations == []
+
+    for call in (lambda: push(client, "t2"), lambda: take_ready(client)):
+        with pytest.raises(BackendUnavailable, match="cannot answer now"):
+            call()
+    own_server.command("REPLICAOF", "NO", "ONE")
+
+    assert push(client, "t2") == [True]
+    assert drain(client) == ["t1", "t2"]
 
 
 # A server that is full.

@@ -15,6 +15,7 @@ from alligator.backends.base import (
     Message,
     Records,
 )
+from alligator.keys import with_queue
 from tests.support.running import Child, in_processes, in_threads
 from tests.support.stores import (
     FAR_OFF,
@@ -170,6 +171,21 @@ def test_what_has_no_place_in_a_record_may_be_in_one(backend: Backend, records: 
         [held] = take_ready(backend)
         assert contents([held]) == [(name, new)]
         backend.settle([Ack(held)])
+
+
+def test_a_queues_name_is_escaped_in_that_of_its_records(
+    backend: Backend, records: Records
+) -> None:
+    names = ["a/b", "a%2Fb", "50%", "%25", "//", "%/%2F%252F", "a"]
+    keys = {name: f"schedules:{with_queue(name)}/1" for name in names}
+    for name, key in keys.items():
+        records.set(key, name.encode())
+
+    for name, key in keys.items():
+        assert backend.push_if(name, Message("t1", b""), key, name.encode(), b"new"), name
+
+    for name, key in keys.items():
+        assert records.list(f"schedules:{with_queue(name)}") == {key: b"new"}
 
 
 def test_queues_and_their_records_may_have_any_name(backend: Backend, records: Records) -> None:

@@ -243,7 +243,7 @@ def test_what_the_server_has_thrown_out_is_not_among_the_first(records: Records)
     keys = [f"many/{number:02}" for number in range(50)]
     records.set_many(dict.fromkeys(keys, b""))
     server: Any = vars(records)["_server"]
-    server.run([("DEL", *(redis_records.name_of(key) for key in keys[:40]))])
+    server.run([("DEL", *(redis_records.name_of("", key) for key in keys[:40]))])
 
     assert list(records.list("many", 3)) == keys[40:43]
     assert list(records.list("many", 30)) == keys[40:]

@@ -13,6 +13,8 @@ from typing import NoReturn, Self
 
 import pytest
 
+RARELY_SAVED = ("--save", "31536000 1000000000", "--appendonly", "no")
+"""A server that keeps nothing on disk is warned of; this one will not come to it, but when it is stopped."""
 STARTS_WITHIN = 20.0
 """Seconds; a server on a busy machine may have a file of its own to read first."""
 
@@ -23,7 +25,7 @@ class Server:
     Args:
         program: Path of a redis-server or valkey-server.
         folder: Where it may write.
-        options: As on its command line; without any it keeps nothing on disk.
+        options: As on its command line; without any it keeps hardly anything on disk.
 
     Example:
         >>> with Server.redis(tmp_path, "--appendonly", "yes") as server:
@@ -37,6 +39,9 @@ class Server:
         self.port = 0
         self._program = program
         self._options = options
+        self._file: tuple[str, ...] = ()
+        self._scheme, self._port_option = "redis", "--port"
+        self._says = b"eady to accept connections"
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -51,9 +56,29 @@ class Server:
         program = shutil.which("valkey-server") or _bundled_valkey()
         return cls(_found("valkey-server", program), folder, *options)
 
+    @classmethod
+    def sentinel(cls, folder: Path) -> Self:
+        """Return a Sentinel, to be started with the file sentinel.conf of its folder."""
+        server = cls.redis(folder, "--sentinel")
+        server._file = (str(folder / "sentinel.conf"),)
+        server._says = b"Sentinel ID is"
+        return server
+
+    @classmethod
+    def tls(cls, folder: Path, *options: str) -> Self:
+        """Return a Redis server that speaks TLS alone, to be started, with the certificates of its folder."""
+        files = [
+            *("--tls-cert-file", str(folder / "server.crt")),
+            *("--tls-key-file", str(folder / "server.key")),
+            *("--tls-ca-cert-file", str(folder / "ca.crt")),
+        ]
+        server = cls.redis(folder, "--port", "0", *files, *options)
+        server._scheme, server._port_option = "rediss", "--tls-port"
+        return server
+
     @property
     def dsn(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{self._scheme}://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start the server, on the port it had before if it had one."""
@@ -62,7 +87,7 @@ class Server:
                 raise RuntimeError(f"No new start on port {self.port}: {self._log()}")
             return
         for _ in range(20):
-            port = _free_port()
+            port = free_port()
             if self._starts_on(port):
                 self.port = port
                 return
@@ -78,10 +103,15 @@ class Server:
         self._end(by_force=True)
 
     def command(self, *words: str) -> str:
-        """Send a command of plain words; return the first line of the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        """Send a command of plain words; return the first line of the answer, or a text in it."""
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection,
+            connection.makefile("rb") as answers,
+        ):
             connection.sendall(f"{' '.join(words)}\r\n".encode())
-            answer = connection.makefile("rb").readline().decode().strip()
+            answer = answers.readline().decode().strip()
+            if answer.startswith("$"):
+                answer = answers.read(max(0, int(answer[1:]))).decode()
         if answer.startswith("-"):
             raise RuntimeError(f"{words[0]}: {answer}")
         return answer
@@ -102,25 +132,23 @@ class Server:
         log_file = self.folder / "server.log"
         with log_file.open("ab") as log:
             start = log.tell()
-            keeps_nothing = () if self._options else ("--save", "", "--appendonly", "no")
-            where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+            where = (self._port_option, str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
             process = subprocess.Popen(
-                [self._program, *where, *keeps_nothing, *self._options],
+                [self._program, *self._file, *where, *(self._options or RARELY_SAVED)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 process_group=0,  # Ctrl-C is for pytest, which then stops it
             )
-        deadline = time.monotonic() + STARTS_WITHIN
-        # Its own log tells, and not a ping: another's server might answer on that port.
-        while b"eady to accept connections" not in log_file.read_bytes()[start:]:
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                process.wait()
-                return False
-            time.sleep(0.01)
         self._process = process
         self._guard = _kill_with_us(process.pid)
+        deadline = time.monotonic() + STARTS_WITHIN
+        # Its own log tells, and not a ping: another's server might answer on that port.
+        while self._says not in log_file.read_bytes()[start:]:
+            if process.poll() is not None or time.monotonic() > deadline:
+                self._end(by_force=True)
+                return False
+            time.sleep(0.01)
         return True
 
     def _end(self, *, by_force: bool) -> None:
@@ -166,7 +194,7 @@ def _bundled_valkey() -> str | None:
     return next((str(path) for path in programs if os.access(path, os.X_OK)), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens on.
 
     From below those that systems hand out to clients: while a killed server is away, a client of it that

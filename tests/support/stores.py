@@ -67,6 +67,21 @@ def opened(dsn: str) -> Generator[Backend]:
         backend.close()
 
 
+def assert_works(dsn: str) -> None:
+    """Make each kind of call: scripts, a wait that is woken, records, a wait for one."""
+    with opened(dsn) as here, opened(dsn) as there:
+        push(here, "t1", "t2")
+        assert drain(there) == ["t1", "t2"]
+        with later(lambda: push(there, "t3")):
+            here.settle([Ack(take(here))])
+        records = records_of(here)
+        with later(lambda: records_of(there).set("results/1", b"value")):
+            records.wait(["results/1"], LONG)
+        assert records.get("results/1") == b"value"
+        assert here.queues() == [QUEUE]
+        assert here.now() > 0
+
+
 def push(backend: Backend, *task_ids: str, to: str = QUEUE, delay: float = 0.0) -> list[bool]:
     """Push tasks, each with its id for a body."""
     return backend.push_many(to, [Message(name, name.encode(), delay) for name in task_ids])
@@ -183,12 +198,12 @@ def let_pass(backend: Backend, seconds: float) -> None:
     backend.settle([Ack(take(backend, of="clock", worker="clock"))])
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, within: float = PATIENCE) -> None:
     """Wait until a condition holds, or fail after a few seconds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"Not within {PATIENCE} s: {what}")
+            pytest.fail(f"Not within {within} s: {what}")
         time.sleep(0.005)
 
 

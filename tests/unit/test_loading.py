@@ -19,7 +19,7 @@ from tests.unit.steps import import_from, popped
 @pytest.mark.parametrize(
     ("dsn", "hint"),
     [
-        ("reddis://localhost", "Known: locmem, redis, sqlite"),
+        ("reddis://localhost", "Known: locmem, redis, redis+cluster"),
         ("sqlit:///tmp/q.db", "pass backend_class=YourClient"),
         ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
     ],
@@ -39,15 +39,16 @@ def test_a_scheme_may_be_written_in_capitals() -> None:
     assert isinstance(Gator("LOCMEM://").backend, locmem_backend.Client)
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey+cluster"])
 def test_a_store_without_its_client_library_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     for name in [name for name in sys.modules if name.startswith("alligator.backends.redis")]:
         monkeypatch.delitem(sys.modules, name)
 
     with pytest.raises(BackendMissing) as caught:
-        Gator("redis://user:hunter2@localhost:6379/0")
+        Gator(f"{scheme}://user:hunter2@localhost:6379/0")
 
     assert "needs the package 'redis', which is not installed" in str(caught.value)
     assert "pip install 'alligator[redis]'" in str(caught.value)
@@ -94,9 +95,9 @@ def test_errors_of_a_class_of_ones_own_are_its_own() -> None:
         Gator("own://", backend_class=broken)
 
 
-@pytest.mark.parametrize("scheme", sorted(BUILT_IN))
-def test_the_modules_that_existing_code_imports_are_there(scheme: str) -> None:
-    module = importlib.import_module(f"alligator.backends.{scheme}_backend")
+@pytest.mark.parametrize("name", sorted(set(BUILT_IN.values())))
+def test_the_modules_that_existing_code_imports_are_there(name: str) -> None:
+    module = importlib.import_module(f"alligator.backends.{name}_backend")
 
     assert issubclass(module.Client, base.Backend)
 

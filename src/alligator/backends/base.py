@@ -289,6 +289,13 @@ class Backend(ABC):
         """Return the store's time, in seconds since 1970; right to some milliseconds, and cheap."""
         return time.time()
 
+    def warnings(self) -> list[str]:
+        """Return what is wrong with how the store is set up, in sentences: what may lose tasks, as a rule.
+
+        Workers log it when they start.
+        """
+        return []
+
     @abstractmethod
     def reserve(
         self,

@@ -27,8 +27,10 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
-from alligator.backends.redis_connection import Command, Server, hash_tag, script_call
+from alligator.backends.redis_connection import Command, hash_tag, script_call
 from alligator.backends.redis_records import Records, index_of, name_of
+from alligator.backends.redis_servers import servers_at
+from alligator.backends.redis_settings import warnings_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
@@ -42,21 +44,24 @@ AT_ONCE = 1000
 REGISTER_EVERY = 60.0
 """Seconds after which a producer notes its queue's name again, lest the server was emptied."""
 
-_QUEUES = "alligator:queues"
-
 
 class Client(Backend):
-    """A store in Redis.
+    """A store in Redis or Valkey: one server, a primary that Sentinels name, or a cluster.
 
     Args:
-        conn_string: ``redis://[[user]:password@]host[:port][/database]``.
+        conn_string: ``redis://[[user]:password@]host[:port][/database]``; redis_address.py has the others.
 
     Raises:
         InvalidOption: The DSN cannot be understood.
     """
 
     def __init__(self, conn_string: str) -> None:
-        self._server = Server(DSN.parse(conn_string))
+        self._server = servers_at(DSN.parse(conn_string))
+        # Cached, for it is a tenth of what a push costs here.
+        self._prefix = functools.lru_cache(maxsize=1000)(
+            functools.partial(_prefix, self._server.prefix)
+        )
+        self._queues = f"{self._server.prefix}alligator:queues"
         self._bell = Bell()
         self._tokens = itertools.count(1)
         self._registered: dict[str, float] = {}
@@ -80,7 +85,8 @@ class Client(Backend):
         return queued
 
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
-        keys = [_prefix(queue_name), name_of(key), index_of(key)]
+        prefix = self._server.prefix
+        keys = [self._prefix(queue_name), name_of(prefix, key), index_of(prefix, key)]
         call = script_call(scripts.PUSH_IF, keys, old, new, *_pushed(message))
         return self._push(queue_name, [call], again=False) == [1]
 
@@ -112,6 +118,11 @@ class Client(Backend):
     def now(self) -> float:
         return self._server.now()
 
+    def warnings(self) -> list[str]:
+        found = [warnings_of(server, self._server.dsn) for server in self._server.primaries()]
+        # The nodes of a cluster are set up alike, as a rule.
+        return list(dict.fromkeys(itertools.chain(*found)))
+
     def reserve(
         self,
         queue_names: Sequence[str],
@@ -141,7 +152,7 @@ class Client(Backend):
                 left = min(until - time.monotonic(), soon, MAX_BLOCK)
                 if batch.reservations or (left <= 0 and until <= time.monotonic()):
                     return batch
-                wakes = [_prefix(name) + "wake" for name in queue_names]
+                wakes = [self._prefix(name) + "wake" for name in queue_names]
                 if self._server.block(wakes, max(left, 0.001), self._bell):
                     return batch
         except (BackendUnavailable, BackendRefused):
@@ -173,7 +184,7 @@ class Client(Backend):
             for token, ids in held.items():
                 arguments += [token, len(ids), *ids]
             calls.append(self._call(scripts.EXTEND, queue_name, *arguments))
-        replies = self._server.run(calls) if calls else []
+        replies = self._server.run_apart(calls) if calls else []
         lost = {pair for reply in replies for pair in _pairs(reply)}
         return [held for held in reservations if (held.token, held.task_id) in lost]
 
@@ -181,7 +192,7 @@ class Client(Backend):
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
         calls = [self._call(scripts.RECOVER, name, worker, *started) for name in queue_names]
-        return sum(self._server.run(calls))
+        return sum(self._server.run_apart(calls))
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
         body: bytes | None = self._server.run(
@@ -198,7 +209,7 @@ class Client(Backend):
         return Counts(*self._server.run([self._call(task_scripts.COUNT, queue_name)])[0])
 
     def queues(self) -> list[str]:
-        return sorted(name.decode() for name in self._server.run([("SMEMBERS", _QUEUES)])[0])
+        return sorted(name.decode() for name in self._server.run([("SMEMBERS", self._queues)])[0])
 
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
@@ -249,7 +260,7 @@ class Client(Backend):
     def _push(self, queue_name: str, calls: Sequence[Command], *, again: bool = True) -> list[Any]:
         """Make calls that queue something, and note the queue's name; return their answers."""
         at_hand = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
-        commands = [*calls] if at_hand else [*calls, ("SADD", _QUEUES, queue_name)]
+        commands = [*calls] if at_hand else [*calls, ("SADD", self._queues, queue_name)]
         try:
             replies = self._server.run(commands)
         except BackendUnavailable:
@@ -305,12 +316,11 @@ class Client(Backend):
         return list(itertools.chain(*self._server.run(calls)))
 
     def _call(self, script: str, queue_name: str, *arguments: Any) -> Command:
-        return script_call(script, [_prefix(queue_name)], *arguments)
+        return script_call(script, [self._prefix(queue_name)], *arguments)
 
 
-@functools.lru_cache(maxsize=1000)  # a tenth of what a push costs here
-def _prefix(queue_name: str) -> str:
-    return f"alligator:{hash_tag(queue_name)}:"
+def _prefix(prefix: str, queue_name: str) -> str:
+    return f"{prefix}alligator:{hash_tag(queue_name)}:"
 
 
 def _micros(seconds: float) -> int | str:

@@ -1,4 +1,4 @@
-"""A Redis server: carrying out scripts in one round trip, blocking, and redis-py's errors as ours."""
+"""One Redis server: carrying out scripts in one round trip, blocking, and redis-py's errors as ours."""
 
 import hashlib
 import math
@@ -16,18 +16,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from alligator.backends import redis_scripts as scripts
+from alligator.backends.redis_address import Address, Where
 from alligator.bell import Bell, Woken
-from alligator.dsn import DSN, masked
+from alligator.dsn import masked
 from alligator.exceptions import (
     AlligatorException,
     BackendRefused,
     BackendUnavailable,
-    InvalidOption,
     QueueFull,
 )
-
-SOCKET_TIMEOUT = 10.0
-"""Seconds for the server to answer. A server that runs a slow command of others' makes us wait as long."""
 
 MAX_SILENCE = 5.0
 """Seconds after which one who listens looks by itself, lest a message or the connection was lost."""
@@ -52,48 +49,29 @@ def script_call(script: str, keys: Sequence[str], *arguments: Any) -> Command:
 
 def hash_tag(name: str) -> str:
     """Return what, in a key, keeps it in one slot of a cluster with all other keys that have it."""
-    # Braces in the name would end the tag early, and spread the keys.
-    return "{" + name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") + "}"
+    # Braces in the name would end the tag early, and an empty tag is none: the keys would be spread.
+    return "{" + (name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") or "%") + "}"
 
 
 class Server:
     """A Redis server, or one that speaks its protocol.
 
     Args:
-        dsn: ``redis://[[user]:password@]host[:port][/database]``.
-
-    Raises:
-        InvalidOption: The DSN cannot be understood.
+        address: How to connect to it.
+        where: Its host and port; by default the first one of the address.
+        find: Tells the host and port anew before each connection, if they may change.
     """
 
-    def __init__(self, dsn: DSN) -> None:
-        self._dsn = dsn
+    def __init__(
+        self, address: Address, where: Where | None = None, find: Callable[[], Where] | None = None
+    ) -> None:
+        self.dsn = address.dsn
+        self.prefix = address.prefix
+        self._address = address
+        self.where = where or (address.hosts[0] if address.hosts else ("", 0))
+        self._find = find
         self._local = threading.local()
         self._clock = -math.inf, 0.0
-        # Any: half of redis-py's methods have types, and those depend on its version.
-        client: Any = redis.Redis
-        try:
-            self._redis = client.from_url(
-                dsn.url,
-                # Never resend by itself: a reserve sent twice would hand out two batches.
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=SOCKET_TIMEOUT,
-                socket_connect_timeout=SOCKET_TIMEOUT,
-                socket_keepalive=True,
-                # By RESP3, redis-py's connections know who knows them: those of threads that have ended
-                # would stay open until the garbage is collected.
-                protocol=2,
-            )
-            # These say what is wrong with the options, and with the host's name.
-            self._new_connection()
-            str(self._redis.connection_pool.connection_kwargs.get("host", "")).encode("idna")
-        except (ValueError, TypeError) as err:
-            # The text may quote a part of the DSN that is a part of the password.
-            why = type(err).__name__ if "@" in dsn.url else err
-            raise InvalidOption(
-                f"{dsn} is no Redis DSN ({why}). Write redis://user:password@host:port/database, "
-                "special characters in the password percent-encoded."
-            ) from None
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands in one round trip, each by itself, and return their answers.
@@ -101,26 +79,39 @@ class Server:
         Raises:
             BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
         """
-        with self._translated():
+        answers = self.answers(commands)
+        for answer in answers:
+            if isinstance(answer, exceptions.ResponseError):
+                err = ours(answer, self._address)
+                if isinstance(err, BackendUnavailable):
+                    # It may be no primary any more: the next connection finds the one that is.
+                    self.hang_up()
+                raise err from answer
+        return answers
+
+    def run_apart(self, commands: Sequence[Command]) -> list[Any]:
+        """As ``run``; where there are several servers, one that is away keeps nothing from the others."""
+        return self.run(commands)
+
+    def answers(self, commands: Sequence[Command]) -> list[Any]:
+        """Carry out commands in one round trip; the errors that some are answered with are returned, too."""
+        with self.translated():
             answers = self._send(commands)
-            unknown = [at for at, answer in enumerate(answers) if isinstance(answer, _NO_SCRIPT)]
-            if unknown:
+            if _NO_SCRIPT in map(type, answers):
                 # Started anew, or another server took over. The others have run: only these go out again.
+                unknown = [at for at, answer in enumerate(answers) if type(answer) is _NO_SCRIPT]
                 self._send([("SCRIPT", "LOAD", script) for script in scripts.ALL])
                 again = self._send([commands[at] for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
-            for answer in answers:
-                if isinstance(answer, exceptions.ResponseError):
-                    raise answer
             return answers
 
     def block(self, keys: Sequence[str], timeout: float, bell: Bell) -> bool:
         """Wait for an element in one of some lists, and take it. Returns whether the bell interrupted it."""
-        with self._translated(), self._connection() as connection:
-            connection.send_command(*_worded(("BLPOP", *keys, timeout)))
+        with self.translated(), self.connection() as connection:
+            connection.send_command(*worded(("BLPOP", *keys, timeout)))
             # The server ends the wait: if we did, an element might be on its way to nobody.
-            if bell.wait(timeout + 1.0, _file_of(connection)) is Woken.BY_INTERRUPT:
+            if bell.wait(timeout + 1.0, file_of(connection)) is Woken.BY_INTERRUPT:
                 connection.disconnect()
                 return True
             connection.read_response()
@@ -134,12 +125,12 @@ class Server:
         May return early. Whether it has come is looked at first, and now and then.
         """
         until = time.monotonic() + timeout
-        with self._translated(), self._connection(listens=True) as listener:
+        with self.translated(), self.connection(listens=True) as listener:
             self._subscribe(listener, channels)
             while not has_come():
                 left = until - time.monotonic()
                 look = min(left, MAX_SILENCE)
-                if left <= 0 or bell.wait(look, _file_of(listener)) is not Woken.IN_TIME:
+                if left <= 0 or bell.wait(look, file_of(listener)) is not Woken.IN_TIME:
                     break
             # Else what is said there would pile up. The answer is read when it subscribes again.
             with suppress(exceptions.RedisError):
@@ -152,6 +143,15 @@ class Server:
             self._clock = self._ask_time()
         return time.monotonic() + self._clock[1]
 
+    def primaries(self) -> list["Server"]:
+        """Return the servers that hold what is stored here: this one."""
+        return [self]
+
+    def hang_up(self) -> None:
+        """Close this thread's connection; the next call makes a new one."""
+        if getattr(self._local, "pid", 0) == os.getpid():
+            self._local.connection.disconnect()
+
     def close(self) -> None:
         """Close the connections, of this thread at once and of others when they are done."""
         if getattr(self._local, "pid", 0) == os.getpid():
@@ -162,12 +162,12 @@ class Server:
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
-        with self._connection() as connection:
-            worded = [_worded(command) for command in commands]
+        with self.connection() as connection:
+            words = [worded(command) for command in commands]
             try:
-                packed = connection.pack_commands(worded)
+                packed = connection.pack_commands(words)
             except UnicodeEncodeError:  # of an id that is no text; hiredis knows no encoding_errors
-                packed = connection.pack_commands([list(map(_encoded, one)) for one in worded])
+                packed = connection.pack_commands([list(map(_encoded, one)) for one in words])
             connection.send_packed_command(packed)
             return [self._answer(connection) for _ in commands]
 
@@ -178,7 +178,7 @@ class Server:
             return err
 
     def _subscribe(self, listener: Any, channels: Sequence[str]) -> None:
-        was_connected = listener._sock is not None
+        was_connected = is_open(listener)
         try:
             _listen_to(listener, channels)
         except (exceptions.ConnectionError, exceptions.TimeoutError):
@@ -190,7 +190,7 @@ class Server:
 
     def _ask_time(self) -> tuple[float, float]:
         """Return when the server was asked by our clock, and how far it is ahead of that."""
-        with self._translated(), self._connection() as connection:
+        with self.translated(), self.connection() as connection:
             connection.connect()  # now, for it may take several round trips
             asked_at = time.monotonic()
             connection.send_command("TIME")
@@ -199,20 +199,22 @@ class Server:
         return asked_at, int(seconds) + int(micros) / 1_000_000 - there_at
 
     @contextmanager
-    def _connection(self, *, listens: bool = False) -> Generator[Any]:
+    def connection(self, *, listens: bool = False) -> Generator[Any]:
         """This thread's connection, or its other one; closed if it may have an answer left to read."""
         connection = self._own_connection()
         if listens:
             connection = self._local.listener or self._new_connection()
             self._local.listener = connection
         try:
+            if self._find is not None and not is_open(connection):
+                self._connect_to_primary(connection, self._find())
             yield connection
         except BaseException:
             connection.disconnect()
             raise
 
     def _own_connection(self) -> Any:
-        # One a thread, and not from the pool, for to take it and give it back costs half as much as to use it.
+        # One a thread, and not from a pool, for to take it and give it back costs half as much as to use it.
         if getattr(self._local, "pid", 0) != os.getpid():
             self._local.connection = self._new_connection()
             self._local.listener = None
@@ -223,17 +225,42 @@ class Server:
         return connection
 
     def _new_connection(self) -> Any:
-        # Not by the pool: it makes a hundred, and counts those of threads that have ended.
-        pool = self._redis.connection_pool
-        return pool.connection_class(**pool.connection_kwargs)
+        options: dict[str, Any] = {
+            **self._address.options,
+            # Never resend by itself: a reserve sent twice would hand out two batches.
+            "retry": Retry(NoBackoff(), 0),
+            # By RESP3, redis-py's connections know who knows them: those of threads that have ended
+            # would stay open until the garbage is collected.
+            "protocol": 2,
+        }
+        # Any: half of redis-py has types, and those depend on its version.
+        made: Any = redis.SSLConnection if self._address.is_tls else redis.Connection
+        if self._address.path:
+            made = redis.UnixDomainSocketConnection
+            return made(path=self._address.path, **options)
+        host, port = self.where
+        return made(host=host, port=port, socket_keepalive=True, **options)
+
+    def _connect_to_primary(self, connection: Any, where: Where) -> None:
+        connection.host, connection.port = where
+        connection.connect()
+        connection.send_command("ROLE")
+        try:
+            role = connection.read_response()[0]
+        except exceptions.ResponseError:  # a user of the server may have no right to ask
+            return
+        if role != b"master":
+            # Who names it does not know better yet. It would answer what is only read, with what was.
+            host, port = where
+            raise BackendUnavailable(f"{self._address.dsn}: {host}:{port} is no primary any more.")
 
     @contextmanager
-    def _translated(self) -> Generator[None]:
+    def translated(self) -> Generator[None]:
         """Raise redis-py's errors as ours."""
         try:
             yield
         except exceptions.RedisError as err:
-            raise _ours(err, self._dsn) from err
+            raise ours(err, self._address) from err
 
 
 def _listen_to(listener: Any, channels: Sequence[str]) -> None:
@@ -245,7 +272,8 @@ def _listen_to(listener: Any, channels: Sequence[str]) -> None:
         confirmed += bool(said) and said[0] == b"subscribe"
 
 
-def _worded(command: Command) -> list[Any]:
+def worded(command: Command) -> list[Any]:
+    """Return a command as redis-py's connections are to be given it."""
     # hiredis would write numbers itself; but if a signal's handler raises meanwhile, a timeout or ^C, it reads
     # from nowhere, and the process ends.
     return [str(word) if type(word) in _NUMBERS else word for word in command]
@@ -255,7 +283,13 @@ def _encoded(word: Any) -> Any:
     return word.encode(errors="surrogateescape") if isinstance(word, str) else word
 
 
-def _file_of(connection: Any) -> int:
+def is_open(connection: Any) -> bool:
+    """Whether a connection is made."""
+    return connection._sock is not None
+
+
+def file_of(connection: Any) -> int:
+    """Return a connection's descriptor."""
     # redis-py has no public way to wait for an answer and for something else at once.
     file: int = connection._sock.fileno()
     return file
@@ -266,23 +300,55 @@ def _is_stale(connection: Any) -> bool:
     if connection._sock is None:
         return False
     poll = select.poll()
-    poll.register(_file_of(connection), select.POLLIN)
+    poll.register(file_of(connection), select.POLLIN)
     return bool(poll.poll(0))
 
 
-_PASSING = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+_PASSING = (
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "BUSY",
+    "UNBLOCKED",
+    "Script attempted to access a non local key",  # while its slot moves
+)
+# Since its version 6, redis-py takes the code off the text of these.
+_CODES: dict[Any, str] = {
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
+    exceptions.ClusterCrossSlotError: "CROSSSLOT",
+}
+_OF_A_CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
 
 
-def _ours(err: exceptions.RedisError, dsn: DSN) -> AlligatorException:
-    text = masked(str(err))
+def text_of(err: exceptions.RedisError) -> str:
+    """Return a server's error as it sent it, the code first."""
+    code, text = _CODES.get(type(err), ""), str(err)
+    return text if text.startswith(code) else f"{code} {text}"
+
+
+def ours(err: exceptions.RedisError, address: Address) -> AlligatorException:
+    """Return one of redis-py's errors as one of ours."""
+    dsn, text = address.dsn, masked(text_of(err))
     if isinstance(err, exceptions.AuthenticationError):
         return BackendRefused(f"{dsn} does not let us in: {text}.")
     if isinstance(err, exceptions.OutOfMemoryError):
         return QueueFull(f"{dsn} has no memory left: {text}")
     if isinstance(err, exceptions.ConnectionError | exceptions.TimeoutError):
         return BackendUnavailable(f"{dsn} does not answer: {text}")
-    if isinstance(err, exceptions.ReadOnlyError) or text.startswith(_PASSING):
+    if text.startswith(_PASSING):
         return BackendUnavailable(f"{dsn} cannot answer now: {text}")
+    if text.startswith(_OF_A_CLUSTER):
+        if address.is_cluster:
+            return BackendUnavailable(f"{dsn} cannot answer now: {text}")
+        return BackendRefused(f"{dsn} is a node of a cluster: write redis+cluster://... ({text})")
     if "unexpected symbol near '#'" in text:
         return BackendRefused(f"{dsn} is too old: Alligator needs Redis 7.0 or newer, or Valkey.")
     return BackendRefused(f"{dsn}: {text}")

@@ -2,14 +2,18 @@
 
 Each is a string of its own. An index for each family of them holds their keys, a sorted set by expiry. Each
 write drops some of its members that have expired, so that it cannot grow beyond what lives. Each write of a
-record is announced on the channel of its name, for those who wait for it::
+record is announced on the channel of its name, for those who wait for it. Before each name stands the prefix
+of the DSN, if it has one::
 
     alligator:records:{<family>}            zset    key by expiry
     alligator:records:{<family>}:<key>      string
     alligator:records:{<queue>}/<family>    zset    of a family that goes with a queue, "<family>:<queue>"
     alligator:records:{<queue>}/<family>:<key>
+
+The tag of a family that goes with a queue is that of the queue's own keys, so that one script can write both.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +21,8 @@ from typing import TypeVar
 
 from alligator.backends import redis_record_scripts as scripts
 from alligator.backends.base import ttl_of
-from alligator.backends.redis_connection import Command, Server, hash_tag, script_call
+from alligator.backends.redis_connection import Command, hash_tag, script_call
+from alligator.backends.redis_servers import Servers
 from alligator.bell import Bell
 
 T = TypeVar("T")
@@ -27,20 +32,22 @@ AT_ONCE = 1000
 
 
 class Records:
-    """The records of a server."""
+    """The records of a server, or of several."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Servers) -> None:
         self._server = server
+        self._index = functools.partial(index_of, server.prefix)
+        self._name = functools.partial(name_of, server.prefix)
 
     def get(self, key: str) -> bytes | None:
         """Return a value."""
-        value: bytes | None = self._server.run([("GET", name_of(key))])[0]
+        value: bytes | None = self._server.run([("GET", self._name(key))])[0]
         return value
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return several values."""
-        parts = [some for _, some in _by_index(keys)]
-        commands: list[Command] = [("MGET", *map(name_of, some)) for some in parts]
+        parts = [some for _, some in self._by_index(keys)]
+        commands: list[Command] = [("MGET", *map(self._name, some)) for some in parts]
         values = itertools.chain(*(self._server.run(commands) if commands else ()))
         found = zip(itertools.chain(*parts), values, strict=True)
         return {key: value for key, value in found if value is not None}
@@ -57,13 +64,13 @@ class Records:
             [
                 script_call(
                     scripts.SET,
-                    [index, *map(name_of, keys)],
+                    [index, *map(self._name, keys)],
                     micros,
                     *(values[key] for key in keys),
                 )
                 # Neighbours of one family and ttl go into one script: so all are written in order.
                 for (index, micros), run in itertools.groupby(
-                    values, lambda key: (index_of(key), _micros(ttl_of(key, ttl)))
+                    values, lambda key: (self._index(key), _micros(ttl_of(key, ttl)))
                 )
                 for keys in _parts(list(run))
             ]
@@ -72,7 +79,7 @@ class Records:
     def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
         """Write a value if the old one is as known."""
         known = () if old is None else (old,)
-        names = [index_of(key), name_of(key)]
+        names = [self._index(key), self._name(key)]
         call = script_call(scripts.SWAP, names, _micros(ttl), new, *known)
         return bool(self._server.run([call])[0])
 
@@ -80,14 +87,14 @@ class Records:
         """Forget keys."""
         self._server.run(
             [
-                script_call(scripts.DELETE, [index, *map(name_of, keys)])
-                for index, keys in _by_index(keys)
+                script_call(scripts.DELETE, [index, *map(self._name, keys)])
+                for index, keys in self._by_index(keys)
             ]
         )
 
     def list(self, family: str, limit: int | None = None) -> dict[str, bytes]:
         """Return the keys and values of a family."""
-        index = index_of(family)
+        index = self._index(family)
         if limit is None:
             [names] = self._server.run([("ZRANGE", index, 0, -1)])
             return self._values(sorted(names), index)
@@ -113,13 +120,22 @@ class Records:
         """Wait for a value; its writing is announced."""
         if not keys:
             return
-        looks = [("EXISTS", *map(name_of, some)) for _, some in _by_index(keys)]
+        looks = [("EXISTS", *map(self._name, some)) for _, some in self._by_index(keys)]
         self._server.listen(
-            [name_of(key) for key in keys],
+            [self._name(key) for key in keys],
             timeout,
             bell or Bell(),
             lambda: any(self._server.run(looks)),
         )
+
+    def _by_index(self, keys: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Part keys by their families, and those into what fits a script."""
+        families: dict[str, list[str]] = {}
+        for key in keys:
+            families.setdefault(self._index(key), []).append(key)
+        for index, all_of_it in families.items():
+            for some in _parts(all_of_it):
+                yield index, some
 
     def _values(self, names: Sequence[bytes], index: str) -> dict[str, bytes]:
         """Return the values of those records of a family that are there, by key."""
@@ -132,27 +148,23 @@ class Records:
         }
 
 
-def index_of(key: str) -> str:
+def index_of(prefix: str, key: str) -> str:
     """Return the name of the index of a key's family."""
     family = key.partition("/")[0]
     kind, _, queue = family.partition(":")
-    where = f"{hash_tag(queue)}/{kind}" if queue else hash_tag(family)
-    return f"alligator:records:{where}"
+    if not queue:
+        where = hash_tag(family)
+    elif "%" in queue:
+        # The tag is of the queue's name as it is, of which a "/" and a "%" are escaped here.
+        where = f"{hash_tag(queue.replace('%2F', '/').replace('%25', '%'))}/{family}"
+    else:
+        where = f"{hash_tag(queue)}/{kind}"
+    return f"{prefix}alligator:records:{where}"
 
 
-def name_of(key: str) -> str:
+def name_of(prefix: str, key: str) -> str:
     """Return the name of a record, and of the channel on which it is announced."""
-    return f"{index_of(key)}:{key}"
-
-
-def _by_index(keys: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Part keys by their families, and those into what fits a script."""
-    families: dict[str, list[str]] = {}
-    for key in keys:
-        families.setdefault(index_of(key), []).append(key)
-    for index, all_of_it in families.items():
-        for some in _parts(all_of_it):
-            yield index, some
+    return f"{index_of(prefix, key)}:{key}"
 
 
 def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:

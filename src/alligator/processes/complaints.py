@@ -1,9 +1,20 @@
-"""Saying once that a store does not do something, while it is asked for that again and again."""
+"""Saying once what is wrong with a store, at the start or while it is asked for something again and again."""
 
 import logging
 from collections.abc import Callable
 
+from alligator.backends.base import Backend
 from alligator.exceptions import AlligatorException
+
+
+def warn_of(backend: Backend, log: logging.Logger) -> None:
+    """Say what is wrong with how a store is set up. One that does not answer is met again in a moment."""
+    try:
+        found = backend.warnings()
+    except AlligatorException:
+        return
+    for sentence in found:
+        log.warning("%s", sentence)
 
 
 class Complaints:

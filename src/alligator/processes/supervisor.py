@@ -21,7 +21,7 @@ from alligator.exceptions import AlligatorException
 from alligator.processes.board import Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
 from alligator.processes.child import LEAVE, STOP, Settings
-from alligator.processes.complaints import Complaints
+from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import END_WITHIN
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.processes.process import Process, started
@@ -111,6 +111,7 @@ class Supervisor:
     def run(self) -> None:
         """Work until told to leave, or in a burst until nothing is left."""
         with self._heeding_signals():
+            warn_of(self._backend, log)
             while self._look():
                 self._bell.wait(TICK)
 

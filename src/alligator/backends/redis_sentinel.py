@@ -1,0 +1,55 @@
+"""Asking Redis Sentinels which server is the primary now."""
+
+from dataclasses import replace
+
+from alligator.backends.redis_address import Address, Where
+from alligator.backends.redis_connection import Server
+from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
+
+ANSWERS_WITHIN = 2.0
+"""Seconds for a Sentinel: another one is asked after that."""
+
+
+class Sentinels:
+    """Those who watch one service."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._each = [_server(address.of_sentinel(where)) for where in address.hosts]
+
+    def primary(self) -> Where:
+        """Return the host and port of the primary, as the first one that answers knows it.
+
+        Raises:
+            BackendUnavailable: None answers.
+            BackendRefused: One does, and knows no such service.
+        """
+        failures: list[AlligatorException] = []
+        for sentinel in list(self._each):
+            try:
+                [found] = sentinel.run([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
+            except (BackendUnavailable, BackendRefused) as err:
+                failures.append(err)
+                continue
+            sentinel.hang_up()  # it is asked once a connection
+            if found:
+                # The next one to connect asks it first, and not one that is away.
+                self._each.sort(key=lambda one: one is not sentinel)
+                host, port = found
+                return host.decode(), int(port)
+            failures.append(
+                BackendRefused(
+                    f"{self._address.dsn}: the Sentinel knows no service {self._service!r}."
+                )
+            )
+        refusals = [err for err in failures if isinstance(err, BackendRefused)]
+        raise (refusals or failures)[0]
+
+    @property
+    def _service(self) -> str:
+        return self._address.service
+
+
+def _server(address: Address) -> Server:
+    times = {"socket_timeout": ANSWERS_WITHIN, "socket_connect_timeout": ANSWERS_WITHIN}
+    return Server(replace(address, options={**address.options, **times}))
