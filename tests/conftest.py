@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Backend, Records
+from tests.support.postgres import FAST, SAFE, PostgresServer
 from tests.support.servers import Server
 from tests.support.stores import opened
 
-DURABLE = ["sqlite", "redis", "valkey"]
+DURABLE = ["sqlite", "redis", "valkey", "postgres", "postgres-newest"]
 STORES = ["locmem", *DURABLE]
+ON_DISK = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,20 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Valkey of this session. What is in it goes with the next test that has an empty store."""
     with Server.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL of this session. What is in it goes with the next test that has an empty store."""
+    with PostgresServer.debian(*FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def newest_postgres_server() -> Iterator[PostgresServer]:
+    """The newest PostgreSQL, in the same way."""
+    with PostgresServer.newest(*FAST) as server:
         yield server
 
 
@@ -60,7 +76,20 @@ def connect(dsn: str) -> Iterator[Callable[[], Backend]]:
 def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server for one test, to be killed and started again: it writes each change to disk at once."""
     make = Server.redis if request.param == "redis" else Server.valkey
-    with make(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+    with make(tmp_path, *ON_DISK) as server:
+        yield server
+
+
+@pytest.fixture(params=["redis", "valkey", "postgres", "postgres-newest"])
+def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server | PostgresServer]:
+    """A server of each kind for one test, to be killed and started again; what it has said is on disk."""
+    servers: dict[str, Callable[[], Server | PostgresServer]] = {
+        "redis": lambda: Server.redis(tmp_path, *ON_DISK),
+        "valkey": lambda: Server.valkey(tmp_path, *ON_DISK),
+        "postgres": lambda: PostgresServer.debian(*SAFE),
+        "postgres-newest": lambda: PostgresServer.newest(*SAFE),
+    }
+    with servers[request.param]() as server:
         yield server
 
 
@@ -71,6 +100,11 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
     if kind == "sqlite":
         folder: Path = request.getfixturevalue("tmp_path")
         return f"sqlite://{folder}/queue.db"
+    if kind.startswith("postgres"):
+        name = "postgres_server" if kind == "postgres" else "newest_postgres_server"
+        postgres: PostgresServer = request.getfixturevalue(name)
+        postgres.empty()
+        return postgres.dsn
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.command("FLUSHALL")
     return server.dsn

@@ -9,7 +9,13 @@ from alligator.backends.simple import SimpleBackend
 from alligator.dsn import DSN
 from alligator.exceptions import BackendMissing
 
-BUILT_IN = {"locmem": "locmem", "sqlite": "sqlite", "redis": "redis"}
+BUILT_IN = {
+    "locmem": "locmem",
+    "sqlite": "sqlite",
+    "redis": "redis",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+}
 """Scheme to the module ``alligator.backends.<...>_backend``."""
 
 ENTRY_POINTS = "alligator.backends"
@@ -32,7 +38,7 @@ def build(dsn: DSN, backend_class: Callable[[str], Any] | None = None) -> Backen
             raise
         raise BackendMissing(
             f"A {dsn.scheme}:// store needs the package {err.name!r}, which is not installed: "
-            f"pip install 'alligator[{dsn.scheme}]'"
+            f"pip install 'alligator[{BUILT_IN[dsn.scheme]}]'"
         ) from None
     return client if hasattr(client, "reserve") else SimpleBackend(client)
 
