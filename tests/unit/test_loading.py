@@ -19,7 +19,7 @@ from tests.unit.steps import import_from, popped
 @pytest.mark.parametrize(
     ("dsn", "hint"),
     [
-        ("reddis://localhost", "Known: locmem, redis, sqlite"),
+        ("reddis://localhost", "Known: locmem, postgres, postgresql, redis, sqlite"),
         ("sqlit:///tmp/q.db", "pass backend_class=YourClient"),
         ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
     ],
@@ -94,7 +94,7 @@ def test_errors_of_a_class_of_ones_own_are_its_own() -> None:
         Gator("own://", backend_class=broken)
 
 
-@pytest.mark.parametrize("scheme", sorted(BUILT_IN))
+@pytest.mark.parametrize("scheme", sorted({*BUILT_IN.values()}))
 def test_the_modules_that_existing_code_imports_are_there(scheme: str) -> None:
     module = importlib.import_module(f"alligator.backends.{scheme}_backend")
 

@@ -5,6 +5,7 @@ tasks waiting or delayed: push, reserve, settle and cancel O(log n) a task; coun
 with a ``max_length``, O(n).
 """
 
+import copy
 import itertools
 import math
 import time
@@ -25,7 +26,8 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
-from alligator.backends.postgres_connection import Server
+from alligator.backends.postgres_connection import Calls, Server
+from alligator.backends.postgres_joined import JoinedCalls
 from alligator.backends.postgres_listener import TASKS, Listener
 from alligator.backends.postgres_records import Records
 from alligator.bell import Bell, Woken
@@ -94,6 +96,8 @@ class Client(Backend):
         InvalidOption: The DSN cannot be understood.
     """
 
+    can_join = True
+
     def __init__(self, conn_string: str) -> None:
         dsn = DSN.parse(conn_string)
         self._server = Server(dsn)
@@ -105,6 +109,7 @@ class Client(Backend):
         self._tokens = itertools.count(1)
         self._busy_at = 0.0
         self._clock = -math.inf, 0.0
+        self._calls: Calls = self._server
         self.records = Records(self._server, self._listener)
 
     def push_many(
@@ -114,11 +119,12 @@ class Client(Backend):
             return []
         values = queue_name, max_length, *_columns(messages)
         replaces = any(message.replaces for message in messages)
-        try:
-            answer = self._push(values, messages if replaces else ())
-        except BackendUnavailable:
-            # Safe: what the first one queued, this one leaves as it is.
-            answer = self._push(values, messages if replaces else ())
+        if replaces:
+            again = [message.replaces for message in messages]
+            answer = self._calls.call("push_each", *values, again, is_repeatable=True)
+        else:
+            # What the first try has queued, another leaves as it is.
+            answer = self._calls.call("push", *values, is_repeatable=True)
         if answer is None:
             raise QueueFull(f"Queue {queue_name!r} has no room: {max_length} may wait there.")
         return answer if replaces else _which(messages, answer)
@@ -126,23 +132,23 @@ class Client(Backend):
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
         columns = _columns([message])
         return bool(
-            self._server.call(
+            self._calls.call(
                 "push_if", key, old, new, queue_name, None, *columns, [message.replaces]
             )
         )
 
     def find(self, queue_name: str, task_id: str) -> Found | None:
-        rows = self._server.rows(_FIND, (queue_name, task_id))
+        rows = self._calls.rows(_FIND, (queue_name, task_id))
         return Found(*rows[0]) if rows else None
 
     def reschedule(
         self, queue_name: str, task_ids: Sequence[str], due_at: float = 0.0
     ) -> list[bool]:
-        moved: list[bool] = self._server.call("reschedule", queue_name, list(task_ids), due_at)
+        moved: list[bool] = self._calls.call("reschedule", queue_name, list(task_ids), due_at)
         return moved
 
     def watch(self, queue_name: str, task_id: str, follow: Follow) -> bool:
-        return bool(self._server.call("watch", queue_name, task_id, *follow))
+        return bool(self._calls.call("watch", queue_name, task_id, *follow))
 
     def now(self) -> float:
         # No lock: if two threads ask at once, either answer will do. A fork goes on by the same clock.
@@ -178,7 +184,7 @@ class Client(Backend):
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
     ) -> Reservation | None:
         whose = f"{worker}.{next(self._tokens)}"
-        for body, lapses, token in self._server.call_for_rows(
+        for body, lapses, token in self._calls.call_for_rows(
             "reserve_task", queue_name, task_id, whose, worker, lease
         ):
             return Reservation(queue_name, task_id, body, token, lapses + 1)
@@ -187,13 +193,13 @@ class Client(Backend):
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         if not settlements:
             return []
-        late = self._server.call("settle", *_settled(settlements))
+        late = self._calls.call("settle", *_settled(settlements))
         return [settlements[place] for place in late]
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
         if not reservations:
             return []
-        lost = self._server.call(
+        lost = self._calls.call(
             "extend",
             [held.queue_name for held in reservations],
             [held.task_id for held in reservations],
@@ -205,21 +211,21 @@ class Client(Backend):
     def recover(
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
-        given_back: int = self._server.call("recover", list(queue_names), worker, list(started))
+        given_back: int = self._calls.call("recover", list(queue_names), worker, list(started))
         return given_back
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        body: bytes | None = self._server.call("cancel", queue_name, task_id)
+        body: bytes | None = self._calls.call("cancel", queue_name, task_id)
         return body
 
     def drop_all(self, queue_name: str) -> None:
-        self._server.call("drop_all", queue_name)
+        self._calls.call("drop_all", queue_name)
 
     def count(self, queue_name: str) -> Counts:
-        return Counts(*self._server.rows(_COUNT, (queue_name,))[0])
+        return Counts(*self._calls.rows(_COUNT, (queue_name,))[0])
 
     def queues(self) -> list[str]:
-        return sorted(name for (name,) in self._server.rows(_QUEUES))
+        return sorted(name for (name,) in self._calls.rows(_QUEUES))
 
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0
@@ -228,7 +234,7 @@ class Client(Backend):
             return []
         which, values = ("true", ()) if task_id is None else ("task_id = %s::text", (task_id,))
         query = _DEAD.replace("{which}", which)
-        rows = self._server.rows(query, (queue_name, *values, limit, skip))
+        rows = self._calls.rows(query, (queue_name, *values, limit, skip))
         return [
             DeadLetter(queue, letter, id, body, note.decode(errors="surrogatepass"), at)
             for queue, letter, id, body, note, at in rows
@@ -237,7 +243,7 @@ class Client(Backend):
     def retry_dead(
         self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
     ) -> list[str]:
-        moved = self._server.call("retry_dead", queue_name, _letters(letter_ids), due_at)
+        moved = self._calls.call("retry_dead", queue_name, _letters(letter_ids), due_at)
         return list(map(str, moved))
 
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
@@ -246,8 +252,18 @@ class Client(Backend):
             "RETURNING letter_id"
         )
         letters = _letters(letter_ids)
-        gone = {letter for (letter,) in self._server.rows(query, (queue_name, letters))}
+        gone = {letter for (letter,) in self._calls.rows(query, (queue_name, letters))}
         return [str(letter) for letter in letters if letter in gone]
+
+    def within(self, connection: object) -> "Client":
+        joined = copy.copy(self)
+        joined._calls = JoinedCalls(self._server, connection)
+        joined.records = Records(joined._calls, self._listener)
+        return joined
+
+    def complete(self, reservation: Reservation) -> None:
+        held = reservation
+        self._calls.call("complete", held.queue_name, held.task_id, held.token)
 
     def interrupt(self) -> None:
         self._bell.interrupt()
@@ -256,11 +272,6 @@ class Client(Backend):
         self._listener.close()
         self._server.close()
         self._bell.close()
-
-    def _push(self, values: tuple[Any, ...], replacing: Sequence[Message]) -> Any:
-        if not replacing:
-            return self._server.call("push", *values)
-        return self._server.call("push_each", *values, [one.replaces for one in replacing])
 
     def _reserve(
         self,
@@ -274,7 +285,7 @@ class Client(Backend):
         """Settle, and add to a batch what is ready. Returns the seconds until there may be more."""
         whose = f"{worker}.{next(self._tokens)}"
         settled = _settled(settlements) if settlements else [None] * 7
-        *taken, last = self._server.call_for_rows(
+        *taken, last = self._calls.call_for_rows(
             "reserve", queue_names, whose, worker, lease, limit, *settled
         )
         token, late, ready_in = last[4:]
@@ -311,9 +322,9 @@ class Client(Backend):
 
     def _ask_time(self) -> tuple[float, float]:
         """Return when the server was asked by our clock, and how far it is ahead of that."""
-        self._server.call("seconds")  # so that there is a connection
+        self._calls.call("seconds")  # so that there is a connection
         asked_at = time.monotonic()
-        seconds = self._server.call("seconds")
+        seconds = self._calls.call("seconds")
         return asked_at, seconds - (asked_at + time.monotonic()) / 2
 
 

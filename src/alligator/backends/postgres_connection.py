@@ -11,6 +11,7 @@ would cost it a connection for good.
 import os
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
     InvalidOption,
+    LeaseLost,
     QueueFull,
 )
 
@@ -106,7 +108,38 @@ def poll(file: int, mask: int, timeout: float) -> int:
     return events[0][1] if events else 0
 
 
-class Server:
+class Calls(ABC):
+    """Calls of our functions, over whatever connection."""
+
+    schema: str
+
+    @abstractmethod
+    def rows(
+        self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False
+    ) -> list[Row]:
+        """Carry out a statement, and return its rows.
+
+        Args:
+            statement: ``{s}`` in it stands for the schema, ``%s`` for a value.
+            values: The values.
+            is_repeatable: Whether it may be made again when its answer was lost, and changes no more then.
+
+        Raises:
+            BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
+        """
+
+    def call(self, function: str, *values: Any, is_repeatable: bool = False) -> Any:
+        """Call one of our functions, which returns one value."""
+        query = _CALL.format(function, _places(values))
+        [[answer]] = self.rows(query, values, is_repeatable=is_repeatable)
+        return answer
+
+    def call_for_rows(self, function: str, *values: Any) -> list[Row]:
+        """Call one of our functions, which returns rows."""
+        return self.rows(_CALL_FOR_ROWS.format(function, _places(values)), values)
+
+
+class Server(Calls):
     """A database with our schema in it, which is made at the first use.
 
     Args:
@@ -126,37 +159,22 @@ class Server:
         self._pid = os.getpid()
         self._is_ready = False
 
-    def call(self, function: str, *values: Any) -> Any:
-        """Call one of our functions, which returns one value."""
-        [[answer]] = self.rows(_CALL.format(function, _places(values)), values)
-        return answer
-
-    def call_for_rows(self, function: str, *values: Any) -> list[Row]:
-        """Call one of our functions, which returns rows."""
-        return self.rows(_CALL_FOR_ROWS.format(function, _places(values)), values)
-
-    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """Carry out a statement, as a transaction of its own, and return its rows.
-
-        Args:
-            statement: ``{s}`` in it stands for the schema, ``%s`` for a value.
-            values: The values.
-
-        Raises:
-            BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
-        """
+    def rows(
+        self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False
+    ) -> list[Row]:
+        """Carry out a statement, as a transaction of its own."""
         query = schemas.filled(statement, self.schema).encode()
-        with self.translated():
-            for _ in range(TRIES):
-                try:
-                    return self._ask(query, values)
-                except (errors.DeadlockDetected, errors.SerializationFailure):
-                    pass  # nothing was done
-                except _IS_MISSING:
-                    if not self._is_ready:
-                        raise
-                    self._is_ready = False  # dropped, or another database took over
-            return self._ask(query, values)
+        try:
+            return self._answer(query, values)
+        except BackendUnavailable:
+            if not is_repeatable:
+                raise
+            return self._answer(query, values)
+
+    def make_ready(self) -> None:
+        """Make the schema, or bring it to our version, unless that was done."""
+        if not self._is_ready:
+            self.migrate()
 
     def migrate(self) -> None:
         """Bring the schema to our version. Of several who do so at once, one does it.
@@ -218,9 +236,21 @@ class Server:
             while self._idle:
                 self._idle.pop().close()
 
+    def _answer(self, query: bytes, values: Sequence[Any]) -> list[Row]:
+        with self.translated():
+            for _ in range(TRIES):
+                try:
+                    return self._ask(query, values)
+                except (errors.DeadlockDetected, errors.SerializationFailure):
+                    pass  # nothing was done
+                except _IS_MISSING:
+                    if not self._is_ready:
+                        raise
+                    self._is_ready = False  # dropped, or another database took over
+            return self._ask(query, values)
+
     def _ask(self, query: bytes, values: Sequence[Any]) -> list[Row]:
-        if not self._is_ready:
-            self.migrate()
+        self.make_ready()
         with self.connection() as connection:
             return connection.execute(query, values, binary=True).fetchall()
 
@@ -308,6 +338,9 @@ def _understood(dsn: DSN, url: str) -> str:
         ) from None
 
 
+LEASE_LOST = "AL001"
+"""The SQLSTATE of our own function ``complete``."""
+
 _IS_MISSING = (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSchemaName)
 
 _PASSING = ("08", "40", "53", "55", "57", "58")
@@ -327,6 +360,8 @@ _STARTING = (
 def ours(err: psycopg.Error, dsn: DSN) -> AlligatorException:
     """Return one of psycopg's errors as one of ours, without passwords."""
     text = masked(" ".join(str(err).split()))
+    if err.sqlstate == LEASE_LOST:
+        return LeaseLost(text)
     state = err.sqlstate or ""
     if state == "53100":
         return QueueFull(f"{dsn} has no room left: {text}")

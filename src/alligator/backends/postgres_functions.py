@@ -12,6 +12,9 @@ Time is that of the server's clock, in seconds since 1970; ``infinity`` is for w
 # PostgreSQL keeps the plans of a function's statements. It may have made them while a table was empty, and
 # would then read a million rows from end to end: so only plans that go along an index. And what has no such
 # plan looks so costly to it then that it would compile it.
+#
+# Of two indexes it may still take the wrong one. So a task is found by its queue and id, both by "=", and what
+# else must be true of it is written so that no index knows it: IS NOT DISTINCT FROM for a token, (queue || '').
 ALONG_INDEXES = """
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET jit = off
@@ -37,8 +40,10 @@ DECLARE
     room bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('{channel}'), hashtext(_queue));
-    SELECT count(*) INTO coming FROM unnest(_ids) AS given (id) WHERE NOT EXISTS (
-        SELECT 1 FROM {s}.tasks WHERE queue = _queue AND task_id = given.id);
+    coming := (
+        SELECT count(*) FROM unnest(_ids) AS given (id)
+        WHERE (SELECT count(*) FROM {s}.tasks WHERE queue = _queue AND task_id = id) = 0
+    );
     room := greatest(0, _most - coming + 1);
     RETURN coming = 0 OR _most >= coming + (
         SELECT count(*) FROM (SELECT 1 FROM {s}.tasks
@@ -98,8 +103,7 @@ BEGIN
     IF _most IS NOT NULL AND NOT {s}.has_room(_queue, _most, _ids) THEN
         RETURN NULL;
     END IF;
-    PERFORM 1 FROM {s}.tasks
-        WHERE queue = _queue AND task_id = ANY (_ids) ORDER BY task_id FOR UPDATE;
+    PERFORM {s}.lock_tasks(_queue, _ids);
     FOR one IN
         SELECT id, body, CASE WHEN due > at THEN due END AS due, prio, follow, success, failure, again
         FROM (
@@ -125,6 +129,15 @@ BEGIN
     END LOOP;
     PERFORM {s}.tell(_queue);
     RETURN queued;
+END $$;
+
+CREATE OR REPLACE FUNCTION {s}.lock_tasks(_queue text, _ids text[]) RETURNS void {along_indexes} AS $$
+DECLARE
+    given text;
+BEGIN
+    FOR given IN SELECT id FROM unnest(_ids) AS all_given (id) ORDER BY id COLLATE "C" LOOP
+        PERFORM 1 FROM {s}.tasks WHERE queue = _queue AND task_id = given FOR UPDATE;
+    END LOOP;
 END $$;
 
 -- Lets a task be another one, now or when its hand-out ends. Returns false: there is none.
@@ -206,8 +219,7 @@ DECLARE
     given text;
     moved boolean[] := ARRAY[]::boolean[];
 BEGIN
-    PERFORM 1 FROM {s}.tasks
-        WHERE queue = _queue AND task_id = ANY (_ids) ORDER BY task_id FOR UPDATE;
+    PERFORM {s}.lock_tasks(_queue, _ids);
     FOREACH given IN ARRAY _ids LOOP
         UPDATE {s}.tasks SET
             due_at = CASE WHEN _due > at THEN _due END,
@@ -229,9 +241,9 @@ DECLARE
     given bigint;
     moved bigint[] := ARRAY[]::bigint[];
 BEGIN
-    PERFORM 1 FROM {s}.dead
-        WHERE queue = _queue AND letter_id = ANY (_letters) ORDER BY letter_id FOR UPDATE;
     FOREACH given IN ARRAY _letters LOOP
+        PERFORM 1 FROM {s}.dead WHERE queue = _queue AND letter_id = given FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;  -- somebody else is faster
         INSERT INTO {s}.tasks (queue, task_id, priority, body, due_at)
         SELECT queue, task_id, priority, body, CASE WHEN _due > at THEN _due END
         FROM {s}.dead WHERE queue = _queue AND letter_id = given
@@ -264,6 +276,7 @@ DECLARE
     at float8;
     room integer := _limit;
     taken integer;
+    first tid[];
 BEGIN
     IF _kinds IS NOT NULL THEN
         late := {s}.settle(_kinds, _from, _ids, _tokens, _delays, _lapsed, _contents);
@@ -273,15 +286,19 @@ BEGIN
     PERFORM {s}.take_back(at);
     FOREACH its_queue IN ARRAY _queues LOOP
         PERFORM {s}.fall_due(its_queue, at);
+        -- By their addresses, which nobody changes while they are locked: by any other way to find them again,
+        -- PostgreSQL may think that it had best read the whole queue.
+        first := ARRAY(
+            SELECT ctid FROM {s}.tasks
+            WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
+            ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
+        );
+        CONTINUE WHEN first = ARRAY[]::tid[];
         RETURN QUERY
-            WITH first AS MATERIALIZED (
-                SELECT task_id FROM {s}.tasks
-                WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
-                ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
-            ), held AS (
-                UPDATE {s}.tasks SET token = hand_out FROM first
-                WHERE tasks.queue = its_queue AND tasks.task_id = first.task_id
-                RETURNING tasks.task_id, tasks.body, tasks.lapses, tasks.priority, tasks.seq
+            WITH held AS (
+                UPDATE {s}.tasks SET token = hand_out
+                WHERE ctid = ANY (first)
+                RETURNING task_id, body, lapses, priority, seq
             )
             SELECT its_queue, task_id, body, lapses, NULL::text, NULL::integer[], NULL::float8
             FROM held ORDER BY priority DESC, seq;
@@ -306,17 +323,18 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION {s}.fall_due(_queue text, _at float8) RETURNS void {along_indexes} AS $$
+DECLARE
+    due text;
 BEGIN
-    WITH due AS MATERIALIZED (
-        SELECT task_id, keeps_place, seq FROM {s}.tasks WHERE queue = _queue AND due_at <= _at
+    -- One by one, for each that joins the end is to do so after the one before it.
+    FOR due IN
+        SELECT task_id FROM {s}.tasks WHERE queue = _queue AND due_at <= _at
         ORDER BY due_at, seq LIMIT {at_once} FOR UPDATE SKIP LOCKED
-    ), placed AS MATERIALIZED (
-        -- In the order of the above, for each that joins the end is to do so after the one before it.
-        SELECT task_id, CASE WHEN keeps_place THEN seq ELSE nextval('{s}.places') END AS place
-        FROM due
-    )
-    UPDATE {s}.tasks SET due_at = NULL, seq = place FROM placed
-    WHERE tasks.queue = _queue AND tasks.task_id = placed.task_id;
+    LOOP
+        UPDATE {s}.tasks SET due_at = NULL,
+            seq = CASE WHEN keeps_place THEN seq ELSE nextval('{s}.places') END
+        WHERE queue = _queue AND task_id = due;
+    END LOOP;
 END $$;
 
 -- Takes back what lapsed. What somebody is about to settle is left to them: they are not late yet.
@@ -346,23 +364,28 @@ END $$;
 
 -- Gives a lease that has lapsed to what is held without one, should somebody have deleted that.
 CREATE OR REPLACE FUNCTION {s}.take_back_strays() RETURNS void {along_indexes} AS $$
+DECLARE
+    known text := '';
 BEGIN
-    INSERT INTO {s}.leases
-    SELECT DISTINCT token, '', 0 FROM {s}.tasks AS task WHERE token IS NOT NULL
-        AND NOT EXISTS (SELECT 1 FROM {s}.leases WHERE leases.token = task.token)
-    ON CONFLICT DO NOTHING;
+    LOOP  -- from token to token along the index
+        SELECT token INTO known FROM {s}.tasks WHERE token > known ORDER BY token LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        IF NOT EXISTS (SELECT 1 FROM {s}.leases WHERE token = known) THEN
+            INSERT INTO {s}.leases VALUES (known, {s}.worker_of(known), 0) ON CONFLICT DO NOTHING;
+        END IF;
+    END LOOP;
 END $$;
 
 -- Forgets hand-outs of which nothing is left. Where two end the last tasks of one at once, neither can know:
 -- then it is forgotten when it lapses.
 CREATE OR REPLACE FUNCTION {s}.end_empty_leases(_tokens text[]) RETURNS void {along_indexes} AS $$
 BEGIN
-    WITH empty AS MATERIALIZED (
-        SELECT token FROM {s}.leases WHERE token = ANY (_tokens)
+    DELETE FROM {s}.leases WHERE token = ANY (ARRAY(
+        SELECT token FROM {s}.leases
+        WHERE token = ANY (ARRAY(SELECT DISTINCT given FROM unnest(_tokens) AS all_given (given)))
             AND NOT EXISTS (SELECT 1 FROM {s}.tasks WHERE tasks.token = leases.token)
         FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM {s}.leases USING empty WHERE leases.token = empty.token;
+    ));
 END $$;
 
 -- Hands out one task by its id.
@@ -397,7 +420,8 @@ BEGIN
         array_agg(DISTINCT token) FILTER (WHERE task_id IS NOT NULL)
     INTO lost, held
     FROM unnest(_queues, _ids, _tokens) WITH ORDINALITY AS given (its_queue, its_id, its_token, n)
-    LEFT JOIN {s}.tasks ON queue = its_queue AND task_id = its_id AND token = its_token;
+    LEFT JOIN {s}.tasks ON queue = its_queue AND task_id = its_id
+        AND token IS NOT DISTINCT FROM its_token;
     INSERT INTO {s}.leases
     SELECT given, {s}.worker_of(given), {s}.seconds() + _lease FROM unnest(held) AS all_held (given)
     ORDER BY given
@@ -422,7 +446,7 @@ DECLARE
 BEGIN
     FOR one IN
         SELECT queue, task_id, new_body IS NOT NULL AS is_replaced FROM {s}.tasks
-        WHERE token = ANY (its_tokens) AND queue = ANY (_queues) ORDER BY seq FOR UPDATE
+        WHERE token = ANY (its_tokens) AND (queue || '') = ANY (_queues) ORDER BY seq FOR UPDATE
     LOOP
         IF one.is_replaced THEN
             PERFORM {s}.put_replacement(one.queue, one.task_id, at);
@@ -460,7 +484,8 @@ BEGIN
         IF one.kind = 'ack' THEN
             -- Nearly all are this, of a task that has no replacement and no follow.
             DELETE FROM {s}.tasks WHERE queue = one.its_queue AND task_id = one.id
-                AND token = one.its_token AND follow_id IS NULL AND new_body IS NULL;
+                AND token IS NOT DISTINCT FROM one.its_token
+                AND follow_id IS NULL AND new_body IS NULL;
             CONTINUE WHEN FOUND;
         END IF;
         IF NOT {s}.settle_one(one.kind, one.its_queue, one.id, one.its_token,
@@ -481,7 +506,7 @@ DECLARE
     task {s}.tasks;
 BEGIN
     SELECT * INTO task FROM {s}.tasks
-    WHERE queue = _queue AND task_id = _id AND token = _token FOR UPDATE;
+    WHERE queue = _queue AND task_id = _id AND token IS NOT DISTINCT FROM _token FOR UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -506,6 +531,19 @@ BEGIN
             CASE _kind WHEN 'ack' THEN task.on_success ELSE task.on_failure END);
     END IF;
     RETURN true;
+END $$;
+"""
+
+_COMPLETE = """
+-- Acknowledges a task in a transaction of the caller's, or makes that fail. The lease stays until the worker
+-- has settled: who extends it must not have to wait for that transaction.
+CREATE OR REPLACE FUNCTION {s}.complete(_queue text, _id text, _token text) RETURNS void
+{along_indexes} AS $$
+BEGIN
+    IF NOT {s}.settle_one('ack', _queue, _id, _token, 0, false, NULL, {s}.seconds()) THEN
+        RAISE EXCEPTION 'Task % went to another worker: what it has written here is void.', quote_literal(_id)
+            USING ERRCODE = 'AL001';
+    END IF;
 END $$;
 """
 
@@ -581,11 +619,10 @@ END $$;
 CREATE OR REPLACE FUNCTION {s}.forget_expired(_most integer, _at float8) RETURNS void
 {along_indexes} AS $$
 BEGIN
-    WITH expired AS MATERIALIZED (
+    DELETE FROM {s}.records WHERE key = ANY (ARRAY(
         SELECT key FROM {s}.records WHERE expires_at <= _at
         ORDER BY expires_at LIMIT _most FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM {s}.records USING expired WHERE records.key = expired.key;
+    ));
 END $$;
 
 -- Writes a value if it still is the old one (NULL: absent). Returns whether it was.
@@ -628,6 +665,7 @@ ALL = (
     _RESCHEDULE,
     _RETRY_DEAD,
     _SETTLE,
+    _COMPLETE,
     _RESERVE,
     _EXTEND,
     _RECOVER,

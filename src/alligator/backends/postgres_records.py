@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from alligator.backends.base import ttl_of
-from alligator.backends.postgres_connection import Server
+from alligator.backends.postgres_connection import Calls
 from alligator.backends.postgres_listener import RECORDS, Listener
 from alligator.bell import Bell, Woken
 
@@ -26,8 +26,8 @@ LONGEST_UNTOLD = 0.25
 class Records:
     """The records of a schema."""
 
-    def __init__(self, server: Server, listener: Listener) -> None:
-        self._server = server
+    def __init__(self, calls: Calls, listener: Listener) -> None:
+        self._calls = calls
         self._listener = listener
 
     def get(self, key: str) -> bytes | None:
@@ -36,7 +36,7 @@ class Records:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return several values."""
-        return dict(self._server.rows(_GET, (list(keys),)))
+        return dict(self._calls.rows(_GET, (list(keys),)))
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
         """Write a value."""
@@ -48,21 +48,21 @@ class Records:
         """Write several values, in one step."""
         if values:
             ttls = None if ttl is None else [ttl_of(key, ttl) for key in values]
-            self._server.call("set_records", list(values), list(values.values()), ttls)
+            self._calls.call("set_records", list(values), list(values.values()), ttls)
 
     def swap(self, key: str, old: bytes | None, new: bytes, ttl: float | None = None) -> bool:
         """Write a value if it still is ``old``."""
-        return bool(self._server.call("swap", key, old, new, ttl))
+        return bool(self._calls.call("swap", key, old, new, ttl))
 
     def delete(self, *keys: str) -> None:
         """Forget keys."""
-        self._server.call("delete_records", list(keys))
+        self._calls.call("delete_records", list(keys))
 
     def list(self, family: str, limit: int | None = None) -> dict[str, bytes]:
         """Return a family."""
         most = None if limit is None else max(0, limit)
         # "0" comes after "/".
-        return dict(self._server.rows(_LIST, (f"{family}/", f"{family}0", most)))
+        return dict(self._calls.rows(_LIST, (f"{family}/", f"{family}0", most)))
 
     def wait(self, keys: Sequence[str], timeout: float, bell: Bell | None = None) -> None:
         """Wait for a value; its writing is told to those who listen."""
