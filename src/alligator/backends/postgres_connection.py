@@ -57,16 +57,14 @@ _CALL_FOR_ROWS = "SELECT * FROM {{s}}.{}({})"
 
 Row = tuple[Any, ...]
 
-_inherited: list["Connection"] = []
-
-
-def keep_inherited(*connections: "Connection | None") -> None:
-    """Keep connections of the process that forked this one: to close them here would disturb it."""
-    _inherited.extend(connection for connection in connections if connection is not None)
-
 
 class Connection(psycopg.Connection[Row]):
     """A connection that does not wait for an answer for ever."""
+
+    def __del__(self, _: Any = None, /) -> None:
+        # psycopg would warn of one that is left open. But a Gator may just be dropped, and what is beneath
+        # closes itself, in the process that opened it and in no other.
+        pass
 
     def wait(
         self, gen: PQGen[RV], interval: float = 0.0, timeout: float | None = ANSWERS_WITHIN
@@ -256,7 +254,6 @@ class Server(Calls):
 
     def _take(self) -> Connection | None:
         if self._pid != os.getpid():
-            keep_inherited(*self._idle)
             self._idle, self._pid = [], os.getpid()
         while self._idle:
             try:

@@ -21,7 +21,6 @@ from alligator.backends.postgres_connection import (
     ANSWERS_WITHIN,
     Connection,
     Server,
-    keep_inherited,
     poll,
 )
 from alligator.bell import Bell, Woken
@@ -68,7 +67,6 @@ class Listener:
         if (
             self._line.pid != os.getpid()
         ):  # its connection is the parent's, and its lock may be taken
-            keep_inherited(self._line.connection)
             self._line = _Line(self._server, self._is_wanted)
         return self._line
 
