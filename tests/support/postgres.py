@@ -104,6 +104,12 @@ class PostgresServer:
             "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
 
+    def ask_for_password(self, role: str) -> None:
+        """Let a role in with its password only."""
+        rules = self.folder / "data" / "pg_hba.conf"
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        self.run("SELECT pg_reload_conf()")
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -66,9 +66,7 @@ class Connection(psycopg.Connection[Row]):
         # closes itself, in the process that opened it and in no other.
         pass
 
-    def wait(
-        self, gen: PQGen[RV], interval: float = 0.0, timeout: float | None = ANSWERS_WITHIN
-    ) -> RV:
+    def wait(self, gen: PQGen[RV], interval: float = 0.0, timeout: float | None = None) -> RV:
         """Wait for an answer.
 
         Raises:

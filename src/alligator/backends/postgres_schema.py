@@ -83,6 +83,18 @@ CREATE TABLE {s}.version (version integer NOT NULL);
 INSERT INTO {s}.version VALUES (0);
 """
 
+# A function cannot be replaced by one with other names for its parameters.
+_DROP_FUNCTIONS = """
+DO $$
+DECLARE
+    one regprocedure;
+BEGIN
+    FOR one IN SELECT oid FROM pg_proc WHERE pronamespace = '{s}'::regnamespace LOOP
+        EXECUTE 'DROP FUNCTION ' || one;
+    END LOOP;
+END $$;
+"""
+
 STEPS = (_TABLES,)
 """What brings the tables from each version to the next one. The functions are made anew with every version."""
 
@@ -124,6 +136,6 @@ def migration(schema: str, version: int | None) -> str:
     parts: list[str] = []
     if version is None:
         parts += ["CREATE SCHEMA IF NOT EXISTS {s};\n", _VERSION]
-    parts += [*STEPS[version or 0 :], *postgres_functions.ALL]
+    parts += [*STEPS[version or 0 :], _DROP_FUNCTIONS, *postgres_functions.ALL]
     parts.append("UPDATE {s}.version SET version = {version};\n")
     return filled("".join(parts), schema)
