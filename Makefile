@@ -66,3 +66,6 @@ postgres:
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
 		sh scripts/apt-install.sh postgresql || \
 		echo "postgresql is not installed, so what needs it is skipped."
+	@[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || \
+		sh scripts/apt-install.sh pgbouncer || \
+		echo "pgbouncer is not installed, so what needs it is skipped."

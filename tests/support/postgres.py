@@ -41,7 +41,8 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         # PostgreSQL refuses to be root, and others may not look into pytest's folders.
-        self._user = _other_user() if os.geteuid() == 0 else None
+        self.user = _other_user() if os.geteuid() == 0 else None
+        self.groups: list[str] | None = None if self.user is None else []
         self.folder = Path(tempfile.mkdtemp(prefix="alligator-postgres-"))
 
     @classmethod
@@ -123,8 +124,8 @@ class PostgresServer:
         self.stop()
 
     def _make(self) -> None:
-        if self._user:
-            shutil.chown(self.folder, self._user, self._user)
+        if self.user:
+            shutil.chown(self.folder, self.user, self.user)
         subprocess.run(
             [
                 self._programs / "initdb",
@@ -133,9 +134,9 @@ class PostgresServer:
             ],
             check=True,
             capture_output=True,
-            user=self._user,
-            group=self._user,
-            extra_groups=None if self._user is None else [],
+            user=self.user,
+            group=self.user,
+            extra_groups=self.groups,
             cwd=self.folder,
         )
 
@@ -159,9 +160,9 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                user=self._user,
-                group=self._user,
-                extra_groups=None if self._user is None else [],
+                user=self.user,
+                group=self.user,
+                extra_groups=self.groups,
                 cwd=self.folder,
                 process_group=0,  # Ctrl-C is for pytest, which then stops it
             )

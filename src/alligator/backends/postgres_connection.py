@@ -348,6 +348,10 @@ _STARTING = (
     "remaining connection slots",
     "not yet accepting",
     "terminating connection",
+    # PgBouncer's:
+    "cannot connect",
+    "no more connections",
+    "timeout",
 )
 """Of what a server says before it lets anybody in: libpq does not pass on the SQLSTATE then."""
 
