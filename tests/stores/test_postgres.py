@@ -12,6 +12,7 @@ import pytest
 from alligator.backends import postgres_connection, postgres_schema
 from alligator.backends.base import Ack, Backend, Counts, Message
 from alligator.backends.postgres_backend import Client
+from alligator.cli import main
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 from tests.support.postgres import SAFE, PostgresServer
 from tests.support.running import A_MOMENT, in_a_thread, in_processes, in_threads, later
@@ -108,6 +109,26 @@ def test_the_sql_of_a_migration_makes_the_schema(server: PostgresServer) -> None
 
     with opened(server.dsn) as backend:
         assert push(backend, "t1") == [True]
+
+
+def test_the_command_makes_the_tables_or_prints_how(
+    server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", "--sql", server.dsn]) == 0
+    printed = capsys.readouterr().out
+    assert server.run("SELECT 1 FROM pg_namespace WHERE nspname = 'alligator'") == []
+
+    assert main(["migrate", server.dsn]) == 0
+    assert capsys.readouterr().out.startswith("Done")
+    assert main(["migrate", server.dsn]) == 0
+    assert capsys.readouterr().out.startswith("Nothing to do")
+    assert main(["migrate", "--sql", server.dsn]) == 0
+    assert capsys.readouterr().out == ""
+
+    server.empty()
+    server.run(printed)
+    assert main(["migrate", server.dsn]) == 0
+    assert capsys.readouterr().out.startswith("Nothing to do")
 
 
 def test_a_database_that_cannot_carry_every_name_is_refused(server: PostgresServer) -> None:

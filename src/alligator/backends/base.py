@@ -424,6 +424,18 @@ class Backend(ABC):
         """
         raise self._cannot()
 
+    def migration(self) -> str:
+        """Return what ``migrate`` would carry out, in the store's own language; empty: nothing."""
+        return ""
+
+    def migrate(self) -> bool:
+        """Make what the tasks are kept in, or bring it up to date; return whether there was anything to do.
+
+        A store that needs this does it by itself at its first use. This is for those who would rather do it
+        with other rights, or at another time.
+        """
+        return False
+
     @abstractmethod
     def interrupt(self) -> None:
         """Make a ``reserve`` that waits now, or else the next one that would, return without waiting.

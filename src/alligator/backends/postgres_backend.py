@@ -265,6 +265,12 @@ class Client(Backend):
         held = reservation
         self._calls.call("complete", held.queue_name, held.task_id, held.token)
 
+    def migration(self) -> str:
+        return self._server.migration()
+
+    def migrate(self) -> bool:
+        return self._server.migrate()
+
     def interrupt(self) -> None:
         self._bell.interrupt()
 

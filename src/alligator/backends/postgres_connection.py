@@ -172,20 +172,24 @@ class Server(Calls):
         if not self._is_ready:
             self.migrate()
 
-    def migrate(self) -> None:
-        """Bring the schema to our version. Of several who do so at once, one does it.
+    def migrate(self) -> bool:
+        """Bring the schema to our version. Of several who do so at once, one does it: it returns True.
 
         Raises:
             BackendRefused: It is of a newer version.
         """
         with self.translated(), self.connection() as connection:
-            self._migrate(connection)
+            has_migrated = self._migrate(connection)
         self._is_ready = True
+        return has_migrated
 
-    def version(self) -> int | None:
-        """Return the schema's version; None: it is not there."""
+    def migration(self) -> str:
+        """Return the SQL that brings the schema to our version; empty: it is."""
         with self.translated(), self.connection() as connection:
-            return self._version(connection)
+            version = self._version(connection)
+        if version == schemas.VERSION:
+            return ""
+        return f"BEGIN;\n{schemas.migration(self.schema, version)}COMMIT;\n"
 
     def connect(self) -> Connection:
         """Open a connection of its own."""
@@ -270,15 +274,17 @@ class Server(Calls):
         else:
             connection.close()
 
-    def _migrate(self, connection: Connection) -> None:
+    def _migrate(self, connection: Connection) -> bool:
         if self._version(connection) == schemas.VERSION:
-            return
+            return False
         with connection.transaction():
             # One number for all schemas: who makes another one waits a moment, too.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('alligator.migrate'))")
             version = self._version(connection)
-            if version != schemas.VERSION:
-                connection.execute(schemas.migration(self.schema, version).encode())
+            if version == schemas.VERSION:
+                return False
+            connection.execute(schemas.migration(self.schema, version).encode())
+        return True
 
     def _version(self, connection: Connection) -> int | None:
         # Not to_regclass: within a transaction, that does not notice what others have made meanwhile.
