@@ -11,6 +11,9 @@ from tests.support.postgres import FAST, SAFE, PostgresServer
 from tests.support.servers import Server
 from tests.support.stores import opened
 
+Mortal = Server | PostgresServer
+"""A server that a test may kill."""
+
 DURABLE = ["sqlite", "redis", "valkey", "postgres"]
 STORES = ["locmem", *DURABLE]
 NEWEST = "postgres-newest"
@@ -83,9 +86,9 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve
 
 
 @pytest.fixture(params=["redis", "valkey", "postgres", NEWEST])
-def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server | PostgresServer]:
+def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mortal]:
     """A server of each kind for one test, to be killed and started again; what it has said is on disk."""
-    servers: dict[str, Callable[[], Server | PostgresServer]] = {
+    servers: dict[str, Callable[[], Mortal]] = {
         "redis": lambda: Server.redis(tmp_path, *ON_DISK),
         "valkey": lambda: Server.valkey(tmp_path, *ON_DISK),
         "postgres": lambda: PostgresServer.debian(*SAFE),

@@ -19,7 +19,7 @@ from alligator.backends.base import (
     Reservation,
 )
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
-from tests.support.postgres import PostgresServer
+from tests.conftest import Mortal
 from tests.support.running import in_a_thread, later
 from tests.support.servers import Server
 from tests.support.stores import (
@@ -84,9 +84,6 @@ CALLS: dict[str, Callable[[Backend], Any]] = {
     "records.list": lambda backend: records_of(backend).list("a"),
     "records.list, some": lambda backend: records_of(backend).list("a", limit=1),
 }
-
-
-Mortal = Server | PostgresServer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from alligator.backends.base import Ack, Backend, Records
 from alligator.bell import Bell
 from alligator.exceptions import BackendUnavailable
-from tests.support.postgres import PostgresServer
+from tests.conftest import Mortal
 from tests.support.running import (
     A_MOMENT,
     Child,
@@ -453,7 +453,7 @@ def files_open() -> int:
     return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def test_who_waits_is_told_soon_that_the_server_is_gone(mortal: Server | PostgresServer) -> None:
+def test_who_waits_is_told_soon_that_the_server_is_gone(mortal: Mortal) -> None:
     with opened(mortal.dsn) as backend:
         records = records_of(backend)
         with soon_but_after(0, late=A_MOMENT + SOON), later(mortal.kill):

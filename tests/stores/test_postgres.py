@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from alligator.backends import postgres_connection, postgres_schema
+from alligator.backends import postgres_backend, postgres_connection, postgres_schema
 from alligator.backends.base import Ack, Backend, Counts, Message
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
@@ -371,6 +371,21 @@ def test_nothing_that_was_acknowledged_is_lost_with_a_killed_server(
         # Acks without an answer may have arrived: those of one batch at each death, and of the last one.
         assert len({*work.pushed} - known) <= 4 * 10
         assert backend.count(QUEUE) == Counts()
+
+
+# Large ones.
+
+
+def test_bodies_that_are_too_large_for_one_call_are_pushed_in_several(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_backend, "MOST_BYTES", 100)
+    sizes = [0, 60, 40, 1, 200, 0, 99, 2]
+    messages = [Message(f"t{place}", b"x" * size) for place, size in enumerate(sizes)]
+
+    assert client.push_many(QUEUE, messages) == [True] * len(sizes)
+
+    assert [len(held.body) for held in take_ready(client)] == sizes
 
 
 # What it costs.

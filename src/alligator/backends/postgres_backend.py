@@ -9,7 +9,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from alligator.backends.base import (
@@ -38,6 +38,8 @@ ASK_TIME_EVERY = 60.0
 """Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
 MOST = 10_000
 """Tasks to hand out at once."""
+MOST_BYTES = 64_000_000
+"""Of bodies that are pushed in one step: PostgreSQL takes no value of more than a gigabyte, nor an array."""
 
 # One statement, so that all of it tells of the same moment. The position is that of a task that waits.
 _FIND = """
@@ -115,19 +117,10 @@ class Client(Backend):
     def push_many(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
-        if not messages:
-            return []
-        values = queue_name, max_length, *_columns(messages)
-        replaces = any(message.replaces for message in messages)
-        if replaces:
-            again = [message.replaces for message in messages]
-            answer = self._calls.call("push_each", *values, again, is_repeatable=True)
-        else:
-            # What the first try has queued, another leaves as it is.
-            answer = self._calls.call("push", *values, is_repeatable=True)
-        if answer is None:
-            raise QueueFull(f"Queue {queue_name!r} has no room: {max_length} may wait there.")
-        return answer if replaces else _which(messages, answer)
+        queued: list[bool] = []
+        for some in _parts(messages):
+            queued += self._push(queue_name, some, max_length)
+        return queued
 
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
         columns = _columns([message])
@@ -279,6 +272,20 @@ class Client(Backend):
         self._server.close()
         self._bell.close()
 
+    def _push(
+        self, queue_name: str, messages: Sequence[Message], max_length: int | None
+    ) -> list[bool]:
+        values = queue_name, max_length, *_columns(messages)
+        replaces = [message.replaces for message in messages]
+        if any(replaces):
+            answer = self._calls.call("push_each", *values, replaces, is_repeatable=True)
+        else:
+            # What the first try has queued, another leaves as it is.
+            answer = self._calls.call("push", *values, is_repeatable=True)
+        if answer is None:
+            raise QueueFull(f"Queue {queue_name!r} has no room: {max_length} may wait there.")
+        return answer if any(replaces) else _which(messages, answer)
+
     def _reserve(
         self,
         batch: Batch,
@@ -332,6 +339,18 @@ class Client(Backend):
         asked_at = time.monotonic()
         seconds = self._calls.call("seconds")
         return asked_at, seconds - (asked_at + time.monotonic()) / 2
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Part messages, where they are too large together for one call."""
+    start, size = 0, 0
+    for place, message in enumerate(messages):
+        size += len(message.body)
+        if size > MOST_BYTES and place > start:
+            yield messages[start:place]
+            start, size = place, len(message.body)
+    if start < len(messages):
+        yield messages[start:]
 
 
 def _columns(messages: Sequence[Message]) -> list[Any]:
