@@ -502,7 +502,7 @@ class Gator:
                 )
                 raise InvalidOption(
                     f"The store {self.dsn} cannot do what {names} needs: leave it out, or use a store that "
-                    f"can (locmem, sqlite, redis){way_out}."
+                    f"can (locmem, sqlite, postgres, redis){way_out}."
                 )
 
     @property

@@ -449,7 +449,8 @@ class Backend(ABC):
 
     def _cannot(self) -> InvalidOption:
         return InvalidOption(
-            f"{type(self).__module__} knows no single tasks: use a store that does (locmem, sqlite, redis)."
+            f"{type(self).__module__} knows no single tasks: use a store that does "
+            "(locmem, sqlite, postgres, redis)."
         )
 
     # The five documented methods, on top of those above.
