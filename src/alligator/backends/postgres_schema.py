@@ -4,6 +4,7 @@ A version stands in the schema. Whoever finds an older one, or none, brings it u
 lock); who finds a newer one leaves it alone.
 """
 
+import functools
 import re
 
 from alligator.backends import postgres_functions
@@ -112,6 +113,7 @@ def check_schema(name: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=100)  # a tenth of what a push costs here
 def filled(sql: str, schema: str) -> str:
     """Return SQL with what depends on the schema filled in."""
     parts = {
