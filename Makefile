@@ -14,7 +14,7 @@ DEV_READY = $(VENV)/ready-dev-$(HERE)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:  # two pips in one .venv would get in each other's way
-.PHONY: help demo test check bench format clean redis openssl
+.PHONY: help demo test check bench format clean redis openssl postgres
 
 help:  ## say what there is
 	@echo "Alligator: make TARGET"
@@ -24,7 +24,7 @@ help:  ## say what there is
 demo: $(DEMO_READY)  ## measure the standard library's files on SQLite, no server (DIR=... for your own)
 	@$(PY) examples/demo/run.py $(if $(DIR),--dir "$$DIR")
 
-test: $(DEV_READY) redis openssl  ## run the tests (ARGS="-k lease" for some)
+test: $(DEV_READY) redis openssl postgres  ## run the tests (ARGS="-k lease" for some)
 	$(PY) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 check: $(DEV_READY)  ## format, lint and types, changing nothing
@@ -65,3 +65,11 @@ redis:
 openssl:
 	@command -v openssl >/dev/null || sh scripts/apt-install.sh openssl || \
 		echo "openssl is not installed, so what needs it is skipped."
+
+postgres:
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
+		sh scripts/apt-install.sh postgresql || \
+		echo "postgresql is not installed, so what needs it is skipped."
+	@[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || \
+		sh scripts/apt-install.sh pgbouncer || \
+		echo "pgbouncer is not installed, so what needs it is skipped."

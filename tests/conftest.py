@@ -8,11 +8,18 @@ import pytest
 
 from alligator.backends.base import Backend, Records
 from tests.support.clusters import Cluster, cluster
+from tests.support.postgres import FAST, SAFE, PostgresServer
 from tests.support.servers import Server
 from tests.support.stores import opened
 
-DURABLE = ["sqlite", "redis", "valkey"]
+Mortal = Server | PostgresServer
+"""A server that a test may kill."""
+
+DURABLE = ["sqlite", "redis", "valkey", "postgres"]
 STORES = ["locmem", *DURABLE]
+NEWEST = "postgres-newest"
+"""For the contract suite: what is above the stores sees no difference."""
+ON_DISK = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +43,21 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
         yield servers
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL of this session. What is in it goes with the next test that has an empty store."""
+    with PostgresServer.debian(*FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def newest_postgres_server() -> Iterator[PostgresServer]:
+    """The newest PostgreSQL, in the same way."""
+    with PostgresServer.newest(*FAST) as server:
+        yield server
+
+
+@pytest.fixture(params=[*STORES, NEWEST])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A client of an empty store, of each kind."""
     with opened(empty_store(request.param, request)) as backend:
@@ -51,7 +72,7 @@ def records(backend: Backend) -> Records:
     return backend.records
 
 
-@pytest.fixture(params=DURABLE)
+@pytest.fixture(params=[*DURABLE, NEWEST])
 def dsn(request: pytest.FixtureRequest) -> str:
     """The DSN of an empty store, of each kind that several processes can share."""
     return empty_store(request.param, request)
@@ -68,7 +89,20 @@ def connect(dsn: str) -> Iterator[Callable[[], Backend]]:
 def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server for one test, to be killed and started again: it writes each change to disk at once."""
     make = Server.redis if request.param == "redis" else Server.valkey
-    with make(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+    with make(tmp_path, *ON_DISK) as server:
+        yield server
+
+
+@pytest.fixture(params=["redis", "valkey", "postgres", NEWEST])
+def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mortal]:
+    """A server of each kind for one test, to be killed and started again; what it has said is on disk."""
+    servers: dict[str, Callable[[], Mortal]] = {
+        "redis": lambda: Server.redis(tmp_path, *ON_DISK),
+        "valkey": lambda: Server.valkey(tmp_path, *ON_DISK),
+        "postgres": lambda: PostgresServer.debian(*SAFE),
+        NEWEST: lambda: PostgresServer.newest(*SAFE),
+    }
+    with servers[request.param]() as server:
         yield server
 
 
@@ -83,6 +117,11 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
         servers: Cluster = request.getfixturevalue("redis_cluster")
         servers.empty()
         return servers.dsn
+    if kind.startswith("postgres"):
+        name = "postgres_server" if kind == "postgres" else "newest_postgres_server"
+        postgres: PostgresServer = request.getfixturevalue(name)
+        postgres.empty()
+        return postgres.dsn
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.command("FLUSHALL")
     return server.dsn

@@ -1,7 +1,7 @@
 """Alligator: simple offline task queues. For Python."""
 
 from alligator.constants import ALL
-from alligator.exceptions import Canceled, Retry, Snooze
+from alligator.exceptions import Canceled, LeaseLost, Retry, Snooze
 from alligator.gator import Gator
 from alligator.limits import Concurrency, Rate
 from alligator.queueing import Options
@@ -14,6 +14,7 @@ __all__ = [
     "Canceled",
     "Concurrency",
     "Gator",
+    "LeaseLost",
     "Options",
     "Rate",
     "Retry",

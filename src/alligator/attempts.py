@@ -60,6 +60,8 @@ class Attempt:
     """To be called when it is settled."""
     waits_for: limits.Limit | None = None
     """The limit under which the task may not start yet: in place of the settlement, it is to be parked."""
+    is_completed: bool = False
+    """Whether the task was acknowledged in a transaction of its own: the settlement may find nothing to do."""
 
     @property
     def is_success(self) -> bool:
@@ -299,8 +301,17 @@ class Run:
     def succeeded(self, result: Any) -> Attempt:
         """Return what becomes of the task after it has returned this."""
         self._ended(0)
+        if self.running.is_completed and self._is_held():
+            error = TaskFailed(
+                "It was to complete in its own transaction, and has not committed that"
+            )
+            return self.failed(error)
         self.task.succeed(result)
         return self._done()
+
+    def _is_held(self) -> bool:
+        found = self._ask(lambda: self._backend.find(*self._name))
+        return found is not None and found.token == self.held.token
 
     def failed(self, err: BaseException) -> Attempt:
         """Return what becomes of the task after it has raised this."""
@@ -354,7 +365,12 @@ class Run:
             )
         self.running.forget()
         self._leave_limit()
-        return Attempt(Ack(self.held), task, then=self._forget_stop())
+        return Attempt(
+            Ack(self.held),
+            task,
+            then=self._forget_stop(),
+            is_completed=self.running.is_completed,
+        )
 
     def _not_done(self, err: BaseException) -> Attempt:
         task = self.task

@@ -58,6 +58,10 @@ class Bell:
             return Woken.BY_RING
         return Woken.BY_FILE if ready else Woken.IN_TIME
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when it has been rung: for others to wait on, too."""
+        return self._open()[0]
+
     def close(self) -> None:
         """Close the pipe; the next use opens another."""
         if self._pid == os.getpid():

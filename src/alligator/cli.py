@@ -63,6 +63,8 @@ def _run(options: argparse.Namespace) -> int:
         options.wrong_use("name a TARGET, or set ALLIGATOR_CONN to one")
     command: Callable[[Gator, argparse.Namespace], int] = options.command
     gator = gator_at(options.target)
+    if command is _migrate:  # before any look, for that may do it already
+        return command(gator, options)
     _check_file(gator)
     return command(checked(gator), options)
 
@@ -243,6 +245,16 @@ def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
     return 0 if removed else 1
 
 
+def _migrate(gator: Gator, options: argparse.Namespace) -> int:
+    if options.sql:
+        print(gator.backend.migration(), end="")
+    elif gator.backend.migrate():
+        print("Done: the store is ready for this version of Alligator.")
+    else:
+        print("Nothing to do: the store is ready for this version of Alligator.")
+    return 0
+
+
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
     """Return the queues to look at: some stores cannot name theirs, and the Gator's own must do."""
     return [options.queue] if options.queue else gator.backend.queues() or [gator.queue_name]
@@ -358,6 +370,13 @@ def _parser() -> argparse.ArgumentParser:
     repeated = commands.add_parser("schedules", help="what is queued again and again: list, remove")
     repeated.add_argument("target", metavar="TARGET")
     _add_common(repeated, _schedules)
+    migrate = commands.add_parser(
+        "migrate", help="make a database's tables, or bring them up to date"
+    )
+    migrate.add_argument("target", metavar="TARGET")
+    migrate.add_argument("--sql", action="store_true", help="only print what would be done")
+    migrate.set_defaults(command=_migrate, wrong_use=migrate.error)
+
     actions = repeated.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
     remove = actions.add_parser("remove", help="remove one for good")
     remove.add_argument("name", type=_schedule, metavar="NAME", help="its name, as listed")

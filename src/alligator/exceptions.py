@@ -68,6 +68,13 @@ class TaskTimeout(AlligatorException):
         super().__init__(message)
 
 
+class LeaseLost(AlligatorException):
+    """Raised by ``gator.completing``: the task went to another worker, so what it has written here is void.
+
+    The transaction cannot be committed any more.
+    """
+
+
 class Retry(AlligatorException):
     """Raised by a task that wants to be tried again later. It counts as a retry; if none is left, it fails.
 

@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from alligator import notes, signatures, stops
+from alligator import joining, notes, signatures, stops
 from alligator.attempts import VOID, Runner, take_retry
 from alligator.backends import loading
 from alligator.backends.base import (
@@ -165,6 +166,59 @@ class Gator:
         """
         return Options(self, **{**self.task_kwargs, **kwargs})
 
+    def using(self, connection: object) -> AbstractContextManager["Gator"]:
+        """Return a context manager inside which tasks are queued in a transaction of your own.
+
+        Rolled back, a task never was; committed, it surely is. With SQLite, your tables have to be in the
+        queue's file, and a worker notices the task within 50 ms; with PostgreSQL, they have to be in the same
+        database, and the commit wakes a worker.
+
+        Args:
+            connection: Of psycopg 3 or of the sqlite3 module, or a SQLAlchemy 2 connection or session or a
+                Django connection that uses one. You commit it, in the block or after it.
+
+        Raises, at its beginning:
+            InvalidOption: The store can do no such thing, or the connection is to another one, or commits each
+                statement at once.
+
+        Example:
+            >>> import sqlite3, tempfile
+            >>> from operator import add
+            >>> file = tempfile.mkdtemp() + "/shop.db"
+            >>> gator = Gator(f"sqlite://{file}")
+            >>> gator.len()
+            0
+            >>> connection = sqlite3.connect(file)
+            >>> with connection, gator.using(connection):
+            ...     created = connection.execute("CREATE TABLE orders (id INTEGER)")
+            ...     task = gator.task(add, 1, 2)
+            >>> gator.len()
+            1
+            >>> connection.close()
+        """
+        return joining.using(self, connection)
+
+    def completing(self, connection: object) -> AbstractContextManager[None]:
+        """Return a context manager for a task to commit what it writes together with its own end.
+
+        Both are committed, or neither: so a crash at whatever moment never lets it write twice. The task is
+        acknowledged when the block ends without an error, and you commit after that. If it returns without
+        having committed, that is a failure. What it returns is kept and its hooks are called after it has
+        returned, as ever. Outside of a task, the block does nothing.
+
+        Args:
+            connection: As for ``using``. Its transaction must not be committed before the block ends.
+
+        Raises, at its end:
+            LeaseLost: The task went to another worker: the transaction cannot be committed any more.
+
+        Example:
+            >>> def pay(order_id: int) -> None:
+            ...     with psycopg.connect(DSN) as connection, gator.completing(connection):
+            ...         connection.execute("UPDATE accounts ...")
+        """
+        return joining.completing(self, connection)
+
     def push(self, task: Task, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Queue a task that you made yourself, or, where its ``is_async`` is False, run it now.
 
@@ -213,11 +267,13 @@ class Gator:
             TaskExists: One with ``if_exists="raise"`` is queued or runs already; the others are queued.
         """
         messages = [self._message(task) for task in tasks]
-        push = self.backend.push_many
+        backend = joining.backend_of(self)
+        push = backend.push_many
         if [task for task in tasks if task.depends_on]:
             from alligator.dependencies import depending
 
-            push = depending.pushing(self.backend, self.results, tasks)
+            kept_here = self.results is self.backend.records
+            push = depending.pushing(backend, backend.records if kept_here else self.results, tasks)
         queued = push(self.queue_name, messages, max_length=self.max_length)
         if all(queued):
             return
@@ -446,7 +502,7 @@ class Gator:
                 )
                 raise InvalidOption(
                     f"The store {self.dsn} cannot do what {names} needs: leave it out, or use a store that "
-                    f"can (locmem, sqlite, redis){way_out}."
+                    f"can (locmem, sqlite, postgres, redis){way_out}."
                 )
 
     @property
@@ -475,7 +531,7 @@ class Gator:
 
     def _is_ours(self, task: Task) -> bool:
         """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""
-        found = self.backend.find(self.queue_name, task.task_id)
+        found = joining.backend_of(self).find(self.queue_name, task.task_id)
         from alligator import peeks
 
         return found is not None and peeks.Peek.into(found.body).push == task.push
@@ -501,7 +557,7 @@ class Gator:
                 results=self.results,
                 gives_back=KeyboardInterrupt,  # the person who waited stops waiting
             ).attempt(reservation)
-        if self.backend.settle([outcome.settlement]):
+        if self.backend.settle([outcome.settlement]) and not outcome.is_completed:
             log.warning(VOID, reservation.task_id)
         if outcome.then is not None:
             outcome.then()

@@ -30,6 +30,8 @@ class RunningTask:
     """Called when it is canceled; set by what runs it."""
     on_end: Callable[[], None] | None = None
     """Called when a task that has a timeout has come to its end, before anything is done about that."""
+    is_completed = False
+    """Whether it was acknowledged in a transaction of the task's own: set by ``gator.completing``."""
     _progress: Checkpoint | None = None
     _is_canceled = False
 
@@ -57,6 +59,11 @@ class RunningTask:
     def queue_name(self) -> str:
         """The queue it came from; empty for a task that did not come from one."""
         return self._reservation.queue_name if self._reservation else ""
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """The hand-out; None outside of a task, and for one that did not come from a queue."""
+        return self._reservation
 
     @property
     def backend(self) -> Backend | None:

@@ -19,6 +19,7 @@ from alligator.backends.base import (
     Reservation,
 )
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
+from tests.conftest import Mortal
 from tests.support.running import A_MOMENT, in_a_thread, later
 from tests.support.servers import Server
 from tests.support.stores import (
@@ -87,6 +88,13 @@ CALLS: dict[str, Callable[[Backend], Any]] = {
 
 
 @pytest.fixture
+def mortal_client(mortal: Mortal) -> Iterator[Backend]:
+    """A client of a server of any kind that the test may kill."""
+    with opened(mortal.dsn) as backend:
+        yield backend
+
+
+@pytest.fixture
 def client(own_server: Server) -> Iterator[Backend]:
     """A client of a server that the test may kill."""
     with opened(own_server.dsn) as backend:
@@ -97,63 +105,63 @@ def client(own_server: Server) -> Iterator[Backend]:
 
 
 def test_every_call_says_that_the_server_is_gone_and_works_once_it_is_back(
-    own_server: Server, client: Backend
+    mortal: Mortal, mortal_client: Backend
 ) -> None:
-    push(client, "t0")
-    own_server.kill()
+    push(mortal_client, "t0")
+    mortal.kill()
 
     for name, call in CALLS.items():
         with pytest.raises(BackendUnavailable):
-            call(client)
+            call(mortal_client)
             pytest.fail(f"{name} did not say that the server is gone")
 
-    own_server.start()
+    mortal.start()
     for name, call in CALLS.items():
         if name != "reserve and wait":
-            call(client)
+            call(mortal_client)
 
 
 def test_what_a_server_had_acknowledged_is_there_after_its_death(
-    own_server: Server, client: Backend
+    mortal: Mortal, mortal_client: Backend
 ) -> None:
-    buried(client, "dead")
-    push(client, "t1", "t2", "t3")
-    push(client, "delayed", delay=FAR_OFF)
-    one, two = take_ready(client, 2)
-    records_of(client).set("workers/1", b"alive")
+    buried(mortal_client, "dead")
+    push(mortal_client, "t1", "t2", "t3")
+    push(mortal_client, "delayed", delay=FAR_OFF)
+    one, two = take_ready(mortal_client, 2)
+    records_of(mortal_client).set("workers/1", b"alive")
 
-    own_server.kill()
-    own_server.start()
+    mortal.kill()
+    mortal.start()
 
-    assert client.count(QUEUE) == Counts(waiting=1, delayed=1, running=2, dead=1)
-    assert client.settle([Ack(one), Release(two)]) == []
-    assert drain(client) == ["t2", "t3"]
-    assert records_of(client).get("workers/1") == b"alive"
+    assert mortal_client.count(QUEUE) == Counts(waiting=1, delayed=1, running=2, dead=1)
+    assert mortal_client.settle([Ack(one), Release(two)]) == []
+    assert drain(mortal_client) == ["t2", "t3"]
+    assert records_of(mortal_client).get("workers/1") == b"alive"
 
 
 def test_who_waits_is_told_soon_that_the_server_is_gone(
-    own_server: Server, client: Backend
+    mortal: Mortal, mortal_client: Backend
 ) -> None:
     started = time.monotonic()
-    with later(own_server.kill), pytest.raises(BackendUnavailable):
+    with later(mortal.kill), pytest.raises(BackendUnavailable):
         # The wait may end without an error, for its settlements are done; then the next one tells.
-        assert client.reserve([QUEUE], WORKER, wait=LONG).reservations == []
-        client.reserve([QUEUE], WORKER, wait=LONG)
+        assert mortal_client.reserve([QUEUE], WORKER, wait=LONG).reservations == []
+        mortal_client.reserve([QUEUE], WORKER, wait=LONG)
 
     assert time.monotonic() - started < SOON
 
 
 def test_a_wait_begun_after_the_server_is_back_is_woken(
-    own_server: Server, client: Backend
+    mortal: Mortal, mortal_client: Backend
 ) -> None:
-    client.reserve([QUEUE], WORKER, wait=0.01)
-    own_server.kill()
+    mortal_client.reserve([QUEUE], WORKER, wait=0.01)
+    mortal.kill()
     with pytest.raises(BackendUnavailable):
-        client.reserve([QUEUE], WORKER, wait=LONG)
-    own_server.start()
+        mortal_client.reserve([QUEUE], WORKER, wait=LONG)
+    mortal.start()
 
-    with later(lambda: push(client, "t1")):
-        assert take(client).task_id == "t1"
+    with later(lambda: push(mortal_client, "t1")):
+        assert take(mortal_client).task_id == "t1"
 
 
 def test_a_server_whose_scripts_were_flushed_gets_them_anew(

@@ -10,9 +10,9 @@ from alligator.backends.locmem_backend import Client as Memory
 from alligator.backends.sqlite_backend import Client as SQLite
 from alligator.exceptions import BackendUnavailable
 from alligator.utils import new_id
+from tests.conftest import Mortal
 from tests.contract.test_round_trips import Turns
 from tests.support.running import Child, in_threads
-from tests.support.servers import Server
 from tests.support.stores import (
     FAR_OFF,
     QUEUE,
@@ -121,9 +121,9 @@ def test_a_server_is_not_asked_for_the_time_again_and_again(
     assert in_threads(4, lambda _: turns.of(backend.now)) == [0] * 4
 
 
-def test_a_server_that_is_gone_tells_no_time(own_server: Server) -> None:
-    with opened(own_server.dsn) as backend:
-        own_server.kill()
+def test_a_server_that_is_gone_tells_no_time(mortal: Mortal) -> None:
+    with opened(mortal.dsn) as backend:
+        mortal.kill()
 
         with pytest.raises(BackendUnavailable):
             backend.now()

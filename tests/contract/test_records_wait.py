@@ -12,6 +12,7 @@ import pytest
 from alligator.backends.base import Ack, Backend, Records
 from alligator.bell import Bell
 from alligator.exceptions import BackendUnavailable
+from tests.conftest import Mortal
 from tests.support.running import (
     A_MOMENT,
     Child,
@@ -452,16 +453,16 @@ def files_open() -> int:
     return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def test_who_waits_is_told_soon_that_the_server_is_gone(own_server: Server) -> None:
-    with opened(own_server.dsn) as backend:
+def test_who_waits_is_told_soon_that_the_server_is_gone(mortal: Mortal) -> None:
+    with opened(mortal.dsn) as backend:
         records = records_of(backend)
-        with soon_but_after(0, late=A_MOMENT + SOON), later(own_server.kill):
+        with soon_but_after(0, late=A_MOMENT + SOON), later(mortal.kill):
             with pytest.raises(BackendUnavailable):
                 wait_for(records, "results/1")
             with pytest.raises(BackendUnavailable):
                 records.wait(["results/1"], LONG)
 
-        own_server.start()
+        mortal.start()
         with soon_but_after(A_MOMENT), later(lambda: records.set("results/1", b"")):
             wait_for(records, "results/1")
 

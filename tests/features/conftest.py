@@ -40,7 +40,7 @@ def gators(dsn: str) -> Iterator[Callable[..., Gator]]:
         yield make
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     """Programs on an empty store, and a journal that their tasks write to. Valkey's scripts are Redis's."""
     with played(empty_store(request.param, request), tmp_path) as scene:

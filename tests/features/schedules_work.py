@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from alligator import Gator, Task
-from alligator.backends import locmem_backend, redis_backend, sqlite_backend
+from alligator.backends import locmem_backend, postgres_backend, redis_backend, sqlite_backend
 from alligator.backends.base import Backend
 from alligator.schedules import Scheduler
 from tests.features import work
@@ -47,6 +47,17 @@ class TurnedRedis(redis_backend.Client):
         return self._turned()
 
 
+class TurnedPostgres(postgres_backend.Client):
+    """A PostgreSQL that is taken to have the time of a clock of ours."""
+
+    def __init__(self, conn_string: str, clock: Callable[[], float]) -> None:
+        super().__init__(conn_string)
+        self._turned = clock
+
+    def now(self) -> float:
+        return self._turned()
+
+
 def client(dsn: str, clock: Callable[[], float]) -> Backend:
     """A client of a store, with that clock."""
     scheme = dsn.partition(":")[0]
@@ -54,6 +65,7 @@ def client(dsn: str, clock: Callable[[], float]) -> Backend:
         "locmem": locmem_backend.Client,
         "sqlite": sqlite_backend.Client,
         "redis": TurnedRedis,
+        "postgres": TurnedPostgres,
     }
     return classes[scheme](dsn, clock)
 

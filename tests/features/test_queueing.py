@@ -156,8 +156,9 @@ def test_weights_share_a_worker_between_queues(gators: Callable[..., Gator]) -> 
         gators(name).map(do, [name] * 400)
 
     # One at a time, so that each of them is a choice.
+    gator = gators()
     for _ in range(400):
-        QuietWorker(gators(), to_consume={"heavy": 3, "light": 1}, max_tasks=1).run_forever()
+        QuietWorker(gator, to_consume={"heavy": 3, "light": 1}, max_tasks=1).run_forever()
 
     # 300 are expected; of 400 fair choices fewer than 250 would be worse than one in a hundred million.
     assert 250 < done.count("heavy") < 350

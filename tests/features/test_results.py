@@ -46,6 +46,7 @@ from tests.features.results_work import (
     wait_in_thread,
 )
 from tests.features.work import do, fail, work_off
+from tests.support.postgres import PostgresServer
 from tests.support.running import later
 from tests.support.servers import Server
 from tests.support.stores import LONG, ODD_IDS, records_of, take, until
@@ -415,6 +416,9 @@ def test_results_that_have_expired_leave_nothing_behind(
     elif kind == "sqlite":
         with closing(sqlite3.connect(dsn.removeprefix("sqlite://"))) as db:
             assert db.execute("SELECT count(*) FROM records").fetchone() == (left,)
+    elif kind == "postgres":
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        assert postgres.run("SELECT count(*) FROM alligator.records") == [(left,)]
     else:
         server: Server = request.getfixturevalue(f"{kind}_server")
         for family in "outcomes", "results":

@@ -5,18 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ON_DISK, Mortal, empty_store
 from tests.integration.scenes import Scene, played
+from tests.support.postgres import SAFE, PostgresServer
 from tests.support.servers import Server
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
+def dsn(request: pytest.FixtureRequest) -> str:
     """The DSN of an empty store. Valkey's scripts are Redis's: the contract suite has them both."""
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/queue.db"
-    server: Server = request.getfixturevalue("redis_server")
-    server.command("FLUSHALL")
-    return server.dsn
+    return empty_store(request.param, request)
 
 
 @pytest.fixture
@@ -26,15 +24,16 @@ def scene(dsn: str, tmp_path: Path) -> Iterator[Scene]:
         yield scene
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(params=["redis", "postgres"])
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mortal]:
     """A server for one test, to be killed and started again: it writes each change to disk at once."""
-    with Server.redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+    is_redis = request.param == "redis"
+    with Server.redis(tmp_path, *ON_DISK) if is_redis else PostgresServer.debian(*SAFE) as server:
         yield server
 
 
 @pytest.fixture
-def lost_scene(own_server: Server, tmp_path: Path) -> Iterator[Scene]:
+def lost_scene(own_server: Mortal, tmp_path: Path) -> Iterator[Scene]:
     """A scene whose store is a server of its own, to be killed."""
     with played(own_server.dsn, tmp_path) as scene:
         yield scene

@@ -5,8 +5,8 @@ import time
 from functools import partial
 
 from alligator.backends.base import Counts
+from tests.conftest import Mortal
 from tests.integration.scenes import ON_SQLITE, Program, Scene, kill, until
-from tests.support.servers import Server
 
 GONE = "does not answer"
 
@@ -22,7 +22,7 @@ def have_finished(scene: Scene, tasks: int) -> bool:
 
 
 def test_an_idle_worker_says_once_that_its_store_is_gone_and_goes_on(
-    lost_scene: Scene, own_server: Server
+    lost_scene: Scene, own_server: Mortal
 ) -> None:
     program = lost_scene.latergator()
     program.says("starting")
@@ -45,7 +45,7 @@ def test_an_idle_worker_says_once_that_its_store_is_gone_and_goes_on(
 
 
 def test_a_store_killed_again_and_again_under_load_loses_no_task(
-    lost_scene: Scene, own_server: Server
+    lost_scene: Scene, own_server: Mortal
 ) -> None:
     names = [f"t{number}" for number in range(400)]
     lost_scene.push_many(*names)
@@ -64,7 +64,7 @@ def test_a_store_killed_again_and_again_under_load_loses_no_task(
 
 
 def test_a_task_that_runs_while_the_store_is_away_is_settled_afterwards(
-    lost_scene: Scene, own_server: Server
+    lost_scene: Scene, own_server: Mortal
 ) -> None:
     program = lost_scene.latergator("--lease", "20")
     lost_scene.push_gated("t1")
@@ -81,7 +81,7 @@ def test_a_task_that_runs_while_the_store_is_away_is_settled_afterwards(
 
 
 def test_a_store_away_for_longer_than_the_lease_costs_a_second_run_and_no_more(
-    lost_scene: Scene, own_server: Server
+    lost_scene: Scene, own_server: Mortal
 ) -> None:
     program = lost_scene.latergator("--lease", "1")
     lost_scene.push_gated("t1")
@@ -102,7 +102,7 @@ def test_a_store_away_for_longer_than_the_lease_costs_a_second_run_and_no_more(
     assert other.runs
 
 
-def test_a_worker_can_leave_while_the_store_is_away(lost_scene: Scene, own_server: Server) -> None:
+def test_a_worker_can_leave_while_the_store_is_away(lost_scene: Scene, own_server: Mortal) -> None:
     program = lost_scene.latergator("--grace", "1")
     program.says("starting")
     own_server.kill()
@@ -115,7 +115,7 @@ def test_a_worker_can_leave_while_the_store_is_away(lost_scene: Scene, own_serve
 
 
 def test_a_second_signal_ends_a_worker_whose_store_is_away(
-    lost_scene: Scene, own_server: Server
+    lost_scene: Scene, own_server: Mortal
 ) -> None:
     program = lost_scene.worker()
     lost_scene.push_gated("t1")
@@ -136,7 +136,7 @@ def test_a_second_signal_ends_a_worker_whose_store_is_away(
 
 
 def test_a_child_killed_while_the_store_is_away_is_recovered_afterwards(
-    lost_scene: Scene, own_server: Server
+    lost_scene: Scene, own_server: Mortal
 ) -> None:
     program = lost_scene.latergator("--lease", "60")
     lost_scene.push_gated("t1")

@@ -141,7 +141,7 @@ class Server:
                 process_group=0,  # Ctrl-C is for pytest, which then stops it
             )
         self._process = process
-        self._guard = _kill_with_us(process.pid)
+        self._guard = kill_with_us(process.pid)
         deadline = time.monotonic() + STARTS_WITHIN
         # Its own log tells, and not a ping: another's server might answer on that port.
         while self._says not in log_file.read_bytes()[start:]:
@@ -210,7 +210,7 @@ def free_port() -> int:
         return port
 
 
-def _kill_with_us(pid: int) -> subprocess.Popen[bytes]:
+def kill_with_us(pid: int) -> subprocess.Popen[bytes]:
     """Kill a process when this one ends, however it ends: its end of the pipe closes then."""
     return subprocess.Popen(
         ["/bin/sh", "-c", f"read _; kill -9 {pid}"], stdin=subprocess.PIPE, process_group=0

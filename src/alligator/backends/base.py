@@ -229,6 +229,8 @@ class Backend(ABC):
     can_find = True
     """False: nothing can be asked or changed of a single task: there is no ``replaces``, ``follow``, ``find``,
     ``watch``, ``reschedule`` and ``push_if``."""
+    can_join = False
+    """True: ``within`` lets a call be a part of a transaction of the caller's."""
     in_process = False
     """True: the tasks live and die with this process, and no other can see them."""
 
@@ -403,6 +405,44 @@ class Backend(ABC):
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         """Remove dead letters for good; return the ids removed."""
 
+    def within(self, connection: object) -> "Backend":
+        """Return a client all of whose calls are made over a connection of the caller's, in its transaction.
+
+        What it changes happens when that is committed, and never if it is rolled back. It is for the thread
+        that uses the connection, for as long as the transaction lasts, and neither waits nor is closed.
+
+        Args:
+            connection: What the caller's database client calls a connection or a session; with a transaction
+                begun, or one that begins by itself.
+
+        Raises:
+            InvalidOption: That is not one, is of another store, or commits each statement at once.
+        """
+        raise InvalidOption(
+            f"{type(self).__module__} takes no part in a transaction of yours: use a store that does "
+            "(sqlite, postgres)."
+        )
+
+    def complete(self, reservation: Reservation) -> None:
+        """Acknowledge a task, in a client that ``within`` has returned.
+
+        Raises:
+            LeaseLost: It is not held any more; and the transaction can be committed no more.
+        """
+        raise self._cannot()
+
+    def migration(self) -> str:
+        """Return what ``migrate`` would carry out, in the store's own language; empty: nothing."""
+        return ""
+
+    def migrate(self) -> bool:
+        """Make what the tasks are kept in, or bring it up to date; return whether there was anything to do.
+
+        A store that needs this does it by itself at its first use. This is for those who would rather do it
+        with other rights, or at another time.
+        """
+        return False
+
     @abstractmethod
     def interrupt(self) -> None:
         """Make a ``reserve`` that waits now, or else the next one that would, return without waiting.
@@ -416,7 +456,8 @@ class Backend(ABC):
 
     def _cannot(self) -> InvalidOption:
         return InvalidOption(
-            f"{type(self).__module__} knows no single tasks: use a store that does (locmem, sqlite, redis)."
+            f"{type(self).__module__} knows no single tasks: use a store that does "
+            "(locmem, sqlite, postgres, redis)."
         )
 
     # The five documented methods, on top of those above.

@@ -21,7 +21,13 @@ _REDIS = (
     ),
     "unix",
 )
-BUILT_IN = {"locmem": "locmem", "sqlite": "sqlite", **dict.fromkeys(_REDIS, "redis")}
+BUILT_IN = {
+    "locmem": "locmem",
+    "sqlite": "sqlite",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    **dict.fromkeys(_REDIS, "redis"),
+}
 """Scheme to the module ``alligator.backends.<...>_backend``."""
 
 ENTRY_POINTS = "alligator.backends"

@@ -5,6 +5,7 @@ speed: a power cut may then take back the last moments, but never break the file
 push, reserve and settle O(log n) a task; counting, and a push with a ``max_length``, O(n).
 """
 
+import copy
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from alligator.backends.base import (
+    Ack,
     Backend,
     Batch,
     Counts,
@@ -24,12 +26,13 @@ from alligator.backends.base import (
     token_of,
 )
 from alligator.backends.sqlite_file import Database, version_of
+from alligator.backends.sqlite_joined import JoinedDatabase
 from alligator.backends.sqlite_records import FileRecords
 from alligator.backends.sqlite_tasks import Tasks
 from alligator.backends.sqlite_wake import LONGEST_LOOK, SHORTEST_LOOK, Wake
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import InvalidOption
+from alligator.exceptions import InvalidOption, LeaseLost
 
 # What is held under a token that has no lease, should someone have deleted that.
 _HAS_NO_LEASE = """
@@ -80,6 +83,8 @@ class Client(Backend):
         BackendRefused: The file lies on a network filesystem, or SQLite is too old.
     """
 
+    can_join = True
+
     def __init__(self, conn_string: str, clock: Callable[[], float] = time.time) -> None:
         dsn = DSN.parse(conn_string)
         if dsn.rest in ("", ":memory:"):
@@ -89,6 +94,7 @@ class Client(Backend):
         if sync not in ("FULL", "NORMAL") or options:
             raise InvalidOption(f"{dsn}: the only option is sync=full or sync=normal.")
         path = Path(dsn.rest).absolute()
+        self._path = path
         self._database = Database(path, sync)
         self._clock = clock
         self._bell = Bell()
@@ -246,6 +252,25 @@ class Client(Backend):
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         with self._changing() as tasks:
             return tasks.purge_dead(queue_name, letter_ids)
+
+    def within(self, connection: object) -> "Client":
+        with self._database.read():  # so that the file and its tables are there
+            joined = copy.copy(self)
+        joined._database = JoinedDatabase(self._path, connection)
+        # Nobody is woken by the commit, of which we do not know: whoever waits looks by itself.
+        joined.records = joined._records = FileRecords(
+            joined._database, self._records_wake, self._clock
+        )
+        return joined
+
+    def complete(self, reservation: Reservation) -> None:
+        if not self.settle([Ack(reservation)]):
+            return
+        if isinstance(self._database, JoinedDatabase):
+            self._database.roll_back()
+        raise LeaseLost(
+            f"Task {reservation.task_id!r} went to another worker: what it has written here is void."
+        )
 
     def interrupt(self) -> None:
         self._bell.interrupt()

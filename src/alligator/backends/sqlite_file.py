@@ -132,13 +132,13 @@ class Database:
     @contextmanager
     def read(self) -> Generator[sqlite3.Connection]:
         """Give a connection to read with; each statement sees the file as it is by then."""
-        with self._translated(), INSIDE:
+        with translated(self._path), INSIDE:
             yield self._file().db
 
     @contextmanager
     def write(self) -> Generator[sqlite3.Connection]:
         """A transaction: all of it happens, on disk when the block is left, or nothing."""
-        with self._translated(), INSIDE, self._file().transaction() as db:
+        with translated(self._path), INSIDE, self._file().transaction() as db:
             yield db
 
     def close(self) -> None:
@@ -151,13 +151,14 @@ class Database:
             file = self._local.file = _File(self._path, self._sync)
         return file
 
-    @contextmanager
-    def _translated(self) -> Generator[None]:
-        """Raise SQLite's errors as ours."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as err:
-            raise _ours(err, self._path) from err
+
+@contextmanager
+def translated(path: Path) -> Generator[None]:
+    """Raise SQLite's errors as ours."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as err:
+        raise _ours(err, path) from err
 
 
 class _File:

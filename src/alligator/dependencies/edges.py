@@ -125,5 +125,7 @@ def failed_by(of: Name, on: Name) -> str:
 def records_of(backend: Backend) -> Records:
     """Return the store's records: without any, no task has got in that depends on others."""
     if backend.records is None:
-        raise InvalidOption("depends_on needs a store that keeps records (locmem, sqlite, redis).")
+        raise InvalidOption(
+            "depends_on needs a store that keeps records (locmem, sqlite, postgres, redis)."
+        )
     return backend.records

@@ -99,7 +99,9 @@ class Gate:
 
     def __init__(self, backend: Backend, name: str, rule: Rule) -> None:
         if backend.records is None:
-            raise InvalidOption("A limit needs a store that keeps records: locmem, sqlite, redis.")
+            raise InvalidOption(
+                "A limit needs a store that keeps records: locmem, sqlite, postgres, redis."
+            )
         self._backend = backend
         self._record = Record(backend.records, backend.now, name)
         self._rule = rule

@@ -105,6 +105,7 @@ class Executor:
         is_ours = isinstance(outcome.task, OurTask)
         if not is_ours:  # before it is finished, or one too many would be taken in its place
             self.completed += 1
+        held.is_completed = outcome.is_completed
         self._holdings.finish(held, outcome.settlement, is_settled=outcome.then is not None)
         if is_ours:
             return

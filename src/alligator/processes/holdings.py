@@ -25,6 +25,8 @@ class Held:
     deadline: float = 0.0
     call: Callable[[], None] | None = None
     """How to go on with it, if it was postponed."""
+    is_completed: bool = False
+    """Whether the task has acknowledged itself, in a transaction of its own."""
 
 
 class Holdings:
@@ -199,14 +201,16 @@ class Holdings:
     def sent(self, late: Sequence[Settlement]) -> list[Settlement]:
         """Forget what was sent. Returns those of the late settlements that come as a surprise.
 
-        No surprise: the keeper has acknowledged it, or has given it back at the same moment as the worker.
+        No surprise: the task has acknowledged itself; or the keeper has acknowledged it, or has given it back
+        at the same moment as the worker.
         """
         with self._lock:
             sent, self._sending = self._sending, []
             expected = {
                 id(held.settlement)
                 for held in (sent if late else ())
-                if self.board.mark_of(held.number) == Mark.SETTLED
+                if held.is_completed
+                or self.board.mark_of(held.number) == Mark.SETTLED
                 or held.settlement == Release(held.reservation)
             }
         return [settlement for settlement in late if id(settlement) not in expected]

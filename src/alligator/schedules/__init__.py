@@ -92,7 +92,8 @@ def add(
     check_name("The name of a schedule", name, MAX_NAME_BYTES)
     if backend.records is None or not backend.can_find:
         raise InvalidOption(
-            f"{type(backend).__module__} cannot keep schedules: use a store that can (locmem, sqlite, redis)."
+            f"{type(backend).__module__} cannot keep schedules: use a store that can "
+            "(locmem, sqlite, postgres, redis)."
         )
     if every is None and cron is None:
         raise InvalidOption(

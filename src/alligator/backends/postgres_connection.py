@@ -1,0 +1,382 @@
+"""A PostgreSQL server: connections to it, calls that take one round trip each, and psycopg's errors as ours.
+
+Each call is one statement and one transaction, and nothing is left in the session: so it is all the same which
+connection it takes, also behind PgBouncer in transaction mode.
+
+psycopg's own pool is not used. Its threads would have to be begun anew after a fork; it waits for a server that
+is gone, where a worker is to be told at once; and an exception that a task's timeout raises in the middle of it
+would cost it a connection for good.
+"""
+
+import os
+import select
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qsl
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg.abc import RV, PQGen
+from psycopg.waiting import Ready, Wait
+
+from alligator.backends import postgres_schema as schemas
+from alligator.dsn import DSN, masked
+from alligator.exceptions import (
+    AlligatorException,
+    BackendRefused,
+    BackendUnavailable,
+    InvalidOption,
+    LeaseLost,
+    QueueFull,
+)
+
+ANSWERS_WITHIN = 20.0
+"""Seconds for the server to answer: less than a lease, more than a disk that is busy takes."""
+CONNECTS_WITHIN = 10
+"""Seconds for a connection, unless the DSN says otherwise."""
+KEEPS_IDLE = 8
+"""Connections that are kept when nobody uses them. More are opened when more threads ask at once."""
+TRIES = 5
+"""How often a call is made whose transaction met another one head on."""
+
+_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": CONNECTS_WITHIN,
+    "application_name": "alligator",
+    # So that one who listens learns of a server that is gone without a word.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
+# Names of functions are ours; what they are given is never a part of the text.
+_CALL = "SELECT {{s}}.{}({})"
+_CALL_FOR_ROWS = "SELECT * FROM {{s}}.{}({})"
+
+Row = tuple[Any, ...]
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection that does not wait for an answer for ever."""
+
+    def __del__(self, _: Any = None, /) -> None:
+        # psycopg would warn of one that is left open. But a Gator may just be dropped, and what is beneath
+        # closes itself, in the process that opened it and in no other.
+        pass
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.0, timeout: float | None = None) -> RV:
+        """Wait for an answer.
+
+        Raises:
+            OperationalError: There is none within the time.
+        """
+        until = time.monotonic() + (ANSWERS_WITHIN if timeout is None else timeout)
+        try:
+            wanted = next(gen)
+            while True:
+                wanted = gen.send(self._ready(wanted, until))
+        except StopIteration as done:
+            answer: RV = done.value
+            return answer
+
+    def _ready(self, wanted: Wait, until: float) -> Ready:
+        mask = (select.POLLIN if wanted & Wait.R else 0) | (
+            select.POLLOUT if wanted & Wait.W else 0
+        )
+        found = poll(self.pgconn.socket, mask, until - time.monotonic())
+        if not found:
+            raise errors.OperationalError(f"no answer within {ANSWERS_WITHIN:g} s")
+        if not found & (select.POLLIN | select.POLLOUT):  # hung up: reading will tell
+            found = mask
+        ready = (Ready.R if found & select.POLLIN else 0) | (
+            Ready.W if found & select.POLLOUT else 0
+        )
+        return Ready(ready)
+
+
+def poll(file: int, mask: int, timeout: float) -> int:
+    """Wait until a file is ready. Returns for what, or 0."""
+    waiting = select.poll()
+    waiting.register(file, mask)
+    events = waiting.poll(max(0.0, timeout) * 1000)
+    return events[0][1] if events else 0
+
+
+class Calls(ABC):
+    """Calls of our functions, over whatever connection."""
+
+    schema: str
+
+    @abstractmethod
+    def rows(
+        self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False
+    ) -> list[Row]:
+        """Carry out a statement, and return its rows.
+
+        Args:
+            statement: ``{s}`` in it stands for the schema, ``%s`` for a value.
+            values: The values.
+            is_repeatable: Whether it may be made again when its answer was lost, and changes no more then.
+
+        Raises:
+            BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
+        """
+
+    def call(self, function: str, *values: Any, is_repeatable: bool = False) -> Any:
+        """Call one of our functions, which returns one value."""
+        query = _CALL.format(function, _places(values))
+        [[answer]] = self.rows(query, values, is_repeatable=is_repeatable)
+        return answer
+
+    def call_for_rows(self, function: str, *values: Any) -> list[Row]:
+        """Call one of our functions, which returns rows."""
+        return self.rows(_CALL_FOR_ROWS.format(function, _places(values)), values)
+
+
+class Server(Calls):
+    """A database with our schema in it, which is made at the first use.
+
+    Args:
+        dsn: ``postgres://[user[:password]@][host][:port][/database][?option=value&...]``. The options are
+            libpq's, but for ``schema`` and ``listen``.
+
+    Raises:
+        InvalidOption: The DSN cannot be understood.
+    """
+
+    def __init__(self, dsn: DSN) -> None:
+        self.dsn = dsn
+        self.options, theirs = _parted(dsn)
+        self.schema = schemas.check_schema(self.options.pop("schema", schemas.DEFAULT_SCHEMA))
+        self._info = _understood(dsn, theirs)
+        self._idle: list[Connection] = []
+        self._pid = os.getpid()
+        self._is_ready = False
+
+    def rows(
+        self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False
+    ) -> list[Row]:
+        """Carry out a statement, as a transaction of its own."""
+        query = schemas.filled(statement, self.schema).encode()
+        try:
+            return self._answer(query, values)
+        except BackendUnavailable:
+            if not is_repeatable:
+                raise
+            return self._answer(query, values)
+
+    def make_ready(self) -> None:
+        """Make the schema, or bring it to our version, unless that was done."""
+        if not self._is_ready:
+            self.migrate()
+
+    def migrate(self) -> bool:
+        """Bring the schema to our version. Of several who do so at once, one does it: it returns True.
+
+        Raises:
+            BackendRefused: It is of a newer version.
+        """
+        with self.translated(), self.connection() as connection:
+            has_migrated = self._migrate(connection)
+        self._is_ready = True
+        return has_migrated
+
+    def migration(self) -> str:
+        """Return the SQL that brings the schema to our version; empty: it is."""
+        with self.translated(), self.connection() as connection:
+            version = self._version(connection)
+        if version == schemas.VERSION:
+            return ""
+        return f"BEGIN;\n{schemas.migration(self.schema, version)}COMMIT;\n"
+
+    def connect(self) -> Connection:
+        """Open a connection of its own."""
+        connection = Connection.connect(
+            self._info, autocommit=True, prepare_threshold=None, client_encoding="utf8"
+        )
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            connection.close()
+            raise BackendRefused(
+                f"{self.dsn}: the database's encoding is {encoding}; Alligator needs one in UTF8."
+            )
+        return connection
+
+    @contextmanager
+    def connection(self) -> Generator[Connection]:
+        """A connection that nobody else has meanwhile; closed if it may have an answer left to read."""
+        connection = self._take() or self.connect()
+        try:
+            yield connection
+        except errors.Error as err:
+            if err.sqlstate is None or connection.closed:
+                connection.close()
+            else:  # the server has answered
+                self._put_back(connection)
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            self._put_back(connection)
+
+    @contextmanager
+    def translated(self) -> Generator[None]:
+        """Raise psycopg's errors as ours."""
+        try:
+            yield
+        except psycopg.Error as err:
+            raise ours(err, self.dsn) from None
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; the next call opens one again."""
+        if self._pid == os.getpid():
+            while self._idle:
+                self._idle.pop().close()
+
+    def _answer(self, query: bytes, values: Sequence[Any]) -> list[Row]:
+        with self.translated():
+            for _ in range(TRIES):
+                try:
+                    return self._ask(query, values)
+                except (errors.DeadlockDetected, errors.SerializationFailure):
+                    pass  # nothing was done
+                except _IS_MISSING:
+                    if not self._is_ready:
+                        raise
+                    self._is_ready = False  # dropped, or another database took over
+            return self._ask(query, values)
+
+    def _ask(self, query: bytes, values: Sequence[Any]) -> list[Row]:
+        self.make_ready()
+        with self.connection() as connection:
+            return connection.execute(query, values, binary=True).fetchall()
+
+    def _take(self) -> Connection | None:
+        if self._pid != os.getpid():
+            self._idle, self._pid = [], os.getpid()
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if not connection.closed and not poll(connection.pgconn.socket, select.POLLIN, 0):
+                return connection
+            # There is something to read before anything was asked: as a rule, that the server hung up.
+            connection.close()
+        return None
+
+    def _put_back(self, connection: Connection) -> None:
+        if self._pid == os.getpid() and len(self._idle) < KEEPS_IDLE and not connection.closed:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _migrate(self, connection: Connection) -> bool:
+        if self._version(connection) == schemas.VERSION:
+            return False
+        with connection.transaction():
+            # One number for all schemas: who makes another one waits a moment, too.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('alligator.migrate'))")
+            version = self._version(connection)
+            if version == schemas.VERSION:
+                return False
+            connection.execute(schemas.migration(self.schema, version).encode())
+        return True
+
+    def _version(self, connection: Connection) -> int | None:
+        # Not to_regclass: within a transaction, that does not notice what others have made meanwhile.
+        found = connection.execute(
+            "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = 'version'",
+            (self.schema,),
+        ).fetchone()
+        if found is None:
+            return None
+        query = schemas.filled("SELECT version FROM {s}.version", self.schema).encode()
+        row = connection.execute(query).fetchone()
+        version: int | None = row[0] if row else None
+        if version is not None and version > schemas.VERSION:
+            raise BackendRefused(
+                f"{self.dsn}: the schema {self.schema!r} is of a newer Alligator (version {version}; here "
+                f"{schemas.VERSION}). Update Alligator, or name another with ?schema=..."
+            )
+        return version
+
+
+def _places(values: Sequence[Any]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _parted(dsn: DSN) -> tuple[dict[str, str], str]:
+    """Return our options of a DSN, and the DSN without them."""
+    start, _, query = dsn.url.partition("?")
+    parts = query.split("&") if query else []
+    is_ours = [part.partition("=")[0] in ("schema", "listen") for part in parts]
+    ours = dict(
+        pair
+        for part, mine in zip(parts, is_ours, strict=True)
+        if mine
+        for pair in parse_qsl(part, keep_blank_values=True)
+    )
+    theirs = "&".join(part for part, mine in zip(parts, is_ours, strict=True) if not mine)
+    return ours, f"{start}?{theirs}" if theirs else start
+
+
+def _understood(dsn: DSN, url: str) -> str:
+    """Return what libpq makes of a DSN, with our defaults."""
+    try:
+        theirs = conninfo.conninfo_to_dict(url)
+        defaults = {key: value for key, value in _DEFAULTS.items() if key not in theirs}
+        return conninfo.make_conninfo(url, **defaults)
+    except psycopg.Error as err:
+        # The text may quote a part of the DSN that is a part of the password.
+        why = "" if "@" in dsn.url else f" ({str(err).strip()})"
+        raise InvalidOption(
+            f"{dsn} is no PostgreSQL DSN{why}. Write postgres://user:password@host:port/database, "
+            "special characters in the password percent-encoded."
+        ) from None
+
+
+LEASE_LOST = "AL001"
+"""The SQLSTATE of our own function ``complete``."""
+
+_IS_MISSING = (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSchemaName)
+
+_PASSING = ("08", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE: connection, rollback, resources, not in the right state, intervention, the system."""
+_STARTING = (
+    "starting up",
+    "shutting down",
+    "recovery",
+    "too many",
+    "remaining connection slots",
+    "not yet accepting",
+    "terminating connection",
+    # PgBouncer's:
+    "cannot connect",
+    "no more connections",
+    "timeout",
+)
+"""Of what a server says before it lets anybody in: libpq does not pass on the SQLSTATE then."""
+
+
+def ours(err: psycopg.Error, dsn: DSN) -> AlligatorException:
+    """Return one of psycopg's errors as one of ours, without passwords."""
+    text = masked(" ".join(str(err).split()))
+    if err.sqlstate == LEASE_LOST:
+        return LeaseLost(text)
+    state = err.sqlstate or ""
+    if state == "53100":
+        return QueueFull(f"{dsn} has no room left: {text}")
+    if state == "25006":  # of a server that is a standby now
+        return BackendUnavailable(f"{dsn} takes nothing now: {text}")
+    if state:
+        kind = BackendUnavailable if state.startswith(_PASSING) else BackendRefused
+        return kind(f"{dsn}: {text}")
+    if isinstance(err, errors.InterfaceError | errors.OperationalError):
+        if "FATAL:" in text and not any(words in text for words in _STARTING):
+            return BackendRefused(f"{dsn} does not let us in: {text}")
+        return BackendUnavailable(f"{dsn} does not answer: {text}")
+    return BackendRefused(f"{dsn}: {text}")

@@ -1,0 +1,427 @@
+"""PostgreSQL's own: the schema, connections that are cut, a server that dies in the middle of work, plans."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import pytest
+
+from alligator.backends import postgres_backend, postgres_connection, postgres_schema
+from alligator.backends.base import Ack, Backend, Counts, Message
+from alligator.backends.postgres_backend import Client
+from alligator.cli import main
+from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
+from tests.support.postgres import SAFE, PostgresServer
+from tests.support.running import A_MOMENT, in_a_thread, in_processes, in_threads, later
+from tests.support.stores import (
+    IN_A_WHILE,
+    LONG,
+    PATIENCE,
+    QUEUE,
+    SOON,
+    WORKER,
+    drain,
+    ids,
+    opened,
+    push,
+    records_of,
+    soon_but_after,
+    take,
+    take_ready,
+    until,
+)
+
+
+@pytest.fixture(params=["postgres_server", "newest_postgres_server"])
+def server(request: pytest.FixtureRequest) -> PostgresServer:
+    """A server of each kind, without our schema."""
+    server: PostgresServer = request.getfixturevalue(request.param)
+    server.empty()
+    return server
+
+
+@pytest.fixture
+def client(server: PostgresServer) -> Iterator[Client]:
+    """A client of it."""
+    client = Client(server.dsn)
+    yield client
+    client.close()
+
+
+# The schema.
+
+
+def test_many_processes_may_make_the_tables_at_once(server: PostgresServer) -> None:
+    def work(number: int) -> list[bool]:
+        with opened(server.dsn) as backend:
+            return push(backend, f"t{number}")
+
+    assert in_processes(6, work) == [[True]] * 6
+
+    with opened(server.dsn) as backend:
+        assert sorted(drain(backend)) == [f"t{number}" for number in range(6)]
+    [[version]] = server.run("SELECT version FROM alligator.version")
+    assert version == postgres_schema.VERSION
+
+
+def test_a_newer_schema_is_left_alone(server: PostgresServer, client: Client) -> None:
+    push(client, "t1")
+    server.run("UPDATE alligator.version SET version = version + 1")
+
+    with opened(server.dsn) as late, pytest.raises(BackendRefused, match="Update Alligator"):
+        push(late, "t2")
+
+    assert drain(client) == ["t1"]  # what knew it before goes on
+
+
+def test_a_schema_that_was_dropped_is_made_anew(server: PostgresServer, client: Client) -> None:
+    push(client, "t1")
+    server.run("DROP SCHEMA alligator CASCADE")
+
+    assert push(client, "t2") == [True]
+    assert drain(client) == ["t2"]
+
+
+def test_each_schema_is_a_store_of_its_own(server: PostgresServer, client: Client) -> None:
+    with opened(f"{server.dsn}?schema=shop_queue") as other:
+        push(client, "t1")
+        assert other.queues() == []
+        push(other, "t2")
+        records_of(other).set("a/b", b"")
+
+        assert (drain(client), drain(other)) == (["t1"], ["t2"])
+        assert records_of(client).get("a/b") is None
+        with later(lambda: push(other, "t3")), soon_but_after(A_MOMENT):
+            assert take(other).task_id == "t3"
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "a-b", 'a"b', "a.b", "pg_shop", "ž", "x" * 51])
+def test_a_schemas_name_is_plain(name: str) -> None:
+    with pytest.raises(InvalidOption, match="schema="):
+        Client(f"postgres://localhost/db?schema={name}")
+
+
+def test_the_sql_of_a_migration_makes_the_schema(server: PostgresServer) -> None:
+    server.run(postgres_schema.migration("alligator", None))
+
+    with opened(server.dsn) as backend:
+        assert push(backend, "t1") == [True]
+
+
+def test_the_command_makes_the_tables_or_prints_how(
+    server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", "--sql", server.dsn]) == 0
+    printed = capsys.readouterr().out
+    assert server.run("SELECT 1 FROM pg_namespace WHERE nspname = 'alligator'") == []
+
+    assert main(["migrate", server.dsn]) == 0
+    assert capsys.readouterr().out.startswith("Done")
+    assert main(["migrate", server.dsn]) == 0
+    assert capsys.readouterr().out.startswith("Nothing to do")
+    assert main(["migrate", "--sql", server.dsn]) == 0
+    assert capsys.readouterr().out == ""
+
+    server.empty()
+    server.run(printed)
+    assert main(["migrate", server.dsn]) == 0
+    assert capsys.readouterr().out.startswith("Nothing to do")
+
+
+def test_a_database_that_cannot_carry_every_name_is_refused(server: PostgresServer) -> None:
+    server.run("DROP DATABASE IF EXISTS latin")
+    server.run("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+
+    with (
+        opened(server.dsn.replace("/postgres", "/latin")) as backend,
+        pytest.raises(BackendRefused, match="LATIN1"),
+    ):
+        push(backend, "t1")
+
+
+# The DSN.
+
+
+def test_other_options_are_libpqs(server: PostgresServer) -> None:
+    with opened(f"{server.dsn}?application_name=shop&schema=shop&listen=no") as backend:
+        push(backend, "t1")
+        [[count]] = server.run(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
+        )
+        assert count == 1
+
+
+@pytest.mark.parametrize("query", ["listen=maybe", "no_such_option=1", "connect_timeout"])
+def test_what_libpq_does_not_know_is_refused_without_the_password(query: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        Client(f"postgres://me:secret@localhost/db?{query}")
+
+    assert "secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_who_is_not_let_in_is_told_so_without_the_password() -> None:
+    with PostgresServer.debian(*SAFE) as server:
+        server.run("CREATE ROLE guest LOGIN PASSWORD 'p@ss:w/rd%'")
+        server.run("GRANT CREATE ON DATABASE postgres TO guest")
+        server.ask_for_password("guest")
+        wrong = server.dsn.replace("alligator@", "guest:wrong-one@")
+        right = server.dsn.replace("alligator@", "guest:p%40ss%3Aw%2Frd%25@")
+
+        with opened(wrong) as backend, pytest.raises(BackendRefused) as caught:
+            push(backend, "t1")
+        assert "wrong-one" not in f"{caught.value!r} {caught.value.__cause__!r}"
+        with opened(right) as backend:
+            assert push(backend, "t1") == [True]
+        with (
+            opened(server.dsn.replace("/postgres", "/nowhere")) as backend,
+            pytest.raises(BackendRefused, match="nowhere"),
+        ):
+            push(backend, "t1")
+
+
+# Connections.
+
+
+def test_connections_that_were_cut_are_made_anew(server: PostgresServer, client: Client) -> None:
+    push(client, "t1", "t2")
+    held = take(client)
+    server.cut()
+
+    assert client.settle([Ack(held)]) == []
+    server.cut()
+    assert drain(client) == ["t2"]
+
+
+def test_who_waits_hears_again_after_its_connections_were_cut(
+    server: PostgresServer, client: Client
+) -> None:
+    with in_a_thread(lambda: client.reserve([QUEUE], WORKER, wait=LONG)) as waiting:
+        for _ in range(3):
+            until(lambda: listening(server) == 1, "somebody listens")
+            server.cut()
+        until(lambda: listening(server) == 1, "somebody listens again")
+        started = time.monotonic()
+        with opened(server.dsn) as other:
+            push(other, "t1")
+        batch = waiting.result(PATIENCE)
+
+    assert ids(batch.reservations) == ["t1"]
+    assert time.monotonic() - started < SOON
+
+
+def test_any_number_of_waiting_threads_share_one_connection_to_listen(
+    server: PostgresServer, client: Client
+) -> None:
+    def work(number: int) -> list[str]:
+        if number == 0:
+            until(lambda: listening(server) >= 1, "somebody listens")
+            time.sleep(0)
+            assert listening(server) == 1
+            with opened(server.dsn) as other:
+                for place in range(1, 8):
+                    push(other, f"t{place}", to=f"q{place}")
+            return []
+        if number == 8:
+            records_of(client).wait(["a/b"], LONG)
+            return []
+        with soon_but_after(0, late=PATIENCE):
+            return ids(client.reserve([f"q{number}"], WORKER, wait=LONG).reservations)
+
+    def tell() -> None:
+        until(lambda: client.count("q7").running, "all are told")
+        with opened(server.dsn) as other:
+            records_of(other).set("a/b", b"")
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    came = in_threads(9, work)
+    thread.join()
+
+    assert came == [[], *([f"t{place}"] for place in range(1, 8)), []]
+    assert client.settle([]) == []
+
+
+def test_nobody_listens_when_nobody_waits(server: PostgresServer, client: Client) -> None:
+    with later(lambda: push(client, "t1")):
+        take(client)
+
+    until(lambda: listening(server) == 0, "it has said that it listens no longer")
+
+
+def test_without_a_connection_to_listen_it_looks_by_itself(server: PostgresServer) -> None:
+    with opened(f"{server.dsn}?listen=no") as backend:
+        with later(lambda: push(backend, "t1")), soon_but_after(A_MOMENT):
+            assert take(backend).task_id == "t1"
+        with later(lambda: records_of(backend).set("a/b", b"")), soon_but_after(A_MOMENT):
+            records_of(backend).wait(["a/b"], LONG)
+        assert listening(server) == 0
+
+
+def test_what_is_not_told_is_found_in_a_while(server: PostgresServer, client: Client) -> None:
+    # As behind a PgBouncer in transaction mode: LISTEN is answered, and nothing ever comes.
+    push(client, "t0")
+    drain(client)
+    server.run("DROP FUNCTION alligator.tell(text)")
+    server.run("CREATE FUNCTION alligator.tell(text) RETURNS void LANGUAGE sql AS ''")
+
+    with later(lambda: push(client, "t1")), soon_but_after(A_MOMENT, late=IN_A_WHILE):
+        assert take(client).task_id == "t1"
+
+
+def test_a_server_that_hangs_is_given_up(
+    server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connection, "ANSWERS_WITHIN", 0.3)
+    [[pid]] = client._server.rows("SELECT pg_backend_pid()")  # pyright: ignore[reportPrivateUsage]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(BackendUnavailable, match="no answer"):
+            client.count(QUEUE)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    monkeypatch.undo()
+    assert client.count(QUEUE) == Counts()
+
+
+def listening(server: PostgresServer) -> int:
+    """Return how many connections have said last that they listen."""
+    [[count]] = server.run(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND state = 'idle'"
+    )
+    assert isinstance(count, int)
+    return count
+
+
+# A server that dies.
+
+
+class Work:
+    """Pushes and runs tasks in threads, until it is told to end; notes what the server has answered."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.pushed: list[str] = []
+        self.done: list[str] = []
+        self._backend = backend
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._produce, args=[n]) for n in range(2)]
+        self._threads.append(threading.Thread(target=self._consume))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def goes_on(self) -> None:
+        """Wait until some more is pushed and done."""
+        pushed, done = len(self.pushed) + 50, len(self.done) + 20
+        until(lambda: len(self.pushed) >= pushed and len(self.done) >= done, "more work")
+
+    def _produce(self, number: int) -> None:
+        turn = 0
+        while not self._is_over.is_set():
+            turn += 1
+            names = [f"{number}-{turn}-{place}" for place in range(5)]
+            try:
+                push(self._backend, *names)
+            except BackendUnavailable:
+                continue
+            self.pushed += names
+
+    def _consume(self) -> None:
+        acks: list[Ack] = []
+        while not self._is_over.is_set():
+            try:
+                batch = self._backend.reserve(
+                    [QUEUE], WORKER, limit=10, lease=1.0, settlements=acks
+                )
+            except BackendUnavailable:
+                acks = []  # what they were about comes back, unless they arrived
+                continue
+            assert batch.late == []
+            self.done += [ack.reservation.task_id for ack in acks]
+            acks = [Ack(held) for held in batch.reservations]
+
+
+@pytest.mark.parametrize("make", [PostgresServer.debian, PostgresServer.newest])
+def test_nothing_that_was_acknowledged_is_lost_with_a_killed_server(
+    make: Callable[..., PostgresServer],
+) -> None:
+    with make(*SAFE) as server, opened(server.dsn) as backend:
+        with Work(backend) as work:
+            for _ in range(3):
+                work.goes_on()
+                server.kill()
+                server.start()
+            work.goes_on()
+
+        known = {*work.done}
+        while held := backend.reserve([QUEUE], WORKER, limit=1000, wait=2.0).reservations:
+            known.update(ids(held))
+            assert backend.settle([Ack(one) for one in held]) == []
+
+        # Acks without an answer may have arrived: those of one batch at each death, and of the last one.
+        assert len({*work.pushed} - known) <= 4 * 10
+        assert backend.count(QUEUE) == Counts()
+
+
+# Large ones.
+
+
+def test_bodies_that_are_too_large_for_one_call_are_pushed_in_several(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_backend, "MOST_BYTES", 100)
+    sizes = [0, 60, 40, 1, 200, 0, 99, 2]
+    messages = [Message(f"t{place}", b"x" * size) for place, size in enumerate(sizes)]
+
+    assert client.push_many(QUEUE, messages) == [True] * len(sizes)
+
+    assert [len(held.body) for held in take_ready(client)] == sizes
+
+
+# What it costs.
+
+
+def test_a_step_reads_a_few_rows_however_many_wait(server: PostgresServer, client: Client) -> None:
+    # Without statistics: PostgreSQL takes each table for a small one, and must not read it from end to end.
+    for table in ("tasks", "leases"):
+        push(client, "first")
+        drain(client)
+        server.run(f"ALTER TABLE alligator.{table} SET (autovacuum_enabled = off)")
+    many = [f"t{number}" for number in range(5000)]
+    push(client, *many)
+    client.push_many(QUEUE, [Message(f"d{number}", b"", delay=1e6) for number in range(2000)])
+    before = rows_read(client)
+
+    held = take_ready(client, 50)
+    assert client.settle([Ack(one) for one in held[:25]]) == []
+    batch = client.reserve([QUEUE], WORKER, limit=50, settlements=[Ack(one) for one in held[25:]])
+    assert client.extend(batch.reservations, 60.0) == []
+    assert client.cancel(QUEUE, "t4000") == b"t4000"
+    push(client, "t4000")
+    client.push_many(QUEUE, [Message("t4500", b"new", replaces=True)])
+    assert client.reschedule(QUEUE, ["d7"]) == [True]
+    assert client.reserve_task(QUEUE, "t3000", WORKER) is not None
+    assert client.recover([QUEUE], WORKER) == 51
+
+    assert rows_read(client) - before < 2000
+
+
+def rows_read(client: Client) -> int:
+    """Return how many rows and entries of indexes have been read, of all tables of ours."""
+    rows = client._server.rows  # pyright: ignore[reportPrivateUsage]
+    rows("SELECT pg_stat_force_next_flush()")
+    [[count]] = rows(
+        "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'alligator')"
+        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'alligator')"
+    )
+    return int(count)
