@@ -34,9 +34,8 @@ def a_thread_inside() -> Generator[threading.Event]:
 
 
 def test_a_fork_waits_for_who_is_inside() -> None:
-    with a_thread_inside() as leave:
-        with later(leave.set), Child(leave.is_set) as child:
-            assert child.result() is True
+    with a_thread_inside() as leave, later(leave.set), Child(leave.is_set) as child:
+        assert child.result() is True
 
 
 def test_a_fork_does_not_wait_for_itself() -> None:
