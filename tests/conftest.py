@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Backend, Records
+from tests.support.beanstalkd import Beanstalkd
 from tests.support.servers import Server
 from tests.support.stores import opened
 
@@ -25,6 +26,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Valkey of this session. What is in it goes with the next test that has an empty store."""
     with Server.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def beanstalk_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beanstalkd]:
+    """A beanstalkd of this session. What is in it goes with the next test that has an empty store."""
+    with Beanstalkd.installed(tmp_path_factory.mktemp("beanstalkd")) as server:
         yield server
 
 
@@ -72,7 +80,7 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
         folder: Path = request.getfixturevalue("tmp_path")
         return f"sqlite://{folder}/queue.db"
     server: Server = request.getfixturevalue(f"{kind}_server")
-    server.command("FLUSHALL")
+    server.clear()
     return server.dsn
 
 

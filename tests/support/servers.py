@@ -43,13 +43,13 @@ class Server:
     @classmethod
     def redis(cls, folder: Path, *options: str) -> Self:
         """Return a Redis server, to be started; skips the test where Redis is not installed."""
-        return cls(_found("redis-server", shutil.which("redis-server")), folder, *options)
+        return cls(found("redis-server", shutil.which("redis-server")), folder, *options)
 
     @classmethod
     def valkey(cls, folder: Path, *options: str) -> Self:
         """Return a Valkey server, to be started; skips the test where Valkey is not installed."""
         program = shutil.which("valkey-server") or _bundled_valkey()
-        return cls(_found("valkey-server", program), folder, *options)
+        return cls(found("valkey-server", program), folder, *options)
 
     @property
     def dsn(self) -> str:
@@ -86,6 +86,10 @@ class Server:
             raise RuntimeError(f"{words[0]}: {answer}")
         return answer
 
+    def clear(self) -> None:
+        """Take out all that is in it."""
+        self.command("FLUSHALL")
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -98,14 +102,21 @@ class Server:
     ) -> None:
         self.stop()
 
+    _is_ready = b"eady to accept connections"
+    """What its log says then."""
+
+    def _arguments(self, port: int) -> list[str]:
+        """Return its command line."""
+        keeps_nothing = () if self._options else ("--save", "", "--appendonly", "no")
+        where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+        return [*where, *keeps_nothing, *self._options]
+
     def _starts_on(self, port: int) -> bool:
         log_file = self.folder / "server.log"
         with log_file.open("ab") as log:
             start = log.tell()
-            keeps_nothing = () if self._options else ("--save", "", "--appendonly", "no")
-            where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
             process = subprocess.Popen(
-                [self._program, *where, *keeps_nothing, *self._options],
+                [self._program, *self._arguments(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -113,7 +124,7 @@ class Server:
             )
         deadline = time.monotonic() + STARTS_WITHIN
         # Its own log tells, and not a ping: another's server might answer on that port.
-        while b"eady to accept connections" not in log_file.read_bytes()[start:]:
+        while self._is_ready not in log_file.read_bytes()[start:]:
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 process.wait()
@@ -151,7 +162,7 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _found(name: str, program: str | None) -> str:
+def found(name: str, program: str | None) -> str:
     if program is None:
         missing(f"{name} is not installed")
     return program

@@ -10,6 +10,7 @@ from alligator.backends import loading
 from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
 from alligator.dsn import DSN
 from alligator.utils import new_id
+from tests.support.naming import Named
 from tests.support.running import A_MOMENT, later
 
 QUEUE = "all"
@@ -62,7 +63,7 @@ def opened(dsn: str) -> Generator[Backend]:
     """A client of a store, closed in the end."""
     backend = loading.build(DSN.parse(dsn))
     try:
-        yield backend
+        yield Named(backend, store=dsn) if backend.names_tasks else backend
     finally:
         backend.close()
 
@@ -202,6 +203,24 @@ def skip_unless_it_delays(backend: Backend) -> None:
     """Skip the test where a store cannot delay, and so refuses to."""
     if not backend.can_delay:
         pytest.skip("this store cannot delay")
+
+
+def skip_if_it_names_tasks(backend: Backend) -> None:
+    """Skip the test where an id is not the caller's choice, and so is never queued already."""
+    if backend.names_tasks:
+        pytest.skip("this store names tasks itself")
+
+
+def skip_unless_what_is_due_joins_the_end(backend: Backend) -> None:
+    """Skip the test where what becomes due returns to where it was pushed."""
+    if not backend.orders_by_due:
+        pytest.skip("this store orders tasks by their push")
+
+
+def skip_unless_others_settle(backend: Backend) -> None:
+    """Skip the test where what a client holds cannot be touched by another one."""
+    if backend.holds_by_connection:
+        pytest.skip("this store lets only who reserved a task settle it")
 
 
 def skip_unless_it_finds(backend: Backend) -> None:

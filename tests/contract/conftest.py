@@ -1,0 +1,24 @@
+"""Stores for the contract: also those that keep nothing but a queue."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from alligator.backends.base import Backend
+from tests.conftest import DURABLE, STORES, empty_store
+from tests.support.stores import opened
+
+QUEUES = ["beanstalk"]
+
+
+@pytest.fixture(params=[*STORES, *QUEUES])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A client of an empty store, of each kind."""
+    with opened(empty_store(request.param, request)) as backend:
+        yield backend
+
+
+@pytest.fixture(params=[*DURABLE, *QUEUES])
+def dsn(request: pytest.FixtureRequest) -> str:
+    """The DSN of an empty store, of each kind that several processes can share."""
+    return empty_store(request.param, request)
