@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Backend, Records
+from tests.support import naming
 from tests.support.beanstalkd import Beanstalkd
 from tests.support.servers import Server
 from tests.support.stores import opened
@@ -81,6 +82,7 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
         return f"sqlite://{folder}/queue.db"
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.clear()
+    naming.forget()
     return server.dsn
 
 

@@ -237,6 +237,14 @@ class Backend(ABC):
     holds_by_connection = False
     """True: only the client that reserved a task can extend and settle it, and the store takes it back at once
     when that client's process dies."""
+    carries_any_name = True
+    """False: it refuses the names of some queues, such as long ones beyond ASCII."""
+    max_bytes: int | None = None
+    """The most bytes of a task, where a store has such a limit; what its server says, goes."""
+    knows_fractions = True
+    """False: delays are whole seconds."""
+    limits_exactly = True
+    """False: those who push at the same moment may each find room, and so exceed ``max_length``."""
     orders_by_due = True
     """False: what was delayed, or comes back from the dead letters, returns to where it was pushed, and does
     not join the end when it becomes due."""

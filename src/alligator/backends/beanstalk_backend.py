@@ -34,6 +34,7 @@ from alligator.backends.beanstalk_connection import (
     Command,
     Connection,
     Job,
+    is_error,
     refused,
 )
 from alligator.backends.beanstalk_letters import Letters
@@ -42,6 +43,8 @@ from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import BackendUnavailable, QueueFull, TaskTooBig
 
+MAX_BLOCK = 5.0
+"""Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
 FIRST = 16
 """Tasks to ask for in the first round trip of a large batch: where fewer are ready, many would be in vain."""
 ALMOST = 0.05
@@ -62,6 +65,10 @@ class Client(Backend):
     can_find = False
     names_tasks = True
     holds_by_connection = True
+    carries_any_name = False
+    max_bytes = 65_535
+    knows_fractions = False
+    limits_exactly = False
     orders_by_due = False
 
     def __init__(self, conn_string: str) -> None:
@@ -124,7 +131,7 @@ class Client(Backend):
                 # To wait takes a connection that holds nothing: one that waits can extend and settle nothing.
                 with self._free() if wait >= 1.0 - ALMOST else self._any() as connection:
                     jobs = self._look(connection, tubes, limit)
-                    left = min(until, soon) - time.monotonic()
+                    left = min(MAX_BLOCK, min(until, soon) - time.monotonic())
                     is_interrupted = False
                     if not jobs and left >= 1.0 - ALMOST and not connection.held:
                         jobs, is_interrupted = self._block(connection, tubes, limit, left)
@@ -182,7 +189,7 @@ class Client(Backend):
                 now = time.monotonic()
                 answers = self._run_on(connection, [("touch", job.named) for job in some])
                 for job, answer in zip(some, answers, strict=True):
-                    if isinstance(answer, greenstalk.Error):
+                    if is_error(answer):
                         self._forget(job)
                     else:
                         job.lapses_at, job.kept_until = now + lease, now + job.ttr
@@ -208,9 +215,7 @@ class Client(Backend):
                 return None
             job, deleted = connection.run([("peek", number), ("delete", number)])
             # What a worker has taken in between is not ours to delete, and the server knows that.
-            return (
-                None if _is_error(job) or _is_error(deleted) else form.task_in(job.body, job.id)[1]
-            )
+            return None if is_error(job) or is_error(deleted) else form.task_in(job.body, job.id)[1]
 
     def get(self, queue_name: str, task_id: str) -> bytes | None:
         return self.cancel(queue_name, task_id)
@@ -224,12 +229,12 @@ class Client(Backend):
             connection.run(connection.watch([tube]))
             for count in _parts(counts.waiting):
                 answers = connection.run([("reserve", 0)] * count)
-                jobs = [answer for answer in answers if isinstance(answer, greenstalk.Job)]
+                jobs = [answer for answer in answers if not is_error(answer)]
                 connection.run([("delete", job.id) for job in jobs])
             connection.run(connection.use(tube))
             for _ in range(counts.delayed):
                 [job] = connection.run([("peek_delayed",)])
-                if _is_error(job):
+                if is_error(job):
                     break
                 connection.run([("delete", job.id)])
         finally:
@@ -324,10 +329,10 @@ class Client(Backend):
         Raises:
             QueueFull, BackendRefused: Not all could be.
         """
-        errors = [answer for answer in answers if _is_error(answer)]
+        errors = [answer for answer in answers if is_error(answer)]
         if not errors:
             return
-        put = [getattr(answer, "id", None) if _is_error(answer) else answer for answer in answers]
+        put = [getattr(answer, "id", None) if is_error(answer) else answer for answer in answers]
         connection.run([("delete", number) for number in put if number is not None])
         self._max_size = 0  # it may be another server by now
         raise refused(self._dsn, errors[0])
@@ -343,7 +348,7 @@ class Client(Backend):
                 watch = connection.watch([tube])
                 count = min(several, limit - len(jobs))
                 answers = self._run_on(connection, [*watch, *[("reserve", 0)] * count])
-                got = [one for one in answers[len(watch) :] if isinstance(one, greenstalk.Job)]
+                got = [one for one in answers[len(watch) :] if not is_error(one)]
                 jobs += got
                 if len(got) < count:
                     break
@@ -364,7 +369,7 @@ class Client(Backend):
         if answer is None:
             self._discard(connection)
             return [], True
-        if not isinstance(answer, greenstalk.Job):
+        if is_error(answer):
             return [], False
         return [answer, *self._look(connection, tubes, limit - 1)], False
 
@@ -376,7 +381,7 @@ class Client(Backend):
         answers = self._run_on(connection, [("stats_job", job.id) for job in jobs])
         reservations: list[Reservation] = []
         for job, stats in zip(jobs, answers, strict=True):
-            if _is_error(stats):  # its TTR was over in this moment
+            if is_error(stats):  # its TTR was over in this moment
                 continue
             if (before := connection.held.get(job.id)) is not None:
                 self._forget(before)  # its TTR was over, and now it came here again
@@ -384,7 +389,7 @@ class Client(Backend):
             # What came of earlier hand-outs: released is not counted, nor what was buried and kicked.
             counted = stats["reserves"] - stats["releases"] - stats["buries"]
             held = Reservation(
-                form.queue_of(stats["tube"]),
+                form.queue_of(str(stats["tube"])),
                 task_id,
                 body,
                 token_of(worker, next(self._numbers), self.now()),
@@ -410,8 +415,8 @@ class Client(Backend):
     def _is_queued(self, connection: Connection, queue_name: str, number: int) -> bool:
         [stats] = connection.run([("stats_job", number)])
         return (
-            not _is_error(stats)
-            and stats["tube"] == form.tube_of(queue_name)
+            not is_error(stats)
+            and str(stats["tube"]) == form.tube_of(queue_name)
             and stats["state"] in ("ready", "delayed")
         )
 
@@ -528,7 +533,7 @@ class Client(Backend):
 
 
 def _counts(stats: Any) -> Counts:
-    if _is_error(stats):  # there is no such tube
+    if is_error(stats):  # there is no such tube
         return Counts()
     states = ("ready", "delayed", "reserved", "buried")
     return Counts(*(stats[f"current-jobs-{state}"] for state in states))
@@ -536,10 +541,6 @@ def _counts(stats: Any) -> Counts:
 
 def _parts(count: int) -> list[int]:
     return [min(256, count - at) for at in range(0, count, 256)]
-
-
-def _is_error(answer: Any) -> bool:
-    return isinstance(answer, greenstalk.Error)
 
 
 def _holds_none(connection: Connection) -> bool:

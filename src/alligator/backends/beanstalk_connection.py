@@ -262,6 +262,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_copies)
 
 
+def is_error(answer: Any) -> bool:
+    """Return whether a command brought an error."""
+    return isinstance(answer, greenstalk.Error)
+
+
 def refused(dsn: DSN, err: greenstalk.Error) -> BackendRefused:
     """Return an error of the server's as ours."""
     if isinstance(err, greenstalk.OutOfMemoryError | greenstalk.BuriedError):

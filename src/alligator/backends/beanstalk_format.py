@@ -19,6 +19,8 @@ MAX_TUBE = 200
 """The longest name of a tube."""
 
 _UNSAFE = re.compile(rb"^-|[^A-Za-z0-9\-+/;._()]")
+# greenstalk reads such a name as a number, and not all of them come out as they were.
+_LIKE_A_NUMBER = re.compile(rb"\+[0-9_]+|0[0-9_]+|[0-9]+_[0-9_]+")
 _ESCAPED = re.compile(rb"\$([0-9A-F]{2})")
 
 
@@ -33,6 +35,8 @@ def tube_of(queue_name: str) -> str:
         ('mail', 'two$20words')
     """
     tube = _UNSAFE.sub(lambda found: b"$%02X" % ord(found[0]), queue_name.encode())
+    if _LIKE_A_NUMBER.fullmatch(tube):
+        tube = b"$%02X" % tube[0] + tube[1:]
     if len(tube) > MAX_TUBE:
         raise InvalidOption(
             f"Queue name {queue_name[:40]!r} takes {len(tube)} bytes in beanstalkd, where letters and digits "

@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import greenstalk
-
 from alligator.backends import beanstalk_format as form
 from alligator.backends.base import DeadLetter
-from alligator.backends.beanstalk_connection import Command, Connection, Job
+from alligator.backends.beanstalk_connection import Command, Connection, Job, is_error
 
 PLAIN = 8_000
 """Bytes of a note beyond which it is compressed."""
@@ -77,7 +75,7 @@ class Letters:
         letters = [
             self._letter(note.letter, note.task_id, job.body, note.text, note.at)
             for note, job in zip(chosen, jobs, strict=True)
-            if not _is_error(job)
+            if not is_error(job)
         ]
         if is_all and len(letters) < limit:
             letters += self._without_note(task_id, {note.job for note in notes})
@@ -92,12 +90,12 @@ class Letters:
                 continue
             if delay:
                 [answer] = self._connection.run([("reserve_job", job)])
-                if not _is_error(answer):
+                if not is_error(answer):
                     [stats] = self._connection.run([("stats_job", job)])
                     self._connection.run([("release", answer, stats["pri"], delay)])
             else:
                 [answer] = self._connection.run([("kick_job", job)])
-            if not _is_error(answer):
+            if not is_error(answer):
                 retried.append(letter_id)
                 self._forget(letter, job)
         return retried
@@ -110,7 +108,7 @@ class Letters:
             if job is None:
                 continue
             [answer] = self._connection.run([("delete", job)])
-            if not _is_error(answer):
+            if not is_error(answer):
                 purged.append(letter_id)
                 self._forget(letter, job)
         return purged
@@ -121,12 +119,12 @@ class Letters:
         if number is None:
             return 0, None
         stats, body = self._connection.run([("stats_job", number), ("peek", number)])
-        if _is_error(stats) or _is_error(body):
+        if is_error(stats) or is_error(body):
             return number, None
-        if stats["tube"] == self._notes_tube:
+        if str(stats["tube"]) == self._notes_tube:
             note = _read(number, body.body)
             return number, note.job if note and self._are_buried([note.job])[0] else None
-        is_bare = stats["tube"] == self._tube and stats["state"] == "buried"
+        is_bare = str(stats["tube"]) == self._tube and stats["state"] == "buried"
         return number, number if is_bare else None
 
     def _forget(self, letter: int, job: int) -> None:
@@ -137,7 +135,7 @@ class Letters:
     def _are_buried(self, jobs: Sequence[int]) -> list[bool]:
         answers = self._connection.run([("stats_job", job) for job in jobs])
         return [
-            not _is_error(stats) and stats["state"] == "buried" and stats["tube"] == self._tube
+            not is_error(stats) and stats["state"] == "buried" and str(stats["tube"]) == self._tube
             for stats in answers
         ]
 
@@ -148,7 +146,7 @@ class Letters:
         stale: list[int] = []
         while True:
             answers = self._connection.run([("reserve", 0)] * AT_ONCE)
-            jobs = [answer for answer in answers if isinstance(answer, greenstalk.Job)]
+            jobs = [answer for answer in answers if not is_error(answer)]
             notes = [note for job in jobs if (note := _read(job.id, job.body))]
             buried = self._are_buried([note.job for note in notes])
             for note, is_buried in zip(notes, buried, strict=True):
@@ -168,7 +166,7 @@ class Letters:
     def _without_note(self, task_id: str | None, known: set[int]) -> list[DeadLetter]:
         """Return the first job that is buried without a note, by others: beanstalkd shows no more of them."""
         *_, job = self._connection.run([*self._connection.use(self._tube), ("peek_buried",)])
-        if _is_error(job) or job.id in known:
+        if is_error(job) or job.id in known:
             return []
         its_id, _ = form.task_in(job.body, job.id)
         if task_id not in (None, its_id):
@@ -186,7 +184,7 @@ class Letters:
         until = time.monotonic() + READ_WITHIN
         while time.monotonic() < until:
             [stats] = self._connection.run([("stats_tube", self._notes_tube)])
-            if _is_error(stats) or not stats["current-jobs-reserved"]:
+            if is_error(stats) or not stats["current-jobs-reserved"]:
                 return
             time.sleep(0.02)
 
@@ -217,7 +215,3 @@ def _read(letter: int, body: bytes) -> Note | None:
         return Note(letter, int(head["job"]), str(head["task"]), float(head["at"]), said)
     except (ValueError, TypeError, KeyError, AttributeError, zlib.error):
         return None
-
-
-def _is_error(answer: Any) -> bool:
-    return isinstance(answer, greenstalk.Error)

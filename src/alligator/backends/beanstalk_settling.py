@@ -12,7 +12,7 @@ import greenstalk
 
 from alligator.backends import beanstalk_format as form
 from alligator.backends.base import Ack, Bury, Release, Settlement
-from alligator.backends.beanstalk_connection import Command, Connection, Job, refused
+from alligator.backends.beanstalk_connection import Command, Connection, Job, is_error, refused
 from alligator.backends.beanstalk_letters import note_put
 from alligator.dsn import DSN
 
@@ -55,7 +55,7 @@ class Settling:
         finals: list[tuple[Job, Settlement, Command]] = []
         for job, settlement in ours:
             answer: Any = put.get(job.id)
-            if isinstance(settlement, Release) and _is_error(answer):
+            if isinstance(settlement, Release) and is_error(answer):
                 if not isinstance(answer, greenstalk.JobTooBigError):
                     errors.append(answer)
                     continue
@@ -69,7 +69,7 @@ class Settling:
                 missed.append(job)
             elif isinstance(answer, greenstalk.BuriedError):
                 log.error("The server is out of memory, and has buried task %r", _id(job))
-            elif _is_error(answer):
+            elif is_error(answer):
                 errors.append(answer)
         late += [settlement for job, settlement in settled if job in missed]
         self._take_back([put[job.id] for job in missed if job.id in put])
@@ -87,7 +87,7 @@ class Settling:
             or (isinstance(settlement, Release) and settlement.body is not None)
         ]
         answers = self._connection.run([("touch", job.named) for job in asked])
-        self.over += [job for job, answer in zip(asked, answers, strict=True) if _is_error(answer)]
+        self.over += [job for job, answer in zip(asked, answers, strict=True) if is_error(answer)]
         return [one for one in settled if one[0] not in self.over]
 
     def _put(self, settled: Sequence[Settled]) -> dict[int, Any]:
@@ -126,7 +126,7 @@ class Settling:
 
     def _take_back(self, put: Sequence[Any]) -> None:
         """Delete what was put for jobs that were not ours any more."""
-        self._connection.run([("delete", number) for number in put if not _is_error(number)])
+        self._connection.run([("delete", number) for number in put if not is_error(number)])
 
 
 def _final(job: Job, settlement: Settlement) -> Command:
@@ -144,7 +144,3 @@ def _final(job: Job, settlement: Settlement) -> Command:
 
 def _id(job: Job) -> str:
     return job.reservation.task_id
-
-
-def _is_error(answer: Any) -> bool:
-    return isinstance(answer, greenstalk.Error)
