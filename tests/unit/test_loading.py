@@ -19,7 +19,7 @@ from tests.unit.steps import import_from, popped
 @pytest.mark.parametrize(
     ("dsn", "hint"),
     [
-        ("reddis://localhost", "Known: locmem, redis, sqlite"),
+        ("reddis://localhost", "Known: beanstalk, locmem, redis, sqlite"),
         ("sqlit:///tmp/q.db", "pass backend_class=YourClient"),
         ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
     ],

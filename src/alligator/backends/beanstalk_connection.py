@@ -97,7 +97,7 @@ class Connection:
     def __init__(self, address: Address) -> None:
         self.lock = threading.Lock()
         self.held: dict[int, Job] = {}
-        self.is_open = True
+        self.is_open = False
         self._address = address
         try:
             self._socket = _Socket.connected((address.host, address.port))
@@ -106,7 +106,12 @@ class Connection:
         self._client = greenstalk.Client(self._socket, encoding=None)
         self._used = greenstalk.DEFAULT_TUBE
         self._watched = {greenstalk.DEFAULT_TUBE}
+        self.is_open = True
         _CONNECTIONS.add(self)
+
+    def __del__(self) -> None:
+        if self.is_open:
+            self.close()
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands, some hundreds in a round trip, and return their answers or errors.

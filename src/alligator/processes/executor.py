@@ -145,7 +145,7 @@ class Executor:
     def _is_still_ours(self, held: Held) -> bool:
         """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
         extended_at = max(held.since, self._holdings.board.extended_at)
-        if time.monotonic() - extended_at < self._lease / 2:
+        if time.monotonic() - extended_at < min(self._lease, self._backend.shortest_lease()) / 2:
             return True
         if not self._patiently(lambda: self._backend.extend([held.reservation], self._lease)):
             return True
