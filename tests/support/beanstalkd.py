@@ -1,7 +1,9 @@
 """A real beanstalkd, on a port and in a folder of its own."""
 
 import shutil
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Self
 
@@ -29,11 +31,22 @@ class Beanstalkd(Server):
             file.unlink()
         self.start()
 
-    def say(self, text: bytes) -> bytes:
-        """Send what another program might; return the first line of the answer."""
+    def drain(self) -> None:
+        """Let it take no new jobs, for good."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
+        while b"DRAINING" not in self.say(b"put 0 0 1 0\r\n\r\n"):
+            time.sleep(0.01)
+
+    def say(self, text: bytes, until: bytes = b"") -> bytes:
+        """Send what another program might; return the first line of the answers that begins so."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(text)
-            return connection.makefile("rb").readline()
+            answers = connection.makefile("rb")
+            while line := answers.readline():
+                if line.startswith(until):
+                    return line
+            raise RuntimeError(f"The server does not answer {until!r} to {text!r}")
 
     def _arguments(self, port: int) -> list[str]:
         where = ["-l", "127.0.0.1", "-p", str(port), "-b", str(self.folder), "-f0"]

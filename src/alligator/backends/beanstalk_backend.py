@@ -2,7 +2,8 @@
 
 How tasks look there stands in beanstalk_format.py, what becomes of dead letters in beanstalk_letters.py. A job
 is held by the connection that reserved it: only that one extends and settles it, and when it is closed, the
-server hands the job to others at once. So every hand-out is bound to its connection here.
+server hands the job to others at once. So every hand-out is bound to its connection here; and if that is cut,
+we try to be the others.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
+from random import random
 from typing import Any
 
 import greenstalk
@@ -47,6 +49,10 @@ MAX_BLOCK = 5.0
 """Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
 FIRST = 16
 """Tasks to ask for in the first round trip of a large batch: where fewer are ready, many would be in vain."""
+READ_WITHIN = 2.0
+"""Seconds for others who read the same dead letters to be done with them."""
+AGAIN_WITHIN = 0.1
+"""Seconds after which to try to read them again, at the most: by chance, for the others do the same."""
 ALMOST = 0.05
 """What a wait may fall short of whole seconds, and still be taken for them."""
 
@@ -77,6 +83,7 @@ class Client(Backend):
         self._bell = Bell()
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
+        self._taking_again = threading.Lock()
         self._connections: list[Connection] = []
         self._held: dict[tuple[str, str], Job] = {}
         self._pid = os.getpid()
@@ -107,7 +114,10 @@ class Client(Backend):
         return [True] * len(self.push_named(queue_name, messages, max_length=max_length))
 
     def shortest_lease(self) -> float:
-        return min((job.ttr for job in list(self._held.values())), default=math.inf)
+        jobs = self._jobs()
+        if any(connection.has_ended() for connection in {job.connection for job in jobs}):
+            return 0.0  # what it held is to be taken again before others do
+        return min((job.ttr for job in jobs), default=math.inf)
 
     def reserve(
         self,
@@ -127,6 +137,7 @@ class Client(Backend):
         until = time.monotonic() + wait
         try:
             while True:
+                self._take_again()
                 soon = self._give_back_lapsed()
                 # To wait takes a connection that holds nothing: one that waits can extend and settle nothing.
                 with self._free() if wait >= 1.0 - ALMOST else self._any() as connection:
@@ -153,21 +164,18 @@ class Client(Backend):
         if number is None:
             return None
         with self._free() as connection:
-            if not self._is_queued(connection, queue_name, number):
+            if self._queued(connection, queue_name, number) is None:
                 return None
             [job] = connection.run([("reserve_job", number)])
             if isinstance(job, greenstalk.NotFoundError):
                 return None
             self._raise_if_refused([job])
-            for held in self._adopt(connection, [job], worker, lease):
-                if held.task_id == task_id:
-                    return held
-                self._settle_on(connection, [Release(held)])
-        return None
+            return next(iter(self._adopt(connection, [job], worker, lease)), None)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         late: list[Settlement] = []
         by_connection: dict[Connection, list[Settlement]] = {}
+        self._take_again()
         for settlement in settlements:
             job = self._job_of(settlement.reservation)
             if job is None:
@@ -180,12 +188,12 @@ class Client(Backend):
         return [settlement for settlement in settlements if _is_among(settlement, late)]
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
-        jobs = [self._job_of(reservation) for reservation in reservations]
-        for connection in {job.connection for job in jobs if job is not None}:
+        self._take_again()
+        jobs = self._jobs_of(reservations)
+        asked = set(jobs)
+        for connection in {job.connection for job in jobs}:
             with connection.lock:
-                some = [job for job in jobs if job is not None and job.connection is connection]
-                if not connection.is_open:
-                    continue
+                some = [job for job in connection.held.values() if job in asked]
                 now = time.monotonic()
                 answers = self._run_on(connection, [("touch", job.named) for job in some])
                 for job, answer in zip(some, answers, strict=True):
@@ -199,7 +207,7 @@ class Client(Backend):
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
         # Of a worker in another process the server has taken back everything when its connections ended.
-        held = [job.reservation for job in list(self._held.values())]
+        held = [job.reservation for job in self._jobs()]
         theirs = [
             one for one in held if worker_of(one.token) == worker and one.queue_name in queue_names
         ]
@@ -211,11 +219,12 @@ class Client(Backend):
         if number is None:
             return None
         with self._free() as connection:
-            if not self._is_queued(connection, queue_name, number):
+            body = self._queued(connection, queue_name, number)
+            if body is None:
                 return None
-            job, deleted = connection.run([("peek", number), ("delete", number)])
+            [deleted] = connection.run([("delete", number)])
             # What a worker has taken in between is not ours to delete, and the server knows that.
-            return None if is_error(job) or is_error(deleted) else form.task_in(job.body, job.id)[1]
+            return None if is_error(deleted) else body
 
     def get(self, queue_name: str, task_id: str) -> bytes | None:
         return self.cancel(queue_name, task_id)
@@ -260,12 +269,18 @@ class Client(Backend):
     ) -> list[DeadLetter]:
         if limit <= 0:
             return []
-        # On a connection of its own: to read the notes is to reserve them, and its end gives them back.
-        connection = Connection(self._address)
-        try:
-            return Letters(connection, queue_name).listed(task_id, limit, skip)
-        finally:
-            connection.close()
+        until = time.monotonic() + READ_WITHIN
+        while True:
+            # On a connection of its own: to read the notes is to reserve them, and its end gives them back.
+            connection = Connection(self._address)
+            try:
+                is_last_try = time.monotonic() > until
+                letters = Letters(connection, queue_name).listed(task_id, limit, skip)
+                if letters.is_whole or is_last_try:
+                    return letters.some
+            finally:
+                connection.close()
+            time.sleep(random() * AGAIN_WITHIN)
 
     def retry_dead(
         self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
@@ -407,18 +422,50 @@ class Client(Backend):
         Those of other processes, the server takes back.
         """
         now = time.monotonic()
-        jobs = list(self._held.values())
-        lapsed = [job.reservation for job in jobs if job.lapses_at <= now]
+        jobs = self._jobs()
+        lapsed = [
+            job.reservation for job in jobs if job.lapses_at <= now and job.connection.is_open
+        ]
         self.settle([Release(held, lapsed=True) for held in lapsed])
         return min((job.lapses_at for job in jobs if job.lapses_at > now), default=math.inf)
 
-    def _is_queued(self, connection: Connection, queue_name: str, number: int) -> bool:
-        [stats] = connection.run([("stats_job", number)])
-        return (
-            not is_error(stats)
-            and str(stats["tube"]) == form.tube_of(queue_name)
-            and stats["state"] in ("ready", "delayed")
-        )
+    def _queued(self, connection: Connection, queue_name: str, number: int) -> bytes | None:
+        """Return the body of a task that waits or is delayed under the id of its job; None: there is none."""
+        stats, job = connection.run([("stats_job", number), ("peek", number)])
+        if is_error(stats) or is_error(job) or stats["state"] not in ("ready", "delayed"):
+            return None
+        task_id, body = form.task_in(job.body, number)
+        is_it = task_id == str(number) and str(stats["tube"]) == form.tube_of(queue_name)
+        return body if is_it else None
+
+    def _take_again(self) -> None:
+        """Take jobs again whose connection was lost, if nobody else has; forget the others."""
+        jobs = self._jobs()
+        for connection in {job.connection for job in jobs}:
+            connection.has_ended()  # and is closed now, if it has
+        if all(job.connection.is_open for job in jobs):
+            return
+        with self._taking_again, self._any() as connection:
+            lost = [job for job in jobs if not job.connection.is_open]
+            stats = connection.run([("stats_job", job.id) for job in lost])
+            ready = [job for job, one in zip(lost, stats, strict=True) if _is_ready(job, one)]
+            taken = connection.run([("reserve_job", job.id) for job in ready])
+            for job, answer in zip(ready, taken, strict=True):
+                if is_error(answer):
+                    continue
+                held = job.reservation
+                # A server that has lost all it had begins to count anew.
+                if form.task_in(answer.body, job.id) != (held.task_id, held.body):
+                    connection.run([("release", answer, job.pri, 0)])
+                    continue
+                job.connection = connection
+                connection.held[job.id] = job
+                job.kept_until = time.monotonic()
+                # The server has counted a hand-out that had come to nothing.
+                job.pri = form.with_surplus(job.pri, form.surplus_in(job.pri) - 1)
+            for job in lost:
+                if not job.connection.is_open:
+                    self._forget(job)
 
     # Settling.
 
@@ -430,7 +477,7 @@ class Client(Backend):
         jobs: dict[int, tuple[Job, Settlement]] = {}
         for settlement in settlements:
             job = self._job_of(settlement.reservation)
-            if job is None or job.id in jobs:
+            if job is None or job.id in jobs or job.connection is not connection:
                 late.append(settlement)
             else:
                 jobs[job.id] = job, settlement
@@ -504,13 +551,10 @@ class Client(Backend):
             raise
 
     def _discard(self, connection: Connection) -> None:
-        """Forget a connection that is closed, and what it held."""
+        """Forget a connection that is closed; what it held may be taken again."""
         with self._lock:
             if connection in self._connections:
                 self._connections.remove(connection)
-            for name, job in list(self._held.items()):
-                if job.connection is connection:
-                    del self._held[name]
 
     def _job_of(self, reservation: Reservation) -> Job | None:
         """Return the job that a hand-out holds; None if it holds none any more."""
@@ -519,6 +563,15 @@ class Client(Backend):
             job = self._held.get((reservation.token, reservation.task_id))
             ours = job is not None and job.reservation.queue_name == reservation.queue_name
             return job if ours else None
+
+    def _jobs(self) -> list[Job]:
+        with self._lock:
+            self._begin_anew_after_fork()
+            return list(self._held.values())
+
+    def _jobs_of(self, reservations: Sequence[Reservation]) -> list[Job]:
+        found = [self._job_of(reservation) for reservation in reservations]
+        return [job for job in found if job is not None]
 
     def _forget(self, job: Job) -> None:
         with self._lock:
@@ -541,6 +594,12 @@ def _counts(stats: Any) -> Counts:
 
 def _parts(count: int) -> list[int]:
     return [min(256, count - at) for at in range(0, count, 256)]
+
+
+def _is_ready(job: Job, stats: Any) -> bool:
+    """Whether a job waits, as far as can be told the one that it was."""
+    tube = form.tube_of(job.reservation.queue_name)
+    return not is_error(stats) and stats["state"] == "ready" and str(stats["tube"]) == tube
 
 
 def _holds_none(connection: Connection) -> bool:

@@ -178,6 +178,16 @@ class Connection:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
+    def has_ended(self) -> bool:
+        """Return whether it is closed; and close it if the server hung up, and nobody uses it now."""
+        if self.is_open and self.lock.acquire(blocking=False):
+            try:
+                if self.is_open and self.is_stale:
+                    self.close()
+            finally:
+                self.lock.release()
+        return not self.is_open
+
     def close(self) -> None:
         """Close it; the server gives what it held to others at once."""
         self.is_open = False

@@ -95,8 +95,9 @@ def urgency(priority: int, surplus: int = 0) -> int:
         priority: The task's.
         surplus: Deliveries to be added to those that the server counts.
     """
-    surplus = max(-_STEP // 4, min(surplus, _STEP // 4))
-    return MIDDLE - priority * _STEP - surplus
+    # Whatever its sign, a job comes a little earlier for it: later could mean never, among many others.
+    code = 2 * surplus - 1 if surplus > 0 else -2 * surplus
+    return MIDDLE - priority * _STEP - min(code, _STEP // 4)
 
 
 def surplus_in(pri: int) -> int:
@@ -107,11 +108,19 @@ def surplus_in(pri: int) -> int:
         -2
     """
     priority = round((MIDDLE - pri) / _STEP)
-    return MIDDLE - pri - priority * _STEP if abs(priority) <= _MOST else 0
+    code = MIDDLE - pri - priority * _STEP
+    if abs(priority) > _MOST or code < 0:
+        return 0
+    return (code + 1) // 2 if code % 2 else -code // 2
 
 
 def with_surplus(pri: int, surplus: int) -> int:
-    """Return a job's priority with another surplus; as it was if it was not we who gave it."""
+    """Return a job's priority with another surplus; as it was if it was not we who gave it.
+
+    Example:
+        >>> [surplus_in(with_surplus(MIDDLE, surplus)) for surplus in (-2, -1, 0, 1, 2)]
+        [-2, -1, 0, 1, 2]
+    """
     priority = round((MIDDLE - pri) / _STEP)
     return urgency(priority, surplus) if abs(priority) <= _MOST else pri
 

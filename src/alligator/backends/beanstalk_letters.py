@@ -27,8 +27,6 @@ AT_ONCE = 64
 """Notes to read in a round trip."""
 STALE = 60.0
 """Seconds after which a note without a buried job is of no burial that is still under way."""
-READ_WITHIN = 2.0
-"""Seconds for another who reads the same notes to be done with them."""
 TTR = 60
 
 
@@ -43,6 +41,15 @@ class Note:
     task_id: str
     at: float
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Some dead letters."""
+
+    some: list[DeadLetter]
+    is_whole: bool
+    """False: somebody else was reading their notes, and so some may be missing."""
 
 
 def note_put(job: Job, text: str) -> Command:
@@ -66,10 +73,10 @@ class Letters:
         self._tube = form.tube_of(queue_name)
         self._notes_tube = form.dead_tube_of(queue_name)
 
-    def listed(self, task_id: str | None, limit: int, skip: int) -> list[DeadLetter]:
+    def listed(self, task_id: str | None, limit: int, skip: int) -> Listed:
         """Return dead letters, the newest first. The connection is to be closed then."""
-        self._wait_for_others()
-        notes, is_all = self._read(task_id, limit + skip)
+        notes, is_all, read = self._read(task_id, limit + skip)
+        is_whole = self._is_whole(read, is_all)
         chosen = notes[skip : skip + limit]
         jobs = self._connection.run([("peek", note.job) for note in chosen])
         letters = [
@@ -79,7 +86,7 @@ class Letters:
         ]
         if is_all and len(letters) < limit:
             letters += self._without_note(task_id, {note.job for note in notes})
-        return letters
+        return Listed(letters, is_whole)
 
     def retried(self, letter_ids: Sequence[str], delay: int) -> list[str]:
         """Let letters be tasks again, after some seconds; return the ids of those that are."""
@@ -139,14 +146,30 @@ class Letters:
             for stats in answers
         ]
 
-    def _read(self, task_id: str | None, wanted: int) -> tuple[list[Note], bool]:
-        """Return the newest notes of buried jobs, at least as many as wanted; and whether that is all."""
+    def _is_whole(self, read: Sequence[Any], is_all: bool) -> bool:
+        """Whether nobody else holds notes now, or has given back some that should have been read."""
+        stats, more = self._connection.run([("stats_tube", self._notes_tube), ("reserve", 0)])
+        if is_error(stats) or stats["current-jobs-reserved"] > len(read):
+            return is_error(stats)
+        if is_error(more):
+            return True
+        last, missed = _read(0, read[-1].body) if read else None, _read(0, more.body)
+        return not is_all and bool(last and missed and int(missed.at) <= int(last.at))
+
+    def _read(self, task_id: str | None, wanted: int) -> tuple[list[Note], bool, list[Any]]:
+        """Reserve the newest notes.
+
+        Returns:
+            Those of buried jobs, at least as many as wanted; whether that is all; and all that were read.
+        """
         self._connection.run(self._connection.watch([self._notes_tube]))
         found: dict[int, Note] = {}
         stale: list[int] = []
+        read: list[Any] = []
         while True:
             answers = self._connection.run([("reserve", 0)] * AT_ONCE)
             jobs = [answer for answer in answers if not is_error(answer)]
+            read += jobs
             notes = [note for job in jobs if (note := _read(job.id, job.body))]
             buried = self._are_buried([note.job for note in notes])
             for note, is_buried in zip(notes, buried, strict=True):
@@ -161,7 +184,7 @@ class Letters:
             # Those of one second come in the order of burial, and so have to be read to the last.
             if is_all or (len(chosen) > wanted and int(chosen[wanted].at) > int(notes[-1].at)):
                 self._connection.run([("delete", letter) for letter in stale])
-                return chosen, is_all
+                return chosen, is_all, read
 
     def _without_note(self, task_id: str | None, known: set[int]) -> list[DeadLetter]:
         """Return the first job that is buried without a note, by others: beanstalkd shows no more of them."""
@@ -178,15 +201,6 @@ class Letters:
     ) -> DeadLetter:
         _, body = form.task_in(job_body, letter)
         return DeadLetter(self._queue_name, str(letter), task_id, body, text, at)
-
-    def _wait_for_others(self) -> None:
-        """Wait while somebody else reads the notes, and so holds them."""
-        until = time.monotonic() + READ_WITHIN
-        while time.monotonic() < until:
-            [stats] = self._connection.run([("stats_tube", self._notes_tube)])
-            if is_error(stats) or not stats["current-jobs-reserved"]:
-                return
-            time.sleep(0.02)
 
 
 def _newest_first(note: Note) -> tuple[int, int]:
