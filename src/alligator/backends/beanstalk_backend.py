@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from random import random
@@ -47,6 +48,8 @@ from alligator.exceptions import BackendUnavailable, QueueFull, TaskTooBig
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
+KEPT = 16
+"""Connections to keep, if they hold nothing: as many threads need no new ones."""
 FIRST = 16
 """Tasks to ask for in the first round trip of a large batch: where fewer are ready, many would be in vain."""
 READ_WITHIN = 2.0
@@ -82,12 +85,19 @@ class Client(Backend):
         self._address = Address.of(self._dsn)
         self._bell = Bell()
         self._numbers = itertools.count(1)
+        self._max_size = 0
+        self._connections: list[Connection] = []
+        self._begin()
+        _CLIENTS.add(self)
+
+    def _begin(self) -> None:
         self._lock = threading.RLock()
         self._taking_again = threading.Lock()
-        self._connections: list[Connection] = []
+        # The server would not see that our parent has died, if we kept the other ends of its connections.
+        for connection in self._connections:
+            connection.close()
+        self._connections = []
         self._held: dict[tuple[str, str], Job] = {}
-        self._pid = os.getpid()
-        self._max_size = 0
 
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
@@ -512,13 +522,14 @@ class Client(Backend):
         try:
             yield connection
         finally:
+            if not connection.held and len(self._connections) > KEPT:
+                connection.close()
             if not connection.is_open:
                 self._discard(connection)
             connection.lock.release()
 
     def _take(self, fits: Callable[[Connection], bool]) -> Connection | None:
         with self._lock:
-            self._begin_anew_after_fork()
             for connection in sorted(self._connections, key=_holds_none):
                 if not fits(connection) or not connection.lock.acquire(blocking=False):
                     continue
@@ -538,10 +549,6 @@ class Client(Backend):
             self._connections.append(connection)
         return connection
 
-    def _begin_anew_after_fork(self) -> None:
-        if self._pid != os.getpid():
-            self._pid, self._connections, self._held = os.getpid(), [], {}
-
     def _run_on(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands on a connection that may hold jobs."""
         try:
@@ -559,14 +566,12 @@ class Client(Backend):
     def _job_of(self, reservation: Reservation) -> Job | None:
         """Return the job that a hand-out holds; None if it holds none any more."""
         with self._lock:
-            self._begin_anew_after_fork()
             job = self._held.get((reservation.token, reservation.task_id))
             ours = job is not None and job.reservation.queue_name == reservation.queue_name
             return job if ours else None
 
     def _jobs(self) -> list[Job]:
         with self._lock:
-            self._begin_anew_after_fork()
             return list(self._held.values())
 
     def _jobs_of(self, reservations: Sequence[Reservation]) -> list[Job]:
@@ -583,6 +588,19 @@ class Client(Backend):
         for answer in answers:
             if isinstance(answer, greenstalk.Error):
                 raise refused(self._dsn, answer)
+
+
+_CLIENTS: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """In a process just forked: nothing of its parent's is held here, nor are its locks."""
+    for client in list(_CLIENTS):
+        client._begin()  # pyright: ignore[reportPrivateUsage] -- of this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _counts(stats: Any) -> Counts:

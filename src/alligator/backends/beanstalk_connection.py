@@ -1,11 +1,9 @@
 """Connections to beanstalkd: many commands in one round trip, and greenstalk's errors as ours."""
 
-import os
 import select
 import socket
 import threading
-import weakref
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +21,8 @@ SOCKET_TIMEOUT = 10.0
 """Seconds for the server to answer."""
 AT_ONCE = 500
 """Commands to send before answers are read. More could fill both sides' buffers, and neither would read."""
+BYTES_AT_ONCE = 1_000_000
+"""Bytes of bodies to send then: they have to be through before the timeout."""
 TTR = 30
 """Seconds that a hand-out is good for, unless extended; said when a task is pushed."""
 SHORTEST_TTR = 3
@@ -107,7 +107,6 @@ class Connection:
         self._used = greenstalk.DEFAULT_TUBE
         self._watched = {greenstalk.DEFAULT_TUBE}
         self.is_open = True
-        _CONNECTIONS.add(self)
 
     def __del__(self) -> None:
         if self.is_open:
@@ -120,8 +119,7 @@ class Connection:
             BackendUnavailable: The connection is lost, and closed now, with all that it held.
         """
         answers: list[Any] = []
-        for at in range(0, len(commands), AT_ONCE):
-            some = commands[at : at + AT_ONCE]
+        for some in _parts(commands):
             self.send(some)
             answers += self.receive(some)
         return answers
@@ -215,6 +213,19 @@ class Connection:
         return BackendUnavailable(f"{self._address.dsn} does not answer: {err}")
 
 
+def _parts(commands: Sequence[Command]) -> Iterator[list[Command]]:
+    part: list[Command] = []
+    size = 0
+    for command in commands:
+        part.append(command)
+        size += len(command[1]) if command[0] == "put" else 0
+        if len(part) == AT_ONCE or size > BYTES_AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
 class _Noted(Exception):
     """Raised in place of sending, so that greenstalk does not wait for an answer yet."""
 
@@ -262,19 +273,6 @@ class _Socket(socket.socket):
             raise _Noted
         if not self._is_silent:
             super().sendall(data, flags)
-
-
-_CONNECTIONS: "weakref.WeakSet[Connection]" = weakref.WeakSet()
-
-
-def _close_copies() -> None:
-    """In a process just forked: close our copies, else the server would not see that the parent has died."""
-    for connection in list(_CONNECTIONS):
-        connection.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_copies)
 
 
 def is_error(answer: Any) -> bool:
