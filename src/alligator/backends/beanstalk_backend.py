@@ -56,6 +56,8 @@ READ_WITHIN = 2.0
 """Seconds for others who read the same dead letters to be done with them."""
 AGAIN_WITHIN = 0.1
 """Seconds after which to try to read them again, at the most: by chance, for the others do the same."""
+SLACK = 0.3
+"""Seconds, after it was seen that a lease has lapsed, for who was kept from extending it to do so."""
 ALMOST = 0.05
 """What a wait may fall short of whole seconds, and still be taken for them."""
 
@@ -211,6 +213,7 @@ class Client(Backend):
                         self._forget(job)
                     else:
                         job.lapses_at, job.kept_until = now + lease, now + job.ttr
+                        job.looked_at = 0.0
         return [held for held in reservations if self._job_of(held) is None]
 
     def recover(
@@ -427,17 +430,23 @@ class Client(Backend):
         return reservations
 
     def _give_back_lapsed(self) -> float:
-        """Give back what was not extended in time by those in this process; return when the next one lapses.
+        """Give back what nobody in this process extends; return when there may be more of that.
 
-        Those of other processes, the server takes back.
+        What other processes hold, the server takes back.
         """
-        now = time.monotonic()
-        jobs = self._jobs()
-        lapsed = [
-            job.reservation for job in jobs if job.lapses_at <= now and job.connection.is_open
-        ]
-        self.settle([Release(held, lapsed=True) for held in lapsed])
-        return min((job.lapses_at for job in jobs if job.lapses_at > now), default=math.inf)
+        now, soon = time.monotonic(), math.inf
+        given_back: list[Settlement] = []
+        for job in self._jobs():
+            if job.lapses_at <= now and job.connection.is_open:
+                # A task that let no thread run has just ended, perhaps: then who extends it comes next.
+                job.looked_at = job.looked_at or now
+                if now >= job.looked_at + SLACK:
+                    given_back.append(Release(job.reservation, lapsed=True))
+                soon = min(soon, job.looked_at + SLACK)
+            else:
+                soon = min(soon, job.lapses_at)
+        self.settle(given_back)
+        return soon
 
     def _queued(self, connection: Connection, queue_name: str, number: int) -> bytes | None:
         """Return the body of a task that waits or is delayed under the id of its job; None: there is none."""

@@ -77,6 +77,8 @@ class Job:
     """When the lease is over that was asked for, by our monotonic clock."""
     kept_until: float
     """Until when the server keeps it for us, at least."""
+    looked_at: float = 0.0
+    """When it was seen first that the lease is over."""
 
     @property
     def named(self) -> greenstalk.Job[bytes]:
