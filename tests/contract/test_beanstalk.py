@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from alligator import Gator, Task
+from alligator.backends import beanstalk_connection
 from alligator.backends import beanstalk_format as form
-from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release
+from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.beanstalk_backend import Client
 from alligator.exceptions import (
     BackendRefused,
@@ -589,6 +590,64 @@ def test_a_server_that_drains_takes_nothing_new_and_lets_the_rest_be_done(
     assert own.extend([two], 60.0) == []
     assert own.settle([Release(two)]) == []
     assert take(own).body == b"two"
+
+
+def test_a_server_without_memory_takes_nothing_of_a_batch_and_lets_the_rest_be_done(
+    own_server: Beanstalkd, own: Client
+) -> None:
+    push(own, *(f"t{number}" for number in range(100)))
+    one, two, *rest = take_ready(own)
+    own_server.fill()
+
+    with pytest.raises(QueueFull):
+        own.push_many(QUEUE, [Message("t1", b"small"), *[Message("t2", b"x" * LIMIT)] * 100])
+    assert own.count(QUEUE) == Counts(running=100)
+    with pytest.raises(QueueFull):
+        own.settle([Ack(one), *(Release(held, body=b"y" * 60_000) for held in rest)])
+
+    # What could not be put is still held, as it was.
+    counts = own.count(QUEUE)
+    assert counts.waiting + counts.running == 99
+    assert counts.running > 1
+    assert own.settle([Bury(two, "note")]) == []
+    assert own.settle([Release(held) for held in still_held(own, rest)]) == []
+    assert own.count(QUEUE) == Counts(waiting=98, dead=1)
+
+
+def still_held(client: Client, reservations: list[Reservation]) -> list[Reservation]:
+    """Return those that are still held."""
+    lost = client.extend(reservations, 60.0)
+    return [held for held in reservations if held not in lost]
+
+
+def test_a_server_that_hangs_is_not_waited_for_without_end(
+    own_server: Beanstalkd, own: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beanstalk_connection, "SOCKET_TIMEOUT", 0.3)
+    push(own, "one")
+    held = take(own)
+    own_server.freeze()
+
+    calls: list[Callable[[], object]] = [
+        lambda: own.count(QUEUE),
+        lambda: push(own, "two"),
+        lambda: own.settle([Ack(held)]),
+        lambda: own.reserve([QUEUE], "w", wait=1.0),
+    ]
+    for call in calls:
+        with pytest.raises(BackendUnavailable):
+            call()
+
+
+def test_a_new_attempt_is_handed_out_for_as_long_as_the_first(client: Client, dsn: str) -> None:
+    producer = Client(dsn + "?ttr=77")
+    push(producer, "one")
+    producer.close()
+    client.settle([Release(take(client), body=b"new")])
+
+    take(client)
+
+    assert client.shortest_lease() == 77.0
 
 
 def test_a_batch_that_finds_no_room_is_taken_out_again(client: Client) -> None:

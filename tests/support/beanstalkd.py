@@ -1,5 +1,6 @@
 """A real beanstalkd, on a port and in a folder of its own."""
 
+import resource
 import shutil
 import signal
 import socket
@@ -37,6 +38,16 @@ class Beanstalkd(Server):
         self._process.send_signal(signal.SIGUSR1)
         while b"DRAINING" not in self.say(b"put 0 0 1 0\r\n\r\n"):
             time.sleep(0.01)
+
+    def freeze(self) -> None:
+        """Let it hang."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def fill(self) -> None:
+        """Leave it no memory for anything big."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_AS, (1, 1))
 
     def say(self, text: bytes, until: bytes = b"") -> bytes:
         """Send what another program might; return the first line of the answers that begins so."""

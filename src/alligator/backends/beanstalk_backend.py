@@ -500,7 +500,7 @@ class Client(Backend):
                 late.append(settlement)
             else:
                 jobs[job.id] = job, settlement
-        settling = Settling(self._dsn, connection, self._address.ttr)
+        settling = Settling(self._dsn, connection)
         try:
             late += settling.carry_out(list(jobs.values()))
         except BackendUnavailable:

@@ -31,15 +31,13 @@ class Settling:
     Args:
         dsn: The server's, for errors.
         connection: The connection; its lock is ours.
-        ttr: Seconds that a new attempt is to be handed out for.
     """
 
-    def __init__(self, dsn: DSN, connection: Connection, ttr: int) -> None:
+    def __init__(self, dsn: DSN, connection: Connection) -> None:
         self.over: list[Job] = []
         """The jobs that the connection does not hold any more."""
         self._dsn = dsn
         self._connection = connection
-        self._ttr = ttr
 
     def carry_out(self, settled: Sequence[Settled]) -> list[Settlement]:
         """Carry them out, and return the late ones.
@@ -114,7 +112,7 @@ class Settling:
             body,
             form.with_surplus(job.pri, 0),
             form.whole_seconds(release.delay),
-            self._ttr,
+            job.ttr,
         )
 
     def _too_big(self, job: Job, release: Release) -> Bury:

@@ -14,6 +14,9 @@ from alligator.processes.holdings import Held, Holdings
 
 log = logging.getLogger("alligator.worker")
 
+AT_LEAST = 2.0
+"""Seconds that every lease is good for, where it is not the worker who says how long."""
+
 
 class Executor:
     """Runs tasks that are held, and takes note of what comes of them; for any number of threads.
@@ -145,7 +148,9 @@ class Executor:
     def _is_still_ours(self, held: Held) -> bool:
         """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
         extended_at = max(held.since, self._holdings.board.extended_at)
-        if time.monotonic() - extended_at < min(self._lease, self._backend.shortest_lease()) / 2:
+        passed = time.monotonic() - extended_at
+        is_short = passed < AT_LEAST / 2 or passed < self._backend.shortest_lease() / 2
+        if passed < self._lease / 2 and is_short:
             return True
         if not self._patiently(lambda: self._backend.extend([held.reservation], self._lease)):
             return True
