@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from operator import add
 from pathlib import Path
 
+import greenstalk
 import pytest
 
 from alligator import Gator, Task
@@ -388,9 +389,16 @@ def test_a_dsn_says_how_long_tasks_are_handed_out(dsn: str) -> None:
 # Waiting.
 
 
-def test_an_idle_wait_is_one_command_in_seconds(client: Client) -> None:
-    with at_rest():
-        assert client.reserve([QUEUE], "w", wait=2.0).reservations == []
+def test_an_idle_wait_is_one_command_in_seconds(client: Client, server: Beanstalkd) -> None:
+    push(client, "one")
+    take(client)  # as another thread might, and be busy with it
+    with greenstalk.Client(("127.0.0.1", server.port)) as person:
+        before = person.stats()["cmd-reserve-with-timeout"]
+
+        with at_rest():
+            assert client.reserve([QUEUE], "w", wait=2.0).reservations == []
+
+        assert person.stats()["cmd-reserve-with-timeout"] - before == 2  # a look, and the wait
 
 
 def test_while_one_thread_waits_others_settle_extend_and_push(client: Client) -> None:
@@ -408,6 +416,26 @@ def test_while_one_thread_waits_others_settle_extend_and_push(client: Client) ->
 
 
 # Whoever holds a task has gone.
+
+
+@pytest.mark.parametrize("body", [None, b"new"], ids=["ack", "new attempt"])
+def test_what_the_server_has_taken_back_is_not_ours_to_settle(
+    client: Client, other: Client, server: Beanstalkd, body: bytes | None
+) -> None:
+    server.say(b"use all\r\nput 0 0 1 3\r\none\r\n", until=b"INSERTED")
+    slow = take(client, lease=60.0)
+
+    def is_back() -> bool:
+        client.reserve(["other"], "w")  # or the server may forget its TTR
+        return other.count(QUEUE) == Counts(waiting=1)
+
+    until(is_back, "the TTR is over")
+    late = Ack(slow) if body is None else Release(slow, body=body)
+    assert client.settle([late]) == [late]
+
+    assert other.count(QUEUE) == Counts(waiting=1)
+    fresh = take(other)
+    assert (fresh.task_id, fresh.body, fresh.deliveries) == (slow.task_id, b"one", 2)
 
 
 def test_what_a_process_held_that_died_is_there_at_once_and_counted(

@@ -182,7 +182,8 @@ class Letters:
             chosen.sort(key=_newest_first)
             is_all = len(jobs) < AT_ONCE
             # Those of one second come in the order of burial, and so have to be read to the last.
-            if is_all or (len(chosen) > wanted and int(chosen[wanted].at) > int(notes[-1].at)):
+            last = notes[-1] if notes else None
+            if is_all or (last and len(chosen) > wanted and int(chosen[wanted].at) > int(last.at)):
                 self._connection.run([("delete", letter) for letter in stale])
                 return chosen, is_all, read
 

@@ -58,6 +58,8 @@ class Settling:
                     errors.append(answer)
                     continue
                 settlement = self._too_big(job, settlement)
+            elif is_error(answer):
+                log.warning("Why task %r is dead could not be noted: %s", _id(job), answer)
             finals.append((job, settlement, _final(job, settlement)))
         answers = self._connection.run([command for _, _, command in finals])
         missed: list[Job] = []
@@ -70,20 +72,15 @@ class Settling:
             elif is_error(answer):
                 errors.append(answer)
         late += [settlement for job, settlement in settled if job in missed]
-        self._take_back([put[job.id] for job in missed if job.id in put])
+        self._take_back([put[job.id] for job in missed if job.id in put] + errors)
         if errors:
             raise refused(self._dsn, errors[0])
         return late
 
     def _still_ours(self, settled: Sequence[Settled]) -> list[Settled]:
-        """Return those that are held; ask where that is not sure, or where more is at stake."""
+        """Return those that are held; ask where that is not sure."""
         now = time.monotonic()
-        asked = [
-            job
-            for job, settlement in settled
-            if now > job.kept_until - UNSURE
-            or (isinstance(settlement, Release) and settlement.body is not None)
-        ]
+        asked = [job for job, _ in settled if now > job.kept_until - UNSURE]
         answers = self._connection.run([("touch", job.named) for job in asked])
         self.over += [job for job, answer in zip(asked, answers, strict=True) if is_error(answer)]
         return [one for one in settled if one[0] not in self.over]
@@ -123,8 +120,9 @@ class Settling:
         return bury
 
     def _take_back(self, put: Sequence[Any]) -> None:
-        """Delete what was put for jobs that were not ours any more."""
-        self._connection.run([("delete", number) for number in put if not is_error(number)])
+        """Delete what was put for jobs that were not ours any more, or was buried for want of memory."""
+        numbers = [getattr(answer, "id", None) if is_error(answer) else answer for answer in put]
+        self._connection.run([("delete", number) for number in numbers if number is not None])
 
 
 def _final(job: Job, settlement: Settlement) -> Command:
