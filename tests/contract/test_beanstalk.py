@@ -19,6 +19,7 @@ from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
     InvalidOption,
+    NotFinished,
     QueueFull,
     TaskTooBig,
 )
@@ -118,6 +119,26 @@ def test_a_task_can_be_run_and_canceled_by_the_id_that_its_push_told(dsn: str) -
     assert done.result == 3
     assert gator.get(one.task_id) is None
     assert gator.len() == 0
+    gator.backend.close()
+
+
+def test_who_waits_is_not_told_what_came_of_a_former_task_of_that_id(
+    dsn: str, server: Beanstalkd, tmp_path: Path
+) -> None:
+    results = f"sqlite://{tmp_path}/results.db"
+    gator = Gator(dsn, results=results)
+    with gator.options(keep_result=60) as opts:
+        former = opts.task(add, 1, 2)
+        gator.pop()
+        assert former.wait(0) == 3
+        server.clear()
+
+        task = opts.task(add, 3, 4)
+        assert task.task_id == former.task_id
+        with pytest.raises(NotFinished):
+            task.wait(0)
+        gator.pop()
+        assert task.wait(0) == 7
     gator.backend.close()
 
 
