@@ -14,7 +14,7 @@ DEV_READY = $(VENV)/ready-dev-$(HERE)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:  # two pips in one .venv would get in each other's way
-.PHONY: help demo test check bench format clean redis openssl postgres
+.PHONY: help demo test check bench format clean redis openssl postgres beanstalkd
 
 help:  ## say what there is
 	@echo "Alligator: make TARGET"
@@ -24,7 +24,7 @@ help:  ## say what there is
 demo: $(DEMO_READY)  ## measure the standard library's files on SQLite, no server (DIR=... for your own)
 	@$(PY) examples/demo/run.py $(if $(DIR),--dir "$$DIR")
 
-test: $(DEV_READY) redis openssl postgres  ## run the tests (ARGS="-k lease" for some)
+test: $(DEV_READY) redis openssl postgres beanstalkd  ## run the tests (ARGS="-k lease" for some)
 	$(PY) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 check: $(DEV_READY)  ## format, lint and types, changing nothing
@@ -73,3 +73,7 @@ postgres:
 	@[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || \
 		sh scripts/apt-install.sh pgbouncer || \
 		echo "pgbouncer is not installed, so what needs it is skipped."
+
+beanstalkd:
+	@command -v beanstalkd >/dev/null || sh scripts/apt-install.sh beanstalkd || \
+		echo "beanstalkd is not installed, so what needs it is skipped."

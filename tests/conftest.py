@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Backend, Records
+from tests.support import naming
+from tests.support.beanstalkd import Beanstalkd
 from tests.support.clusters import Cluster, cluster
 from tests.support.postgres import FAST, SAFE, PostgresServer
 from tests.support.servers import Server
@@ -37,6 +39,13 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def beanstalk_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beanstalkd]:
+    """A beanstalkd of this session. What is in it goes with the next test that has an empty store."""
+    with Beanstalkd.installed(tmp_path_factory.mktemp("beanstalkd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of this session. What is in it goes with the next test that has an empty store."""
     with cluster(tmp_path_factory.mktemp("redis-cluster")) as servers:
@@ -57,7 +66,7 @@ def newest_postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=[*STORES, NEWEST])
+@pytest.fixture(params=STORES)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A client of an empty store, of each kind."""
     with opened(empty_store(request.param, request)) as backend:
@@ -72,7 +81,7 @@ def records(backend: Backend) -> Records:
     return backend.records
 
 
-@pytest.fixture(params=[*DURABLE, NEWEST])
+@pytest.fixture(params=DURABLE)
 def dsn(request: pytest.FixtureRequest) -> str:
     """The DSN of an empty store, of each kind that several processes can share."""
     return empty_store(request.param, request)
@@ -123,7 +132,8 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
         postgres.empty()
         return postgres.dsn
     server: Server = request.getfixturevalue(f"{kind}_server")
-    server.command("FLUSHALL")
+    server.clear()
+    naming.forget()
     return server.dsn
 
 

@@ -215,6 +215,8 @@ class Worker:
                 warn_of(self._backend, log)
                 stack.enter_context(self._kept())
                 stack.enter_context(self._signals())
+            elif self._backend.holds_by_connection:  # nobody else can extend what is held here
+                stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
             try:
                 self._work()
             except Abandoned:
@@ -445,7 +447,6 @@ class Worker:
         presence = registry.Presence.of(self.worker_id, os.getpid(), self.queue_names)
         announced_at = 0.0
         board = self._holdings.board
-        keeper = Keeper(self._backend, self.lease, given_back=self._executor.heed_stops)
         canceler = Canceler(self._backend, lambda _, held: self.cancel(held.token, held.task_id))
         queue_what_is_due = self._scheduler().tick if self.schedule else None
         complaints = Complaints(log)
@@ -459,12 +460,15 @@ class Worker:
                 announced_at = time.monotonic()
                 registry.announce(self._backend, presence, self.lease)
 
-        with keeper_thread(keeper, board, also):
+        with keeper_thread(self._keeper(), board, also):
             yield
         try:
             registry.withdraw(self._backend, self.worker_id)
         except (BackendUnavailable, BackendRefused):
             pass  # the entry expires
+
+    def _keeper(self) -> Keeper:
+        return Keeper(self._backend, self.lease, given_back=self._executor.heed_stops)
 
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it

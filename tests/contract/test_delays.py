@@ -17,6 +17,8 @@ from tests.support.stores import (
     push,
     skip_unless_it_delays,
     skip_unless_it_finds,
+    skip_unless_it_knows_fractions,
+    skip_unless_what_is_due_joins_the_end,
     take,
     take_ready,
 )
@@ -78,6 +80,7 @@ def test_a_task_with_a_delay_and_a_moment_waits_for_both(backend: Backend) -> No
 
 
 def test_tasks_come_in_the_order_of_their_times(backend: Backend) -> None:
+    skip_unless_it_knows_fractions(backend)
     push(backend, "later", delay=0.4)
     push(backend, "sooner", delay=0.1)
 
@@ -270,6 +273,7 @@ def test_a_dead_letter_of_a_delayed_task_is_retried_at_once(backend: Backend) ->
 
 
 def test_a_task_whose_time_has_come_joins_the_end(backend: Backend) -> None:
+    skip_unless_what_is_due_joins_the_end(backend)
     push(backend, "later", delay=SHORT)
     push(backend, "first", "second")
     let_pass(backend, 2 * SHORT)

@@ -15,7 +15,9 @@ from tests.support.stores import (
     ids,
     opened,
     push,
+    skip_if_it_names_tasks,
     skip_unless_it_delays,
+    skip_unless_it_limits_exactly,
     take,
     take_ready,
 )
@@ -87,6 +89,7 @@ def test_a_push_that_says_nothing_is_not_limited(backend: Backend) -> None:
 
 
 def test_what_is_queued_already_may_be_pushed_again_however_full_it_is(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     push(backend, "t1", "t2", "t3")
 
     assert push_up_to(backend, 2, "t1", "t2") == [False, False]
@@ -141,6 +144,7 @@ def test_a_queue_with_room_again_takes_tasks_again(backend: Backend) -> None:
 
 
 def test_a_task_that_is_queued_already_is_not_queued_twice(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     push_up_to(backend, 3, "t1", "t2")
 
     assert push_up_to(backend, 3, "t2") == [False]
@@ -184,6 +188,8 @@ def test_thousands_fit_where_there_is_just_room(backend: Backend) -> None:
 
 
 def test_many_threads_queue_no_more_than_fit(backend: Backend) -> None:
+    skip_unless_it_limits_exactly(backend)
+
     def work(number: int) -> int:
         return sum(fits(backend, 100, f"{number}-{turn}") for turn in range(30))
 
@@ -192,6 +198,8 @@ def test_many_threads_queue_no_more_than_fit(backend: Backend) -> None:
 
 
 def test_many_processes_queue_no_more_than_fit(dsn: str, connect: Callable[[], Backend]) -> None:
+    skip_unless_it_limits_exactly(connect())
+
     def work(number: int) -> int:
         with opened(dsn) as backend:
             names = [[f"{number}-{turn}", f"{number}-{turn} too"] for turn in range(20)]

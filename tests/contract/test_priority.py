@@ -25,7 +25,9 @@ from tests.support.stores import (
     let_pass,
     opened,
     push,
+    skip_if_it_names_tasks,
     skip_unless_it_prioritizes,
+    skip_unless_what_is_due_joins_the_end,
     take,
     take_ready,
     woken,
@@ -115,6 +117,7 @@ def test_ten_thousand_tasks_of_mixed_priorities_come_in_order(backend: Backend) 
 
 
 def test_a_push_repeated_with_another_priority_changes_nothing(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     push(backend, "t1", "t2")
 
     assert backend.push_many(QUEUE, [Message("t2", b"", priority=50)]) == [False]
@@ -200,6 +203,7 @@ def test_a_task_taken_by_its_id_and_given_back_returns_to_its_place(backend: Bac
 
 
 def test_a_delayed_task_joins_the_end_of_its_priority_when_its_time_comes(backend: Backend) -> None:
+    skip_unless_what_is_due_joins_the_end(backend)
     push_with(backend, 5, "t3", delay=SHORT)
     push_with(backend, -5, "t6", delay=SHORT)
     push(backend, "t5", delay=SHORT)
@@ -224,6 +228,7 @@ def test_a_release_with_a_delay_keeps_the_priority(backend: Backend) -> None:
 
 
 def test_a_retried_dead_letter_joins_the_end_of_its_priority(backend: Backend) -> None:
+    skip_unless_what_is_due_joins_the_end(backend)
     push_with(backend, 5, "t2")
     push_with(backend, -5, "t6")
     backend.settle([Bury(one, "note") for one in take_ready(backend)])
@@ -266,6 +271,7 @@ def test_an_id_pushed_again_has_no_priority_of_its_predecessor(backend: Backend)
 
 
 def test_a_delayed_task_that_was_canceled_leaves_no_priority_behind(backend: Backend) -> None:
+    skip_unless_what_is_due_joins_the_end(backend)
     push_with(backend, 5, "t1", delay=FAR_OFF)
     backend.cancel(QUEUE, "t1")
     push(backend, "t1", delay=SHORT)
@@ -297,6 +303,7 @@ def test_each_threads_tasks_keep_their_order_in_each_priority(backend: Backend) 
 def test_of_many_processes_pushing_the_same_ids_each_with_its_priority_one_wins_each(
     dsn: str, connect: Callable[[], Backend]
 ) -> None:
+    skip_if_it_names_tasks(connect())
     names = [f"t{number}" for number in range(1000)]
 
     def push_all(number: int) -> int:

@@ -5,7 +5,17 @@ from itertools import chain
 
 from alligator.backends.base import Ack, Backend, Counts, Reservation
 from tests.support.running import Child, in_processes, in_threads
-from tests.support.stores import QUEUE, drain, ids, opened, push, take, take_ready, until
+from tests.support.stores import (
+    QUEUE,
+    drain,
+    ids,
+    opened,
+    push,
+    skip_unless_others_settle,
+    take,
+    take_ready,
+    until,
+)
 
 
 def consume(backend: Backend, worker: str, limit: int) -> list[str]:
@@ -105,6 +115,7 @@ def test_each_threads_tasks_keep_their_order(backend: Backend) -> None:
 
 
 def test_what_one_client_does_every_other_sees(connect: Callable[[], Backend]) -> None:
+    skip_unless_others_settle(connect())
     one, two = connect(), connect()
     push(one, "t1", "t2", "t3")
 
@@ -122,6 +133,7 @@ def test_what_one_client_does_every_other_sees(connect: Callable[[], Backend]) -
 def test_tasks_outlast_the_clients_that_pushed_and_held_them(
     dsn: str, connect: Callable[[], Backend]
 ) -> None:
+    skip_unless_others_settle(connect())
     with opened(dsn) as gone:
         push(gone, "t1", "t2")
         held = take(gone, worker="gone")
@@ -181,6 +193,7 @@ def test_a_client_works_on_in_a_forked_child_and_in_its_parent(
 
 
 def test_a_child_forked_while_a_task_is_held_may_settle_it(connect: Callable[[], Backend]) -> None:
+    skip_unless_others_settle(connect())
     backend = connect()
     push(backend, "t1")
     held = take(backend)

@@ -69,6 +69,14 @@ def fail(journal: str, name: str, kind: str) -> NoReturn:
     raise kinds[kind]()
 
 
+def fail_once(journal: str, name: str) -> str:
+    """Fail, but only the first time."""
+    Journal(journal).note("start", name)
+    if len(Journal(journal).entries("start", name)) == 1:
+        raise ValueError("failed once")
+    return f"result of {name}"
+
+
 class Uncommon(BaseException):
     """Nothing that ``except Exception`` sees."""
 

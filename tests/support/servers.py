@@ -41,27 +41,26 @@ class Server:
         self._options = options
         self._file: tuple[str, ...] = ()
         self._scheme, self._port_option = "redis", "--port"
-        self._says = b"eady to accept connections"
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def redis(cls, folder: Path, *options: str) -> Self:
         """Return a Redis server, to be started; skips the test where Redis is not installed."""
-        return cls(_found("redis-server", shutil.which("redis-server")), folder, *options)
+        return cls(found("redis-server", shutil.which("redis-server")), folder, *options)
 
     @classmethod
     def valkey(cls, folder: Path, *options: str) -> Self:
         """Return a Valkey server, to be started; skips the test where Valkey is not installed."""
         program = shutil.which("valkey-server") or _bundled_valkey()
-        return cls(_found("valkey-server", program), folder, *options)
+        return cls(found("valkey-server", program), folder, *options)
 
     @classmethod
     def sentinel(cls, folder: Path) -> Self:
         """Return a Sentinel, to be started with the file sentinel.conf of its folder."""
         server = cls.redis(folder, "--sentinel")
         server._file = (str(folder / "sentinel.conf"),)
-        server._says = b"Sentinel ID is"
+        server._is_ready = b"Sentinel ID is"
         return server
 
     @classmethod
@@ -116,6 +115,10 @@ class Server:
             raise RuntimeError(f"{words[0]}: {answer}")
         return answer
 
+    def clear(self) -> None:
+        """Take out all that is in it."""
+        self.command("FLUSHALL")
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -128,13 +131,20 @@ class Server:
     ) -> None:
         self.stop()
 
+    _is_ready = b"eady to accept connections"
+    """What its log says then."""
+
+    def _arguments(self, port: int) -> list[str]:
+        """Return its command line."""
+        where = (self._port_option, str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+        return [*self._file, *where, *(self._options or RARELY_SAVED)]
+
     def _starts_on(self, port: int) -> bool:
         log_file = self.folder / "server.log"
         with log_file.open("ab") as log:
             start = log.tell()
-            where = (self._port_option, str(port), "--bind", "127.0.0.1", "--dir", str(self.folder))
             process = subprocess.Popen(
-                [self._program, *self._file, *where, *(self._options or RARELY_SAVED)],
+                [self._program, *self._arguments(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -144,7 +154,7 @@ class Server:
         self._guard = kill_with_us(process.pid)
         deadline = time.monotonic() + STARTS_WITHIN
         # Its own log tells, and not a ping: another's server might answer on that port.
-        while self._says not in log_file.read_bytes()[start:]:
+        while self._is_ready not in log_file.read_bytes()[start:]:
             if process.poll() is not None or time.monotonic() > deadline:
                 self._end(by_force=True)
                 return False
@@ -179,7 +189,7 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _found(name: str, program: str | None) -> str:
+def found(name: str, program: str | None) -> str:
     if program is None:
         missing(f"{name} is not installed")
     return program

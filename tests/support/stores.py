@@ -1,7 +1,8 @@
 """Tasks into a store and out of it, in few words."""
 
+import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from alligator.backends import loading
 from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
 from alligator.dsn import DSN
+from alligator.exceptions import InvalidOption
 from alligator.utils import new_id
+from tests.support.naming import Named
 from tests.support.running import A_MOMENT, later
 
 QUEUE = "all"
@@ -62,7 +65,7 @@ def opened(dsn: str) -> Generator[Backend]:
     """A client of a store, closed in the end."""
     backend = loading.build(DSN.parse(dsn))
     try:
-        yield backend
+        yield Named(backend, store=dsn) if backend.names_tasks else backend
     finally:
         backend.close()
 
@@ -192,7 +195,9 @@ def drain(backend: Backend, *, limit: int = 10, of: str = QUEUE) -> list[str]:
 
 
 def let_pass(backend: Backend, seconds: float) -> None:
-    """Come back when the store's own clock has gone on so far."""
+    """Come back when the store's own clock has gone on so far; to a whole second, if it knows no others."""
+    if not backend.knows_fractions:
+        seconds = math.ceil(seconds)
     backend.push_many("clock", [Message("tick", b"")])
     take(backend, of="clock", worker="clock", lease=seconds)
     backend.settle([Ack(take(backend, of="clock", worker="clock"))])
@@ -217,6 +222,55 @@ def skip_unless_it_delays(backend: Backend) -> None:
     """Skip the test where a store cannot delay, and so refuses to."""
     if not backend.can_delay:
         pytest.skip("this store cannot delay")
+
+
+def skip_if_it_names_tasks(backend: Backend) -> None:
+    """Skip the test where an id is not the caller's choice, and so is never queued already."""
+    if backend.names_tasks:
+        pytest.skip("this store names tasks itself")
+
+
+def skip_unless_what_is_due_joins_the_end(backend: Backend) -> None:
+    """Skip the test where what becomes due returns to where it was pushed."""
+    if not backend.orders_by_due:
+        pytest.skip("this store orders tasks by their push")
+
+
+def skip_unless_it_knows_fractions(backend: Backend) -> None:
+    """Skip the test where delays are whole seconds, and so often the same."""
+    if not backend.knows_fractions:
+        pytest.skip("this store delays by whole seconds")
+
+
+def skip_unless_it_carries(backend: Backend, size: int) -> None:
+    """Skip the test where a task may not be of so many bytes."""
+    if backend.max_bytes is not None and size > backend.max_bytes:
+        pytest.skip(f"this store carries {backend.max_bytes} bytes")
+
+
+def carried(backend: Backend, names: Sequence[str]) -> list[str]:
+    """Return those names of queues that a store does not refuse: as a rule, all."""
+
+    def is_carried(name: str) -> bool:
+        try:
+            backend.count(name)
+        except InvalidOption:
+            return backend.carries_any_name
+        return True
+
+    return [name for name in names if is_carried(name)]
+
+
+def skip_unless_it_limits_exactly(backend: Backend) -> None:
+    """Skip the test where several who push at the same moment may exceed ``max_length``."""
+    if not backend.limits_exactly:
+        pytest.skip("this store counts first and pushes then")
+
+
+def skip_unless_others_settle(backend: Backend) -> None:
+    """Skip the test where what a client holds cannot be touched by another one."""
+    if backend.holds_by_connection:
+        pytest.skip("this store lets only who reserved a task settle it")
 
 
 def skip_unless_it_finds(backend: Backend) -> None:

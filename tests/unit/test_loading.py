@@ -19,7 +19,10 @@ from tests.unit.steps import import_from, popped
 @pytest.mark.parametrize(
     ("dsn", "hint"),
     [
-        ("reddis://localhost", "Known: locmem, postgres, postgresql, redis, redis+cluster"),
+        (
+            "reddis://localhost",
+            "Known: beanstalk, locmem, postgres, postgresql, redis, redis+cluster",
+        ),
         ("sqlit:///tmp/q.db", "pass backend_class=YourClient"),
         ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
     ],

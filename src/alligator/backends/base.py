@@ -233,6 +233,23 @@ class Backend(ABC):
     """True: ``within`` lets a call be a part of a transaction of the caller's."""
     in_process = False
     """True: the tasks live and die with this process, and no other can see them."""
+    names_tasks = False
+    """True: a task's id is one that the store gives it. The id that it was pushed under is not kept, nor
+    compared with others: each push is a new task."""
+    holds_by_connection = False
+    """True: only the client that reserved a task can extend and settle it, and the store takes it back at once
+    when that client's process dies."""
+    carries_any_name = True
+    """False: it refuses the names of some queues, such as long ones beyond ASCII."""
+    max_bytes: int | None = None
+    """The most bytes of a task, where a store has such a limit; what its server says, goes."""
+    knows_fractions = True
+    """False: delays are whole seconds."""
+    limits_exactly = True
+    """False: those who push at the same moment may each find room, and so exceed ``max_length``."""
+    orders_by_due = True
+    """False: what was delayed, or comes back from the dead letters, returns to where it was pushed, and does
+    not join the end when it becomes due."""
 
     @abstractmethod
     def push_many(
@@ -253,6 +270,13 @@ class Backend(ABC):
             QueueFull: There is no room, or there would be more than ``max_length``; nothing was queued. (Of
                 more than a thousand messages the first thousands may have been.)
         """
+
+    def push_named(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[str]:
+        """Queue tasks as ``push_many`` does; return the ids that they have in the store, new or not."""
+        self.push_many(queue_name, messages, max_length=max_length)
+        return [message.task_id for message in messages]
 
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
         """Queue a task and swap a record, in one step; where the record is not ``old``, do neither.
@@ -357,6 +381,13 @@ class Backend(ABC):
         Only hand-outs that are named here: one whose reserve reply never arrived must lapse. Where a batch has
         one lease, to name one of its tasks extends it for all.
         """
+
+    def shortest_lease(self) -> float:
+        """Return the shortest lease of what this client holds, where who pushes says it; else infinity.
+
+        Leases must be extended that often, whatever the one that was asked for.
+        """
+        return math.inf
 
     @abstractmethod
     def recover(
@@ -471,8 +502,8 @@ class Backend(ABC):
         """Queue one task; return its id."""
         check_name("queue name", queue_name, MAX_NAME_BYTES)
         check_name("task_id", task_id, MAX_ID_BYTES)
-        self.push_many(queue_name, [Message(task_id, as_bytes(data))])
-        return task_id
+        [given] = self.push_named(queue_name, [Message(task_id, as_bytes(data))])
+        return given
 
     def pop(self, queue_name: str) -> bytes | None:
         """Take the first task out for good and return its body; None when none is ready."""

@@ -24,6 +24,7 @@ _REDIS = (
 BUILT_IN = {
     "locmem": "locmem",
     "sqlite": "sqlite",
+    "beanstalk": "beanstalk",
     "postgres": "postgres",
     "postgresql": "postgres",
     **dict.fromkeys(_REDIS, "redis"),

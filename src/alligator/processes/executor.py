@@ -14,6 +14,9 @@ from alligator.processes.holdings import Held, Holdings
 
 log = logging.getLogger("alligator.worker")
 
+AT_LEAST = 2.0
+"""Seconds that every lease is good for, where it is not the worker who says how long."""
+
 
 class Executor:
     """Runs tasks that are held, and takes note of what comes of them; for any number of threads.
@@ -105,8 +108,8 @@ class Executor:
         is_ours = isinstance(outcome.task, OurTask)
         if not is_ours:  # before it is finished, or one too many would be taken in its place
             self.completed += 1
-        held.is_completed = outcome.is_completed
-        self._holdings.finish(held, outcome.settlement, is_settled=outcome.then is not None)
+        is_settled = outcome.then is not None or outcome.is_completed
+        self._holdings.finish(held, outcome.settlement, is_settled=is_settled)
         if is_ours:
             return
         if outcome.task is not None and outcome.is_success:
@@ -146,7 +149,9 @@ class Executor:
     def _is_still_ours(self, held: Held) -> bool:
         """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
         extended_at = max(held.since, self._holdings.board.extended_at)
-        if time.monotonic() - extended_at < self._lease / 2:
+        passed = time.monotonic() - extended_at
+        is_short = passed < AT_LEAST / 2 or passed < self._backend.shortest_lease() / 2
+        if passed < self._lease / 2 and is_short:
             # Looked at afterwards: the keeper marks before it says that it has extended.
             if not self._holdings.is_gone(held):
                 return True

@@ -25,8 +25,6 @@ class Held:
     deadline: float = 0.0
     call: Callable[[], None] | None = None
     """How to go on with it, if it was postponed."""
-    is_completed: bool = False
-    """Whether the task has acknowledged itself, in a transaction of its own."""
 
 
 class Holdings:
@@ -209,8 +207,7 @@ class Holdings:
             expected = {
                 id(held.settlement)
                 for held in (sent if late else ())
-                if held.is_completed
-                or self.board.mark_of(held.number) == Mark.SETTLED
+                if self.board.mark_of(held.number) == Mark.SETTLED
                 or held.settlement == Release(held.reservation)
             }
         return [settlement for settlement in late if id(settlement) not in expected]

@@ -1,7 +1,8 @@
 """The keeper: extends the leases of what workers hold, and frees what is stuck behind a long task.
 
 It reads the workers' boards. Under ``latergator`` it runs in the parent process, so that a task which lets no
-other thread run cannot starve it; a ``Worker`` alone, and ``gator.pop()``, run it in a thread.
+other thread run cannot starve it; a ``Worker`` alone, and ``gator.pop()``, run it in a thread. So does a child
+of ``latergator`` if nobody else can extend what it holds (``Backend.holds_by_connection``).
 """
 
 import logging
@@ -50,7 +51,7 @@ class Keeper:
         self._lease = lease
         self._clock = clock
         self._tell_given_back = given_back
-        self._next_beat = clock() + lease / BEATS_PER_LEASE
+        self._last_beat = clock()
         self._done: set[Reservation] = set()
         self._marked: set[Reservation] = set()
         self._released: list[Reservation] = []
@@ -63,7 +64,7 @@ class Keeper:
         posted = [(board, task) for board in boards for task in board.read()]
         try:
             self._free_stuck(posted, now)
-            if now >= self._next_beat:
+            if now >= self._last_beat + self._beat_after:
                 self._beat(boards, posted, now)
             if self._released:
                 self._tell_given_back(self._released)
@@ -87,7 +88,11 @@ class Keeper:
         # After the marks: the worker takes this to mean that what has none is still its own.
         for board in boards:
             board.extended_at = now
-        self._next_beat = now + self._lease / BEATS_PER_LEASE
+        self._last_beat = now
+
+    @property
+    def _beat_after(self) -> float:
+        return min(self._lease, self._backend.shortest_lease()) / BEATS_PER_LEASE
 
     def _free_stuck(self, posted: list[tuple[Board, Posted]], now: float) -> None:
         """Acknowledge what is done, and give back what is not started, where a long task holds them up."""

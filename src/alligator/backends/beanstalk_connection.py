@@ -1,0 +1,305 @@
+"""Connections to beanstalkd: many commands in one round trip, and greenstalk's errors as ours."""
+
+import select
+import socket
+import threading
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import greenstalk
+
+from alligator.backends.base import Reservation
+from alligator.bell import Bell, Woken
+from alligator.dsn import DSN
+from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, QueueFull
+
+PORT = 11300
+SOCKET_TIMEOUT = 10.0
+"""Seconds for the server to answer."""
+AT_ONCE = 500
+"""Commands to send before answers are read. More could fill both sides' buffers, and neither would read."""
+BYTES_AT_ONCE = 1_000_000
+"""Bytes of bodies to send then: they have to be through before the timeout."""
+TTR = 30
+"""Seconds that a hand-out is good for, unless extended; said when a task is pushed."""
+SHORTEST_TTR = 3
+"""Seconds; in its last one, beanstalkd does not let who holds a job wait for another."""
+
+Command = tuple[Any, ...]
+"""The name of one of greenstalk's methods, and its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, and for how long its jobs are handed out."""
+
+    dsn: DSN
+    host: str
+    port: int
+    ttr: int
+
+    @classmethod
+    def of(cls, dsn: DSN) -> "Address":
+        """Read a DSN.
+
+        Raises:
+            InvalidOption: It cannot be understood.
+        """
+        try:
+            parts = urlsplit(dsn.url)
+            host, port = parts.hostname or "localhost", parts.port or PORT
+            ttr = int(dsn.query.get("ttr", TTR))
+            host.encode("idna")
+        except ValueError:
+            raise _not_understood(dsn) from None
+        if parts.username or parts.password or parts.path.strip("/") or dsn.query.keys() - {"ttr"}:
+            raise _not_understood(dsn)
+        if not SHORTEST_TTR <= ttr <= 2**31:
+            raise InvalidOption(
+                f"{dsn}: ttr is the seconds that a task is handed out for, from {SHORTEST_TTR}."
+            )
+        return cls(dsn, host, port, ttr)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job that a connection holds."""
+
+    id: int
+    connection: "Connection"
+    reservation: Reservation
+    pri: int
+    ttr: int
+    lapses_at: float
+    """When the lease is over that was asked for, by our monotonic clock."""
+    kept_until: float
+    """Until when the server keeps it for us, at least."""
+    looked_at: float = 0.0
+    """When it was seen first that the lease is over."""
+
+    @property
+    def named(self) -> greenstalk.Job[bytes]:
+        """The job as greenstalk takes it."""
+        return greenstalk.Job(self.id, b"")
+
+
+class Connection:
+    """One connection. Whoever uses it has its ``lock``.
+
+    Args:
+        address: Where to.
+
+    Raises:
+        BackendUnavailable: Nobody answers there.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.lock = threading.Lock()
+        self.held: dict[int, Job] = {}
+        self.is_open = False
+        self._address = address
+        try:
+            self._socket = _Socket.connected((address.host, address.port))
+        except OSError as err:
+            raise self._unavailable(err) from err
+        self._client = greenstalk.Client(self._socket, encoding=None)
+        self._used = greenstalk.DEFAULT_TUBE
+        self._watched = {greenstalk.DEFAULT_TUBE}
+        self.is_open = True
+
+    def __del__(self) -> None:
+        if self.is_open:
+            self.close()
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Carry out commands, some hundreds in a round trip, and return their answers or errors.
+
+        Raises:
+            BackendUnavailable: The connection is lost, and closed now, with all that it held.
+        """
+        answers: list[Any] = []
+        for some in _parts(commands):
+            self.send(some)
+            answers += self.receive(some)
+        return answers
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send commands; ``receive`` must follow."""
+        with self._guarded(), self._socket.noting() as noted:
+            for command in commands:
+                try:
+                    self._call(command)
+                except _Noted:
+                    pass
+        with self._guarded():
+            self._socket.sendall(b"".join(noted))
+
+    def receive(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to commands that were sent, or the errors that they brought."""
+        answers: list[Any] = []
+        with self._guarded(), self._socket.silent():
+            for command in commands:
+                try:
+                    answers.append(self._call(command))
+                except greenstalk.Error as err:
+                    answers.append(err)
+        return answers
+
+    def wait(self, command: Command, timeout: float, bell: Bell) -> Any:
+        """Carry out a command whose answer may take so long; None if the bell interrupts that."""
+        self.send([command])
+        with self._guarded():
+            woken = bell.wait(timeout, self._socket.fileno())
+            if woken is Woken.BY_RING:
+                woken = bell.wait(timeout, self._socket.fileno())
+        if woken is Woken.BY_INTERRUPT:
+            self.close()  # what is handed out to us in this moment, the server takes back
+            return None
+        return self.receive([command])[0]
+
+    def use(self, tube: str) -> list[Command]:
+        """Return the command after which jobs are put into a tube, if it is needed; to be run at once."""
+        used, self._used = self._used, tube
+        return [] if used == tube else [("use", tube)]
+
+    def watch(self, tubes: Collection[str]) -> list[Command]:
+        """Return the commands after which jobs come from these tubes alone; to be run at once."""
+        watched, self._watched = self._watched, set(tubes)
+        more = [("watch", tube) for tube in tubes if tube not in watched]
+        return [*more, *(("ignore", tube) for tube in watched - self._watched)]
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether there is something to read before anything was asked: as a rule, that the server hung up."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def has_ended(self) -> bool:
+        """Return whether it is closed; and close it if the server hung up, and nobody uses it now."""
+        if self.is_open and self.lock.acquire(blocking=False):
+            try:
+                if self.is_open and self.is_stale:
+                    self.close()
+            finally:
+                self.lock.release()
+        return not self.is_open
+
+    def close(self) -> None:
+        """Close it; the server gives what it held to others at once."""
+        self.is_open = False
+        self.held.clear()
+        self._client.close()
+
+    def _call(self, command: Command) -> Any:
+        name, *arguments = command
+        return getattr(self._client, name)(*arguments)
+
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
+        """Close the connection if it may have an answer left to read."""
+        try:
+            yield
+        # greenstalk asserts that an answer is whole; one that is cut may also be no number.
+        except (OSError, AssertionError, ValueError) as err:
+            self.close()
+            raise self._unavailable(err) from err
+        except BaseException:
+            self.close()
+            raise
+
+    def _unavailable(self, err: Exception) -> BackendUnavailable:
+        return BackendUnavailable(f"{self._address.dsn} does not answer: {err}")
+
+
+def _parts(commands: Sequence[Command]) -> Iterator[list[Command]]:
+    part: list[Command] = []
+    size = 0
+    for command in commands:
+        part.append(command)
+        size += len(command[1]) if command[0] == "put" else 0
+        if len(part) == AT_ONCE or size > BYTES_AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+class _Noted(Exception):
+    """Raised in place of sending, so that greenstalk does not wait for an answer yet."""
+
+
+class _Socket(socket.socket):
+    """Lets greenstalk's calls be made twice: to note what they send, and then to read their answers.
+
+    So they all go out at once. greenstalk itself waits for each answer.
+    """
+
+    _notes: list[bytes] | None = None
+    _is_silent = False
+
+    @classmethod
+    def connected(cls, where: tuple[str, int]) -> "_Socket":
+        """Return one that is connected."""
+        plain = socket.create_connection(where, SOCKET_TIMEOUT)
+        connected = cls(fileno=plain.detach())
+        connected.settimeout(SOCKET_TIMEOUT)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+
+    @contextmanager
+    def noting(self) -> Generator[list[bytes]]:
+        """Let what is sent be noted, and the call end."""
+        self._notes = []
+        try:
+            yield self._notes
+        finally:
+            self._notes = None
+
+    @contextmanager
+    def silent(self) -> Generator[None]:
+        """Send nothing: it was sent before."""
+        self._is_silent = True
+        try:
+            yield
+        finally:
+            self._is_silent = False
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        if self._notes is not None:
+            self._notes.append(data)
+            raise _Noted
+        if not self._is_silent:
+            super().sendall(data, flags)
+
+
+def is_error(answer: Any) -> bool:
+    """Return whether a command brought an error."""
+    return isinstance(answer, greenstalk.Error)
+
+
+def refused(dsn: DSN, err: greenstalk.Error) -> BackendRefused:
+    """Return an error of the server's as ours."""
+    if isinstance(err, greenstalk.OutOfMemoryError | greenstalk.BuriedError):
+        return QueueFull(f"{dsn} has no memory left.")
+    if isinstance(err, greenstalk.DrainingError):
+        return BackendRefused(f"{dsn} is to be shut down, and takes no new tasks (drain mode).")
+    if isinstance(err, greenstalk.UnknownCommandError):
+        return BackendRefused(f"{dsn} is too old: Alligator needs beanstalkd 1.12 or newer.")
+    what = (
+        err.status.decode(errors="replace")
+        if isinstance(err, greenstalk.UnknownResponseError)
+        else ""
+    )
+    return BackendRefused(f"{dsn} refuses: {what or type(err).__name__}")
+
+
+def _not_understood(dsn: DSN) -> InvalidOption:
+    return InvalidOption(
+        f"{dsn} is no DSN for beanstalkd. Write beanstalk://host:port/, or beanstalk://host:port/?ttr=60 "
+        "for tasks that are handed out for 60 s at a time. (It knows no users and passwords.)"
+    )
