@@ -5,12 +5,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Self
 
+import psycopg
 import pytest
 
-from alligator.backends import postgres_backend, postgres_connection, postgres_schema
-from alligator.backends.base import Ack, Backend, Counts, Message
+from alligator.backends import (
+    postgres_backend,
+    postgres_connection,
+    postgres_listener,
+    postgres_schema,
+)
+from alligator.backends.base import Ack, Backend, Counts, Message, Release, Reservation
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
@@ -198,7 +205,16 @@ def test_connections_that_were_cut_are_made_anew(server: PostgresServer, client:
 def test_who_waits_hears_again_after_its_connections_were_cut(
     server: PostgresServer, client: Client
 ) -> None:
-    with in_a_thread(lambda: client.reserve([QUEUE], WORKER, wait=LONG)) as waiting:
+    def wait() -> list[Reservation]:
+        while True:
+            try:
+                # Without an error it may be empty, too: then the next call tells.
+                if held := client.reserve([QUEUE], WORKER, wait=LONG).reservations:
+                    return held
+            except BackendUnavailable:
+                pass
+
+    with in_a_thread(wait) as waiting:
         for _ in range(3):
             until(lambda: listening(server) == 1, "somebody listens")
             server.cut()
@@ -206,9 +222,9 @@ def test_who_waits_hears_again_after_its_connections_were_cut(
         started = time.monotonic()
         with opened(server.dsn) as other:
             push(other, "t1")
-        batch = waiting.result(PATIENCE)
+        held = waiting.result(PATIENCE)
 
-    assert ids(batch.reservations) == ["t1"]
+    assert ids(held) == ["t1"]
     assert time.monotonic() - started < SOON
 
 
@@ -242,6 +258,59 @@ def test_any_number_of_waiting_threads_share_one_connection_to_listen(
 
     assert came == [[], *([f"t{place}"] for place in range(1, 8)), []]
     assert client.settle([]) == []
+
+
+def test_who_waits_is_told_and_need_not_look(
+    server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHORTEST_LOOK", "LONGEST_LOOK"):
+        monkeypatch.setattr(postgres_listener, name, LONG)
+    held: list[Reservation] = []
+
+    def tell(number: int) -> None:
+        until(lambda: listening(server) == 1, "somebody listens")
+        if number == 0:
+            push(client, "t1")
+        elif number == 1:
+            assert client.settle([Release(held[0])]) == []
+        elif number == 2:
+            with psycopg.connect(server.dsn) as connection:
+                push(client.within(connection), "t2")
+        else:
+            records_of(client).set("a/b", b"")
+
+    for number in range(3):
+        with in_a_thread(partial(tell, number)), soon_but_after(0):
+            held += client.reserve([QUEUE], WORKER, wait=LONG).reservations
+    with in_a_thread(partial(tell, 3)), soon_but_after(0):
+        records_of(client).wait(["a/b"], LONG)
+
+    assert ids(held) == ["t1", "t1", "t2"]
+
+
+def test_nothing_is_told_when_nobody_waits(server: PostgresServer, client: Client) -> None:
+    with later(lambda: push(client, "t1")):
+        take(client)
+    until(lambda: server.run("SELECT * FROM alligator.waiters") == [], "nobody waits")
+
+    with psycopg.connect(server.dsn, autocommit=True) as other:
+        other.execute('LISTEN "alligator"')
+        other.execute('LISTEN "alligator.records"')
+        push(client, "t2")
+        records_of(client).set("a/b", b"")
+        other.execute("SELECT pg_notify('alligator', 'that is all')")
+
+        assert [told.payload for told in other.notifies(timeout=0)] == ["that is all"]
+
+
+def test_one_who_died_waiting_is_forgotten(server: PostgresServer, client: Client) -> None:
+    push(client, "t1")
+    server.run("INSERT INTO alligator.waiters VALUES ('dead', '', 1.0)")
+
+    take(client)
+    assert client.reserve([QUEUE], WORKER, wait=A_MOMENT).reservations == []
+
+    until(lambda: server.run("SELECT * FROM alligator.waiters") == [], "nobody waits")
 
 
 def test_nobody_listens_when_nobody_waits(server: PostgresServer, client: Client) -> None:

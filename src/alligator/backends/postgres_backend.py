@@ -109,7 +109,6 @@ class Client(Backend):
         self._listener = Listener(self._server, listens == "yes")
         self._bell = Bell()
         self._tokens = itertools.count(1)
-        self._busy_at = 0.0
         self._clock = -math.inf, 0.0
         self._calls: Calls = self._server
         self.records = Records(self._server, self._listener)
@@ -306,8 +305,6 @@ class Client(Backend):
         batch.late.extend(settlements[place] for place in places)
         for queue_name, task_id, body, lapses, *_ in taken:
             batch.reservations.append(Reservation(queue_name, task_id, body, token, lapses + 1))
-        if taken:
-            self._busy_at = time.monotonic()
         return math.inf if ready_in is None else max(ready_in, 0.0)
 
     def _wait(
@@ -328,7 +325,7 @@ class Client(Backend):
                 now = time.monotonic()
                 if batch.reservations or now >= until:
                     return
-                look = min(waiter.look(now - self._busy_at, nap), soon, until - now)
+                look = min(waiter.look(nap), soon, until - now)
                 # Never at once: what is due may be in the hands of another, for a moment.
                 if waiter.wait(max(look, 0.002), self._bell) is Woken.BY_INTERRUPT:
                     return

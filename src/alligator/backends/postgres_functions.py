@@ -588,15 +588,40 @@ END $$;
 # Waking who waits.
 
 _TELL = """
--- Tells those who wait that there may be something for them, when the transaction commits. Of the same words of
--- one transaction, PostgreSQL sends one.
+-- Whether anybody waits. In a transaction of the caller's: or may, by the time that is committed.
+CREATE OR REPLACE FUNCTION {s}.has_waiters(_channel text) RETURNS boolean {along_indexes} AS $$
+BEGIN
+    RETURN current_setting('alligator.joined', true) = 'yes' OR EXISTS (
+        SELECT 1 FROM {s}.waiters WHERE channel = _channel AND until > {s}.seconds());
+END $$;
+
+-- Tells those who wait that there may be something for them, when the transaction commits; if there are any,
+-- for NOTIFY makes the commits of all take turns. Of the same words of one transaction, PostgreSQL sends one.
 CREATE OR REPLACE FUNCTION {s}.tell(_queue text) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_notify('{channel}', _queue)
+    SELECT pg_notify('{channel}', _queue) WHERE {s}.has_waiters('')
 $$;
 
 CREATE OR REPLACE FUNCTION {s}.tell_of_records(_keys text[]) RETURNS void LANGUAGE sql AS $$
     SELECT pg_notify('{channel}.records', CASE cardinality(_keys) WHEN 1 THEN left(_keys[1], 1000) ELSE '' END)
+    WHERE {s}.has_waiters('.records')
 $$;
+
+-- Notes that somebody waits for some seconds. Who looks after this misses nothing, but for what is just being
+-- committed by one who did not see this yet.
+CREATE OR REPLACE FUNCTION {s}.wait(_who text, _channel text, _seconds float8) RETURNS void
+{along_indexes} AS $$
+DECLARE
+    at float8 := {s}.seconds();
+BEGIN
+    INSERT INTO {s}.waiters VALUES (_who, _channel, at + _seconds)
+    ON CONFLICT (channel, who) DO UPDATE SET until = excluded.until;
+    DELETE FROM {s}.waiters WHERE channel = _channel AND until < at;
+END $$;
+
+CREATE OR REPLACE FUNCTION {s}.wait_no_more(_who text) RETURNS void {along_indexes} AS $$
+BEGIN
+    DELETE FROM {s}.waiters WHERE channel IN ('', '.records') AND who = _who;
+END $$;
 """
 
 # Records.

@@ -40,6 +40,8 @@ class JoinedCalls(Calls):
         server.make_ready()
         self._server = server
         self.schema = server.schema
+        # Who waits is told of the commit in any case: nobody can know yet whether anybody will.
+        self.rows("SELECT set_config('alligator.joined', 'yes', true)")
 
     def rows(
         self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False

@@ -5,8 +5,12 @@ waits any more, the connection is told to listen no longer: else the server woul
 
 It is a help, and not relied on. A connection may be cut without a word, and a PgBouncer in transaction mode
 passes nothing on: so who waits looks now and then.
+
+That somebody waits is noted in a table. Who pushes tells of it only then, for NOTIFY makes all commits of a
+database take turns.
 """
 
+import math
 import os
 import select
 import threading
@@ -17,6 +21,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.pq.abc import PGconn
 
+from alligator.backends import postgres_schema as schemas
 from alligator.backends.postgres_connection import (
     ANSWERS_WITHIN,
     Connection,
@@ -25,11 +30,14 @@ from alligator.backends.postgres_connection import (
 )
 from alligator.bell import Bell, Woken
 from alligator.exceptions import AlligatorException
+from alligator.utils import new_id
 
 TASKS, RECORDS = "", ".records"
 """What can be told of: the ends of two channels' names, which begin with the schema's."""
-SHORTEST_LOOK, LONGEST_LOOK = 0.01, 5.0
-"""Seconds between two looks of one who listens: often just after work, when more is likely, seldom later."""
+SHORTEST_LOOK, LONGEST_LOOK = 0.02, 5.0
+"""Seconds between two looks of one who listens: often at first, and seldom later."""
+WAITS_FOR, SAY_EVERY = 30.0, 10.0
+"""Seconds for which it is noted that somebody waits, and after which that is noted again."""
 TRY_AGAIN_AFTER = 5.0
 """Seconds until a connection to listen on is asked for again, if there was none to be had."""
 
@@ -77,6 +85,7 @@ class Waiter:
     def __init__(self, line: "_Line", channel: str, names: Collection[str]) -> None:
         self._line = line
         self._told = Bell()
+        self._began_at = time.monotonic()
         self.channel = channel
         self.names = frozenset(name[:1000] for name in names)
 
@@ -96,13 +105,14 @@ class Waiter:
             if self._told.wait(0) is Woken.BY_RING:
                 return Woken.BY_FILE
 
-    def look(self, idle: float, longest_untold: float) -> float:
-        """Return after how many seconds to look again, when there was nothing for so many.
+    def look(self, longest_untold: float) -> float:
+        """Return after how many seconds to look again.
 
-        Often at first, for work comes in bursts; then less, up to the limit.
+        Often at first: work comes in bursts, and who was committing something when we began to wait may not
+        have known that; then less, up to the limit.
         """
         longest = LONGEST_LOOK if self._line.files() else longest_untold
-        return min(max(SHORTEST_LOOK, idle / 10), longest)
+        return min(max(SHORTEST_LOOK, (time.monotonic() - self._began_at) / 5), longest)
 
     def ring(self) -> None:
         """Let it look."""
@@ -121,7 +131,8 @@ class _Line:
         self.waiters: set[Waiter] = set()
         self.connection: Connection | None = None
         self._server = server
-        self._channels: set[str] = set()
+        self._who = new_id()
+        self._said_at: dict[str, float] = {}  # by the channels that are listened to
         self._lock = threading.RLock()
         # No sooner than this moment is a connection asked for.
         self._try_at = time.monotonic() if is_wanted else float("inf")
@@ -136,16 +147,20 @@ class _Line:
 
     def listen_to(self, channel: str) -> None:
         """Listen to a channel, if that can be done."""
-        if channel in self._channels or (
-            self.connection is None and time.monotonic() < self._try_at
-        ):
+        now = time.monotonic()
+        is_said = now - self._said_at.get(channel, -math.inf) < SAY_EVERY
+        if is_said or (self.connection is None and now < self._try_at):
             return
         with self._lock:
             try:
                 if self.connection is None:
                     self.connection = self._server.connect()
-                self._say(self.connection.pgconn, f'LISTEN "{self._server.schema}{channel}"')
-                self._channels.add(channel)
+                self._say(
+                    self.connection.pgconn,
+                    f'LISTEN "{self._server.schema}{channel}"; '
+                    f"SELECT {{s}}.wait('{self._who}', '{channel}', {WAITS_FOR})",
+                )
+                self._said_at[channel] = now
             except (psycopg.Error, AlligatorException):
                 self.hang_up()
 
@@ -153,12 +168,14 @@ class _Line:
         """Tell one nothing more; without any, listen no longer."""
         self.waiters.discard(waiter)
         with self._lock:
-            if self.connection is not None and self._channels and not self.waiters:
-                self._channels.clear()
+            if self.connection is not None and self._said_at and not self.waiters:
+                self._said_at.clear()
                 try:
                     # The answer is read when it is used again, for whoever leaves has something to do.
-                    self.connection.pgconn.send_query(b"UNLISTEN *")
-                    self.connection.pgconn.flush()
+                    self._send(
+                        self.connection.pgconn,
+                        f"UNLISTEN *; SELECT {{s}}.wait_no_more('{self._who}')",
+                    )
                 except psycopg.Error:
                     self.hang_up()
 
@@ -176,7 +193,7 @@ class _Line:
         """Close the connection, and let everyone look: they will notice, or call again."""
         with self._lock:
             connection, self.connection = self.connection, None
-            self._channels.clear()
+            self._said_at.clear()
             if connection is not None:
                 connection.close()
             else:
@@ -186,11 +203,15 @@ class _Line:
     def _say(self, server: PGconn, statement: str) -> None:
         """Send a statement and wait for its answer, and for those of what was said before."""
         self._read_answers(server)
-        server.send_query(statement.encode())
+        self._send(server, statement)
         self._read_answers(server)
 
-    def _read_answers(self, server: PGconn) -> None:
+    def _send(self, server: PGconn, statement: str) -> None:
+        """Send a statement, in whose text is nothing but what is ours."""
+        server.send_query(schemas.filled(statement, self._server.schema).encode())
         server.flush()
+
+    def _read_answers(self, server: PGconn) -> None:
         while True:
             while server.is_busy():
                 if not poll(server.socket, select.POLLIN, ANSWERS_WITHIN):

@@ -69,12 +69,12 @@ class Records:
         if not keys:
             return
         bell = bell or Bell()
-        began = time.monotonic()
-        until = began + timeout
+        until = time.monotonic() + timeout
         with self._listener.waiting(RECORDS, keys) as waiter:
-            waiter.attend()
-            while not self.get_many(keys):
-                now = time.monotonic()
-                look = min(waiter.look(now - began, LONGEST_UNTOLD), until - now)
+            while True:
+                waiter.attend()
+                if self.get_many(keys):
+                    return
+                look = min(waiter.look(LONGEST_UNTOLD), until - time.monotonic())
                 if look <= 0 or waiter.wait(look, bell) is not Woken.IN_TIME:
                     return

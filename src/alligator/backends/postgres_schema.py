@@ -76,6 +76,13 @@ CREATE TABLE {s}.records (
     value bytea NOT NULL,
     expires_at float8
 ) {hot};
+-- Processes that wait to be told of something on a channel. Not logged: who is gone waits no more.
+CREATE UNLOGGED TABLE {s}.waiters (
+    who text COLLATE "C" NOT NULL,
+    channel text COLLATE "C" NOT NULL,
+    until float8 NOT NULL,
+    PRIMARY KEY (channel, who)
+) {hot};
 CREATE INDEX records_expiring ON {s}.records (expires_at) WHERE expires_at IS NOT NULL;
 """
 
