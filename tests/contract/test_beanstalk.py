@@ -354,6 +354,21 @@ def test_the_limit_is_the_servers(tmp_path: Path) -> None:
         client.close()
 
 
+def test_a_limit_that_has_shrunk_is_heeded(tmp_path: Path, own_server: Beanstalkd) -> None:
+    client = Client(own_server.dsn)
+    client.push(QUEUE, "t1", b"small")
+    own_server.kill()
+    smaller = Beanstalkd.installed(tmp_path, "-z", "100")
+    smaller.port = own_server.port
+    with smaller:
+        with pytest.raises(TaskTooBig):
+            client.push_many(QUEUE, [Message("t2", b"small"), Message("t3", b"x" * 1000)])
+        with pytest.raises(TaskTooBig, match=r"'t4' takes 1000 bytes.*100"):
+            client.push(QUEUE, "t4", b"x" * 1000)
+        assert client.len(QUEUE) == 1
+        client.close()
+
+
 def test_a_new_attempt_that_is_too_big_is_buried_and_not_lost(client: Client) -> None:
     push(client, "x" * LIMIT)
     held = take(client)
