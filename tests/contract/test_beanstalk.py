@@ -759,3 +759,15 @@ def test_what_counts_a_delivery_and_what_does_not(client: Client) -> None:
         client.settle([Release(held, lapsed=lapsed)])
 
     assert [*counted, take(client).deliveries] == [1, 1, 2, 2, 3]
+
+
+def test_of_what_a_worker_of_this_process_left_only_what_it_had_started_counts(
+    client: Client,
+) -> None:
+    _, second, _ = push(client, "one", "two", "three")
+    assert len(client.reserve([QUEUE], "dead", limit=3).reservations) == 3
+
+    assert client.recover([QUEUE], "dead", started={second, "unknown"}) == 3
+
+    held = {one.body: one.deliveries for one in take_ready(client)}
+    assert held == {b"one": 1, b"two": 2, b"three": 1}
