@@ -354,6 +354,21 @@ def test_the_limit_is_the_servers(tmp_path: Path) -> None:
         client.close()
 
 
+def test_a_limit_that_has_shrunk_is_heeded(tmp_path: Path, own_server: Beanstalkd) -> None:
+    client = Client(own_server.dsn)
+    client.push(QUEUE, "t1", b"small")
+    own_server.kill()
+    smaller = Beanstalkd.installed(tmp_path, "-z", "100")
+    smaller.port = own_server.port
+    with smaller:
+        with pytest.raises(TaskTooBig):
+            client.push_many(QUEUE, [Message("t2", b"small"), Message("t3", b"x" * 1000)])
+        with pytest.raises(TaskTooBig, match=r"'t4' takes 1000 bytes.*100"):
+            client.push(QUEUE, "t4", b"x" * 1000)
+        assert client.len(QUEUE) == 1
+        client.close()
+
+
 def test_a_new_attempt_that_is_too_big_is_buried_and_not_lost(client: Client) -> None:
     push(client, "x" * LIMIT)
     held = take(client)
@@ -744,3 +759,15 @@ def test_what_counts_a_delivery_and_what_does_not(client: Client) -> None:
         client.settle([Release(held, lapsed=lapsed)])
 
     assert [*counted, take(client).deliveries] == [1, 1, 2, 2, 3]
+
+
+def test_of_what_a_worker_of_this_process_left_only_what_it_had_started_counts(
+    client: Client,
+) -> None:
+    _, second, _ = push(client, "one", "two", "three")
+    assert len(client.reserve([QUEUE], "dead", limit=3).reservations) == 3
+
+    assert client.recover([QUEUE], "dead", started={second, "unknown"}) == 3
+
+    held = {one.body: one.deliveries for one in take_ready(client)}
+    assert held == {b"one": 1, b"two": 2, b"three": 1}

@@ -62,6 +62,17 @@ def test_a_task_of_several_leases_starts_once_while_others_are_hungry(scene: Sce
     assert program.stderr == ""
 
 
+def test_a_worker_alone_keeps_its_lease_by_a_thread(scene: Scene) -> None:
+    scene.push("long", jobs.work, 5)
+    for _ in range(2):  # one of them is hungry
+        scene.worker()
+
+    scene.finished("long")
+
+    until(lambda: scene.counts == Counts(), "the queue is empty")
+    assert scene.journal.names("start") == ["long"]
+
+
 def test_the_task_of_a_killed_child_starts_again_at_once(scene: Scene) -> None:
     program = scene.latergator("--workers", "2")
     scene.push_gated("t1")

@@ -12,8 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from random import random
 from typing import Any
 
@@ -41,6 +40,7 @@ from alligator.backends.beanstalk_connection import (
     refused,
 )
 from alligator.backends.beanstalk_letters import Letters
+from alligator.backends.beanstalk_pool import Pool
 from alligator.backends.beanstalk_settling import Settling
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
@@ -48,8 +48,6 @@ from alligator.exceptions import BackendUnavailable, QueueFull, TaskTooBig
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
-KEPT = 16
-"""Connections to keep, if they hold nothing: as many threads need no new ones."""
 FIRST = 16
 """Tasks to ask for in the first round trip of a large batch: where fewer are ready, many would be in vain."""
 READ_WITHIN = 2.0
@@ -88,18 +86,15 @@ class Client(Backend):
         self._bell = Bell()
         self._numbers = itertools.count(1)
         self._max_size = 0
-        self._connections: list[Connection] = []
+        self._pool = Pool(self._address)
         self._begin()
         _CLIENTS.add(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._taking_again = threading.Lock()
-        # The server would not see that our parent has died, if we kept the other ends of its connections.
-        for connection in self._connections:
-            connection.close()
-        self._connections = []
         self._held: dict[tuple[str, str], Job] = {}
+        self._pool.begin()
 
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
@@ -108,7 +103,7 @@ class Client(Backend):
         if not messages:
             return []
         puts = [self._put(message) for message in messages]
-        with self._free() as connection:
+        with self._pool.free() as connection:
             self._check_sizes(connection, messages, puts)
             if max_length is not None:
                 counts = _counts(connection.run([("stats_tube", tube)])[0])
@@ -152,7 +147,7 @@ class Client(Backend):
                 self._take_again()
                 soon = self._give_back_lapsed()
                 # To wait takes a connection that holds nothing: one that waits can extend and settle nothing.
-                with self._free() if wait >= 1.0 - ALMOST else self._any() as connection:
+                with self._pool.free() if wait >= 1.0 - ALMOST else self._pool.any() as connection:
                     jobs = self._look(connection, tubes, limit)
                     left = min(MAX_BLOCK, min(until, soon) - time.monotonic())
                     is_interrupted = False
@@ -175,7 +170,7 @@ class Client(Backend):
         number = form.job_id(task_id)
         if number is None:
             return None
-        with self._free() as connection:
+        with self._pool.free() as connection:
             if self._queued(connection, queue_name, number) is None:
                 return None
             [job] = connection.run([("reserve_job", number)])
@@ -231,7 +226,7 @@ class Client(Backend):
         number = form.job_id(task_id)
         if number is None:
             return None
-        with self._free() as connection:
+        with self._pool.free() as connection:
             body = self._queued(connection, queue_name, number)
             if body is None:
                 return None
@@ -263,11 +258,11 @@ class Client(Backend):
             connection.close()
 
     def count(self, queue_name: str) -> Counts:
-        with self._free() as connection:
+        with self._pool.free() as connection:
             return _counts(connection.run([("stats_tube", form.tube_of(queue_name))])[0])
 
     def queues(self) -> list[str]:
-        with self._free() as connection:
+        with self._pool.free() as connection:
             [tubes] = connection.run([("tubes",)])
             ours = [tube for tube in tubes if not form.is_dead_tube(tube)]
             answers = connection.run([("stats_tube", tube) for tube in ours])
@@ -298,12 +293,12 @@ class Client(Backend):
     def retry_dead(
         self, queue_name: str, letter_ids: Sequence[str], due_at: float = 0.0
     ) -> list[str]:
-        with self._free() as connection:
+        with self._pool.free() as connection:
             delay = form.whole_seconds(due_at - self.now()) if due_at else 0
             return Letters(connection, queue_name).retried(letter_ids, delay)
 
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
-        with self._free() as connection:
+        with self._pool.free() as connection:
             return Letters(connection, queue_name).purged(letter_ids)
 
     def interrupt(self) -> None:
@@ -311,10 +306,8 @@ class Client(Backend):
 
     def close(self) -> None:
         with self._lock:
-            connections, self._connections = self._connections, []
             self._held.clear()
-        for connection in connections:
-            connection.close()
+        self._pool.close()
         self._bell.close()
 
     # Pushing.
@@ -392,10 +385,10 @@ class Client(Backend):
         try:
             answer = connection.wait(("reserve", seconds), seconds + 1.0, self._bell)
         except BackendUnavailable:
-            self._discard(connection)
+            self._pool.discard(connection)
             raise
         if answer is None:
-            self._discard(connection)
+            self._pool.discard(connection)
             return [], True
         if is_error(answer):
             return [], False
@@ -464,7 +457,7 @@ class Client(Backend):
             connection.has_ended()  # and is closed now, if it has
         if all(job.connection.is_open for job in jobs):
             return
-        with self._taking_again, self._any() as connection:
+        with self._taking_again, self._pool.any() as connection:
             lost = [job for job in jobs if not job.connection.is_open]
             stats = connection.run([("stats_job", job.id) for job in lost])
             ready = [job for job, one in zip(lost, stats, strict=True) if _is_ready(job, one)]
@@ -504,73 +497,22 @@ class Client(Backend):
         try:
             late += settling.carry_out(list(jobs.values()))
         except BackendUnavailable:
-            self._discard(connection)
+            self._pool.discard(connection)
             raise
         finally:
             for job in settling.over:
                 self._forget(job)
         return late
 
-    # Connections, and what they hold.
-
-    @contextmanager
-    def _free(self) -> Generator[Connection]:
-        """A connection that holds no job and that nobody uses: to lose it is no loss."""
-        with self._taken(lambda connection: not connection.held) as connection:
-            yield connection
-
-    @contextmanager
-    def _any(self) -> Generator[Connection]:
-        """A connection that nobody uses; if possible one that holds jobs, so that they stay few."""
-        with self._taken(lambda connection: True) as connection:
-            yield connection
-
-    @contextmanager
-    def _taken(self, fits: Callable[[Connection], bool]) -> Generator[Connection]:
-        connection = self._take(fits) or self._opened()
-        try:
-            yield connection
-        finally:
-            if not connection.held and len(self._connections) > KEPT:
-                connection.close()
-            if not connection.is_open:
-                self._discard(connection)
-            connection.lock.release()
-
-    def _take(self, fits: Callable[[Connection], bool]) -> Connection | None:
-        with self._lock:
-            for connection in sorted(self._connections, key=_holds_none):
-                if not fits(connection) or not connection.lock.acquire(blocking=False):
-                    continue
-                if connection.is_open and connection.is_stale:
-                    connection.close()
-                if connection.is_open and fits(connection):
-                    return connection
-                if not connection.is_open:
-                    self._discard(connection)
-                connection.lock.release()
-        return None
-
-    def _opened(self) -> Connection:
-        connection = Connection(self._address)
-        connection.lock.acquire()
-        with self._lock:
-            self._connections.append(connection)
-        return connection
+    # What connections hold.
 
     def _run_on(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands on a connection that may hold jobs."""
         try:
             return connection.run(commands)
         except BackendUnavailable:
-            self._discard(connection)
+            self._pool.discard(connection)
             raise
-
-    def _discard(self, connection: Connection) -> None:
-        """Forget a connection that is closed; what it held may be taken again."""
-        with self._lock:
-            if connection in self._connections:
-                self._connections.remove(connection)
 
     def _job_of(self, reservation: Reservation) -> Job | None:
         """Return the job that a hand-out holds; None if it holds none any more."""
@@ -627,10 +569,6 @@ def _is_ready(job: Job, stats: Any) -> bool:
     """Whether a job waits, as far as can be told the one that it was."""
     tube = form.tube_of(job.reservation.queue_name)
     return not is_error(stats) and stats["state"] == "ready" and str(stats["tube"]) == tube
-
-
-def _holds_none(connection: Connection) -> bool:
-    return not connection.held
 
 
 def _is_among(settlement: Settlement, others: Sequence[Settlement]) -> bool:

@@ -14,7 +14,13 @@ import greenstalk
 from alligator.backends.base import Reservation
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, QueueFull
+from alligator.exceptions import (
+    BackendRefused,
+    BackendUnavailable,
+    InvalidOption,
+    QueueFull,
+    TaskTooBig,
+)
 
 PORT = 11300
 SOCKET_TIMEOUT = 10.0
@@ -286,6 +292,8 @@ def refused(dsn: DSN, err: greenstalk.Error) -> BackendRefused:
     """Return an error of the server's as ours."""
     if isinstance(err, greenstalk.OutOfMemoryError | greenstalk.BuriedError):
         return QueueFull(f"{dsn} has no memory left.")
+    if isinstance(err, greenstalk.JobTooBigError):
+        return TaskTooBig(f"{dsn} takes no task as big as this (beanstalkd -z).")
     if isinstance(err, greenstalk.DrainingError):
         return BackendRefused(f"{dsn} is to be shut down, and takes no new tasks (drain mode).")
     if isinstance(err, greenstalk.UnknownCommandError):
