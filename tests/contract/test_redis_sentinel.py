@@ -1,12 +1,19 @@
 """A primary that Sentinels name: finding it, and what is said when nobody can."""
 
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from alligator.backends.base import Backend
+from alligator.backends.redis_address import Address, Where
+from alligator.backends.redis_connection import Server as Connected
+from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from tests.support.clusters import Watched, is_primary, is_replica, watched
+from tests.support.servers import Server
 from tests.support.stores import (
     LONG,
     WORKER,
@@ -90,6 +97,38 @@ def test_connections_to_a_primary_that_was_demoted_are_not_used_on(servers: Watc
         until(lambda: pushes(producer), "a push to the new primary")
         until(lambda: drains(client), "the other client finds it there, too")
         assert is_primary(servers.replica)
+
+
+def test_a_new_primary_is_followed_while_the_old_one_lives(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        folders = [tmp_path / name for name in ("old", "new")]
+        for folder in folders:
+            folder.mkdir()
+        old, new = (stack.enter_context(Server.redis(folder)) for folder in folders)
+        named, asked = [old], list[float]()
+
+        def find() -> Where:
+            asked.append(time.monotonic())
+            if not named:
+                raise BackendUnavailable("nobody answers")
+            return "127.0.0.1", named[0].port
+
+        client = Connected(Address.parse(DSN.parse(old.dsn)), find=find)
+        stack.callback(client.close)
+        client.run([("SET", "key", "1")])
+        named.clear()
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:  # as long as nobody can tell, it is as it was
+            client.run([("SET", "key", "2")])
+        assert old.command("GET", "key") == "2"
+        assert len(asked) == 2  # and they are not asked each time
+
+        named.append(new)
+        until(lambda: client.run([("SET", "key", "3")]) and written(new), "it goes to the new", 30)
+
+
+def written(server: Server) -> bool:
+    return server.command("GET", "key") == "3"
 
 
 def fails_over(servers: Watched) -> bool:

@@ -160,8 +160,8 @@ class Records(Protocol):
     """Small values by key, such as "workers/<uuid>": what is written above the stores is kept here.
 
     The part of a key before its first "/" names a family; ``list`` costs by the size of one family. What stands
-    after a ":" in the family's name is the queue that the family goes with, if any: Redis then keeps the two in
-    one slot of a cluster.
+    after a ":" in the family's name is the queue that the family goes with, if any, as ``keys.with_queue``
+    writes it: Redis then keeps the two in one slot of a cluster.
     """
 
     def get(self, key: str) -> bytes | None:

@@ -28,6 +28,11 @@ from alligator.exceptions import (
 
 MAX_SILENCE = 5.0
 """Seconds after which one who listens looks by itself, lest a message or the connection was lost."""
+LOOK_EVERY = 0.5
+"""Seconds after which those who name the primary are asked again: the old one, if it lives, takes writes for
+some seconds after another has taken over, and they are lost."""
+LOOK_LATER = 5.0
+"""Seconds until then when they do not answer."""
 ASK_TIME_EVERY = 60.0
 """Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
 
@@ -59,7 +64,7 @@ class Server:
     Args:
         address: How to connect to it.
         where: Its host and port; by default the first one of the address.
-        find: Tells the host and port anew before each connection, if they may change.
+        find: Tells its host and port, if another server may take its place.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Server:
         self._address = address
         self.where = where or (address.hosts[0] if address.hosts else ("", 0))
         self._find = find
+        self._look_at = 0.0
         self._local = threading.local()
         self._clock = -math.inf, 0.0
 
@@ -206,8 +212,8 @@ class Server:
             connection = self._local.listener or self._new_connection()
             self._local.listener = connection
         try:
-            if self._find is not None and not is_open(connection):
-                self._connect_to_primary(connection, self._find())
+            if self._find is not None:
+                self._follow(connection, self._find)
             yield connection
         except BaseException:
             connection.disconnect()
@@ -241,9 +247,30 @@ class Server:
         host, port = self.where
         return made(host=host, port=port, socket_keepalive=True, **options)
 
-    def _connect_to_primary(self, connection: Any, where: Where) -> None:
-        connection.host, connection.port = where
+    def _follow(self, connection: Any, find: Callable[[], Where]) -> None:
+        """Let a connection lead to the primary."""
+        if is_open(connection):
+            if time.monotonic() > self._look_at:
+                self._look_again(find)
+            if (connection.host, connection.port) == self.where:
+                return
+            connection.disconnect()
+        self.where, self._look_at = find(), time.monotonic() + LOOK_EVERY
+        connection.host, connection.port = self.where
         connection.connect()
+        self._check_role(connection)
+
+    def _look_again(self, find: Callable[[], Where]) -> None:
+        self._look_at = time.monotonic() + LOOK_EVERY  # now: the other threads need not look, too
+        try:
+            self.where = find()
+        except (
+            BackendUnavailable,
+            BackendRefused,
+        ):  # there is a connection still, and it may be right
+            self._look_at = time.monotonic() + LOOK_LATER
+
+    def _check_role(self, connection: Any) -> None:
         connection.send_command("ROLE")
         try:
             role = connection.read_response()[0]
@@ -251,7 +278,7 @@ class Server:
             return
         if role != b"master":
             # Who names it does not know better yet. It would answer what is only read, with what was.
-            host, port = where
+            host, port = connection.host, connection.port
             raise BackendUnavailable(f"{self._address.dsn}: {host}:{port} is no primary any more.")
 
     @contextmanager

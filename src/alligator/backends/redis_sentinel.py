@@ -31,9 +31,8 @@ class Sentinels:
             except (BackendUnavailable, BackendRefused) as err:
                 failures.append(err)
                 continue
-            sentinel.hang_up()  # it is asked once a connection
             if found:
-                # The next one to connect asks it first, and not one that is away.
+                # The next one to ask asks it first, and not one that is away.
                 self._each.sort(key=lambda one: one is not sentinel)
                 host, port = found
                 return host.decode(), int(port)
