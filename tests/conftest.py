@@ -8,6 +8,7 @@ import pytest
 
 from alligator.backends.base import Backend, Records
 from tests.support.servers import Server
+from tests.support.sqs import Sqs
 from tests.support.stores import opened
 
 DURABLE = ["sqlite", "redis", "valkey"]
@@ -25,6 +26,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Valkey of this session. What is in it goes with the next test that has an empty store."""
     with Server.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sqs]:
+    """A server of this session that speaks the protocol of SQS."""
+    with Sqs(tmp_path_factory.mktemp("sqs")) as server:
         yield server
 
 
@@ -71,6 +79,9 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
     if kind == "sqlite":
         folder: Path = request.getfixturevalue("tmp_path")
         return f"sqlite://{folder}/queue.db"
+    if kind == "sqs":
+        sqs: Sqs = request.getfixturevalue("sqs_server")
+        return sqs.emptied()
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.command("FLUSHALL")
     return server.dsn

@@ -14,7 +14,7 @@ from typing import Any
 
 from alligator import registry, schedules, stops, version
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
-from alligator.commands import letters, looking, reports, revival, schedule_reports
+from alligator.commands import letters, looking, migrating, reports, revival, schedule_reports
 from alligator.commands.letters import Ref
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     command: Callable[[Gator, argparse.Namespace], int] = options.command
     gator = gator_at(options.target)
     _check_file(gator)
-    return command(checked(gator), options)
+    return command(checked(gator) if options.checks else gator, options)
 
 
 def _check_file(gator: Gator) -> None:
@@ -243,6 +243,19 @@ def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
     return 0 if removed else 1
 
 
+def _migrate(gator: Gator, options: argparse.Namespace) -> int:
+    if not options.create_queues:
+        options.wrong_use("say what to make: --create-queues")
+    names = options.queue or [gator.queue_name]
+    made = migrating.create_queues(gator.backend, names)
+    if options.json:
+        _print_json({"queues": [{"queue": name, "created": is_new} for name, is_new in made]})
+        return 0
+    for name, is_new in made:
+        print(f"Queue {quoted(name)} {'is made' if is_new else 'is there already'}.")
+    return 0
+
+
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
     """Return the queues to look at: some stores cannot name theirs, and the Gator's own must do."""
     return [options.queue] if options.queue else gator.backend.queues() or [gator.queue_name]
@@ -355,6 +368,13 @@ def _parser() -> argparse.ArgumentParser:
         of_one.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
         _add_common(of_one, command)
 
+    migrate = commands.add_parser("migrate", help="make what a store needs before its first task")
+    migrate.add_argument("target", metavar="TARGET")
+    what = "the queues named by --queue, in a store that makes none by itself (sqs)"
+    migrate.add_argument("--create-queues", action="store_true", help=what)
+    _add_common(migrate, _migrate, checks=False)
+    migrate.add_argument("--queue", type=_queue, action="append", metavar="NAME", help="repeatable")
+
     repeated = commands.add_parser("schedules", help="what is queued again and again: list, remove")
     repeated.add_argument("target", metavar="TARGET")
     _add_common(repeated, _schedules)
@@ -391,13 +411,15 @@ def _add_common(
     command: Callable[[Gator, argparse.Namespace], int],
     *,
     is_action: bool = False,
+    checks: bool = True,
 ) -> None:
     # An action's own defaults would undo what was said before its name.
     default = argparse.SUPPRESS if is_action else None
     add = parser.add_argument
-    add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
+    if checks:
+        add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
     add("--json", action="store_true", default=default, help="for programs to read")
-    parser.set_defaults(command=command, wrong_use=parser.error)
+    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)
 
 
 def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:

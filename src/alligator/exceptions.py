@@ -159,6 +159,10 @@ class QueueFull(BackendRefused):
     """
 
 
+class TaskTooBig(BackendRefused):
+    """A task that is bigger than its store takes; nothing was queued."""
+
+
 def _delay(what: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _AGES:
         raise InvalidOption(f"{what} takes a delay in seconds, from 0 to a century; not {value!r}.")

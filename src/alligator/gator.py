@@ -213,6 +213,9 @@ class Gator:
             TaskExists: One with ``if_exists="raise"`` is queued or runs already; the others are queued.
         """
         messages = [self._message(task) for task in tasks]
+        if self.backend.names_tasks:
+            self._send_unnamed(tasks, messages)
+            return
         push = self.backend.push_many
         if [task for task in tasks if task.depends_on]:
             from alligator.dependencies import depending
@@ -461,12 +464,20 @@ class Gator:
             task.to_waiting()
         check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
         replaces = task.if_exists == "replace"
-        if task.if_exists == "raise" or (replaces and task.keep_result is not None):
+        # A store that names tasks may do so from the beginning again, once it is started anew.
+        may_repeat = replaces or self.backend.names_tasks
+        if task.if_exists == "raise" or (may_repeat and task.keep_result is not None):
             task.push = _new_push()
         body = as_bytes(task.serialize())
         if type(task).serialize is not Task.serialize:
             _check_form(task, body)
         return Message(task.task_id, body, task.delay_by, task.due_at, task.priority, replaces)
+
+    def _send_unnamed(self, tasks: Sequence[Task], messages: Sequence[Message]) -> None:
+        """Queue tasks in a store that names them, and call them so; in the payload, nothing changes."""
+        given = self.backend.push_named(self.queue_name, messages, max_length=self.max_length)
+        for task, task_id in zip(tasks, given, strict=True):
+            task.task_id = task_id
 
     def _fix_expiry(self, task: Task) -> None:
         """Let its seconds count from now on."""
@@ -490,7 +501,7 @@ class Gator:
             self._fix_expiry(task)
             body = as_bytes(task.serialize())
             message = Message(task.task_id, body, wait, priority=task.priority)
-            self.backend.push_many(self.queue_name, [message])
+            [task.task_id] = self.backend.push_named(self.queue_name, [message])
         return True
 
     def _run(self, reservation: Reservation) -> Task | None:
@@ -525,7 +536,7 @@ def _check_form(task: Task, body: bytes) -> None:
     for name in OPTIONS.keys() & task.__dict__.keys():
         if name == "depends_on" or OPTIONS[name].encode is None:
             continue  # the first is checked where dependencies are queued
-        if OPTIONS[name].check is None and not (name == "push" and task.if_exists == "replace"):
+        if OPTIONS[name].check is None and not (name == "push" and task.if_exists != "raise"):
             continue
         if getattr(back, name) != getattr(task, name):
             raise InvalidOption(

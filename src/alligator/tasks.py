@@ -437,8 +437,8 @@ class Task:
         return self.gator
 
     def _replacing(self) -> str:
-        """Return which push this is, if it was to replace another; empty: it was not."""
-        return (self.push or "") if self.if_exists == "replace" else ""
+        """Return which push this is, if others of its id may have come before; empty: that does not matter."""
+        return (self.push or "") if self.if_exists != "raise" else ""
 
     def _nothing_to_call(self) -> InvalidArguments:
         return InvalidArguments(f"Task {self.task_id!r} has nothing to call: use to_call() first.")

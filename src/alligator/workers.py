@@ -168,6 +168,7 @@ class Worker:
         self._leave_by: float | None = None
         self._grace_timer: threading.Timer | None = None
         self._may_have_lost = False
+        self._is_being_left = threading.Lock()
         self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
@@ -213,6 +214,8 @@ class Worker:
             if not self.is_supervised:
                 stack.enter_context(self._kept())
                 stack.enter_context(self._signals())
+            elif not self._backend.can_recover:
+                stack.enter_context(self._freed())
             try:
                 self._work()
             except Abandoned:
@@ -427,6 +430,10 @@ class Worker:
 
     def _leave(self) -> None:
         """Settle what is finished, and give back the rest."""
+        with self._is_being_left:
+            self._give_all_back()
+
+    def _give_all_back(self) -> None:
         back = self._holdings.give_back(started=True)
         finished = self._holdings.send()
         try:
@@ -467,6 +474,29 @@ class Worker:
             registry.withdraw(self._backend, self.worker_id)
         except (BackendUnavailable, BackendRefused):
             pass  # the entry expires
+
+    @contextmanager
+    def _freed(self) -> Generator[None]:
+        """Free what is stuck, from a thread, where the parent cannot: it has no body to send anew."""
+        keeper = Keeper(
+            self._backend, self.lease, given_back=self._executor.heed_stops, extends=False
+        )
+
+        def also() -> None:
+            # With coroutines, the main thread breaks them off by itself.
+            if self._has_waited_enough and self.concurrency == 1:
+                self._break_off()
+
+        with keeper_thread(keeper, self._holdings.board, also):
+            yield
+
+    def _break_off(self) -> None:
+        """Give back what has not finished within the grace, and end the process: what runs hears of nothing."""
+        if self._is_being_left.acquire(blocking=False):
+            try:
+                self._give_all_back()
+            finally:
+                os._exit(0)
 
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it

@@ -13,6 +13,8 @@ from tests.support.stores import (
     lapsed,
     let_pass,
     push,
+    skip_unless_it_picks,
+    skip_unless_it_recovers,
     take,
     take_ready,
 )
@@ -72,6 +74,7 @@ def test_of_a_batch_only_what_is_not_settled_lapses(backend: Backend) -> None:
 
 
 def test_each_hand_out_lapses_at_its_own_time(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", "t2", "t3")
     for name, lease in [("t1", 60.0), ("t2", 2 * LEASE), ("t3", LEASE)]:
         assert backend.reserve_task(QUEUE, name, "died", lease) is not None
@@ -183,6 +186,7 @@ def test_extending_what_is_settled_brings_nothing_back(backend: Backend) -> None
 
 
 def test_recovered_tasks_are_ready_at_once(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1", "t2", "t3")
     take(backend, worker="dead", lease=FAR_OFF)
     take(backend, worker="dead", lease=FAR_OFF)
@@ -194,6 +198,7 @@ def test_recovered_tasks_are_ready_at_once(backend: Backend) -> None:
 
 
 def test_only_what_a_dead_worker_had_started_counts_a_delivery(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1", "t2", "t3")
     assert len(backend.reserve([QUEUE], "dead", limit=3).reservations) == 3
 
@@ -204,6 +209,7 @@ def test_only_what_a_dead_worker_had_started_counts_a_delivery(backend: Backend)
 
 
 def test_recovering_leaves_other_workers_their_tasks(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1", "t2", "t3")
     take(backend, worker="dead")
     alive = take(backend, worker="alive")
@@ -216,6 +222,7 @@ def test_recovering_leaves_other_workers_their_tasks(backend: Backend) -> None:
 
 
 def test_recovering_looks_through_all_queues_named(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     for name in ["high", "low", "other"]:
         push(backend, "t1", to=name)
         take(backend, of=name, worker="dead")
@@ -239,6 +246,7 @@ def test_recovering_a_worker_that_holds_nothing_does_nothing(backend: Backend) -
 
 
 def test_recovering_twice_counts_one_delivery(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1")
     take(backend, worker="dead")
 
@@ -249,6 +257,7 @@ def test_recovering_twice_counts_one_delivery(backend: Backend) -> None:
 
 
 def test_a_worker_declared_dead_too_soon_is_late(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1")
     slow = take(backend, worker="not dead")
     backend.recover([QUEUE], "not dead", started=["t1"])
@@ -262,6 +271,7 @@ def test_a_worker_declared_dead_too_soon_is_late(backend: Backend) -> None:
 
 
 def test_recovering_gives_back_all_of_hundreds_of_tasks(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     names = [f"t{number}" for number in range(1500)]
     push(backend, *names)
     for limit in [1, 499, 1000]:

@@ -12,7 +12,9 @@ from tests.support.stores import (
     ids,
     opened,
     push,
+    skip_if_it_names_tasks,
     skip_unless_it_delays,
+    skip_unless_it_keeps_order,
     take,
     take_ready,
 )
@@ -29,6 +31,7 @@ def test_a_push_of_nothing_is_fine(backend: Backend) -> None:
 
 
 def test_a_push_repeated_while_the_task_waits_changes_nothing(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     backend.push_many(QUEUE, [Message("t1", b"first")])
 
     assert backend.push_many(QUEUE, [Message("t1", b"second")]) == [False]
@@ -38,6 +41,7 @@ def test_a_push_repeated_while_the_task_waits_changes_nothing(backend: Backend) 
 
 
 def test_a_push_repeated_while_the_task_is_delayed_starts_nothing_early(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     skip_unless_it_delays(backend)
     backend.push_many(QUEUE, [Message("t1", b"first", delay=FAR_OFF)])
 
@@ -49,6 +53,7 @@ def test_a_push_repeated_while_the_task_is_delayed_starts_nothing_early(backend:
 
 
 def test_a_push_repeated_while_the_task_is_held_does_not_queue_it_again(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     backend.push_many(QUEUE, [Message("t1", b"first")])
     held = take(backend)
 
@@ -77,6 +82,7 @@ def test_a_dead_letter_is_no_obstacle_to_its_task(backend: Backend) -> None:
 
 
 def test_of_two_messages_with_one_id_in_one_push_the_first_counts(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     messages = [Message("t1", b"first"), Message("t2", b"other"), Message("t1", b"second")]
 
     assert backend.push_many(QUEUE, messages) == [True, True, False]
@@ -84,6 +90,7 @@ def test_of_two_messages_with_one_id_in_one_push_the_first_counts(backend: Backe
 
 
 def test_a_push_tells_apart_what_is_new_and_what_is_queued(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     push(backend, "t2", "t4")
 
     assert push(backend, "t1", "t2", "t3", "t4") == [True, False, True, False]
@@ -91,6 +98,7 @@ def test_a_push_tells_apart_what_is_new_and_what_is_queued(backend: Backend) -> 
 
 
 def test_one_id_in_two_queues_is_two_tasks(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     assert push(backend, "t1", to="high") == [True]
     assert push(backend, "t1", to="low") == [True]
 
@@ -101,6 +109,7 @@ def test_one_id_in_two_queues_is_two_tasks(backend: Backend) -> None:
 
 
 def test_ten_thousand_tasks_of_one_push_come_out_complete_and_in_order(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     names = [f"t{number}" for number in range(10_000)]
 
     assert push(backend, *names) == [True] * 10_000
@@ -111,6 +120,8 @@ def test_ten_thousand_tasks_of_one_push_come_out_complete_and_in_order(backend: 
 
 
 def test_of_many_threads_pushing_the_same_ids_one_wins_each(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
+
     def push_all(number: int) -> list[bool]:
         return _push_in_parts(backend, offset=number * 125)
 
@@ -127,6 +138,7 @@ def test_of_many_processes_pushing_the_same_ids_one_wins_each(
         with opened(dsn) as backend:
             return _push_in_parts(backend, offset=number * 250)
 
+    skip_if_it_names_tasks(connect())
     won = in_processes(4, push_all)
 
     assert sum(sum(answers) for answers in won) == 1000

@@ -62,7 +62,7 @@ class Server:
                 raise RuntimeError(f"No new start on port {self.port}: {self._log()}")
             return
         for _ in range(20):
-            port = _free_port()
+            port = free_port()
             if self._starts_on(port):
                 self.port = port
                 return
@@ -120,7 +120,7 @@ class Server:
                 return False
             time.sleep(0.01)
         self._process = process
-        self._guard = _kill_with_us(process.pid)
+        self._guard = kill_with_us(process.pid)
         return True
 
     def _end(self, *, by_force: bool) -> None:
@@ -166,7 +166,7 @@ def _bundled_valkey() -> str | None:
     return next((str(path) for path in programs if os.access(path, os.X_OK)), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens on.
 
     From below those that systems hand out to clients: while a killed server is away, a client of it that
@@ -182,7 +182,7 @@ def _free_port() -> int:
         return port
 
 
-def _kill_with_us(pid: int) -> subprocess.Popen[bytes]:
+def kill_with_us(pid: int) -> subprocess.Popen[bytes]:
     """Kill a process when this one ends, however it ends: its end of the pipe closes then."""
     return subprocess.Popen(
         ["/bin/sh", "-c", f"read _; kill -9 {pid}"], stdin=subprocess.PIPE, process_group=0

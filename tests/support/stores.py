@@ -10,6 +10,7 @@ from alligator.backends import loading
 from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
 from alligator.dsn import DSN
 from alligator.utils import new_id
+from tests.support.naming import Named
 from tests.support.running import A_MOMENT, later
 
 QUEUE = "all"
@@ -62,7 +63,7 @@ def opened(dsn: str) -> Generator[Backend]:
     """A client of a store, closed in the end."""
     backend = loading.build(DSN.parse(dsn))
     try:
-        yield backend
+        yield Named(backend, store=dsn) if backend.names_tasks else backend
     finally:
         backend.close()
 
@@ -202,6 +203,36 @@ def skip_unless_it_delays(backend: Backend) -> None:
     """Skip the test where a store cannot delay, and so refuses to."""
     if not backend.can_delay:
         pytest.skip("this store cannot delay")
+
+
+def skip_if_it_names_tasks(backend: Backend) -> None:
+    """Skip the test where an id is not the caller's choice, and so is never queued already."""
+    if backend.names_tasks:
+        pytest.skip("this store names tasks itself")
+
+
+def skip_unless_it_keeps_order(backend: Backend) -> None:
+    """Skip the test where tasks come in about the order in which they were pushed, or came back."""
+    if not backend.keeps_order:
+        pytest.skip("this store keeps no order")
+
+
+def skip_unless_it_picks(backend: Backend) -> None:
+    """Skip the test where no task can be taken out by its id."""
+    if not backend.can_pick:
+        pytest.skip("this store takes out no task by its id")
+
+
+def skip_unless_it_recovers(backend: Backend) -> None:
+    """Skip the test where a store cannot tell what a worker holds."""
+    if not backend.can_recover:
+        pytest.skip("this store cannot tell what a worker holds")
+
+
+def skip_unless_it_tells_what_is_late(backend: Backend) -> None:
+    """Skip the test where what is settled too late has no effect, and is not told."""
+    if not backend.tells_late:
+        pytest.skip("this store does not tell what was settled too late")
 
 
 def skip_unless_it_finds(backend: Backend) -> None:

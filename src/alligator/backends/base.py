@@ -29,6 +29,8 @@ MAX_NAME_BYTES = 200
 """The longest name of a queue, in UTF-8: what beanstalkd allows for a tube."""
 MAX_ID_BYTES = 255
 """The longest id of a task, in UTF-8."""
+MAX_TOKEN_BYTES = 1100
+"""The longest token of a hand-out: SQS's own part of one may have 1,024 characters."""
 MAX_PRIORITY = 100
 """Priorities go from minus this to this: Redis keeps one in a score, beside the order, in 53 bits."""
 NEVER = math.inf
@@ -229,6 +231,18 @@ class Backend(ABC):
     can_find = True
     """False: nothing can be asked or changed of a single task: there is no ``replaces``, ``follow``, ``find``,
     ``watch``, ``reschedule`` and ``push_if``."""
+    can_pick = True
+    """False: no task can be taken out by its id: there is no ``reserve_task``, ``cancel`` and ``get``."""
+    can_recover = True
+    """False: the store cannot tell what a worker holds, and ``recover`` does nothing. What is known of it is to
+    be released one by one; the rest comes back with its lease."""
+    names_tasks = False
+    """True: a task's id is one that the store gives it. The id that it was pushed under is not kept, nor
+    compared with others: each push is a new task."""
+    keeps_order = True
+    """False: tasks come in about the order in which they were pushed, or came back."""
+    tells_late = True
+    """False: what is settled or extended too late has no effect, as everywhere, but need not be told."""
     in_process = False
     """True: the tasks live and die with this process, and no other can see them."""
 
@@ -251,6 +265,13 @@ class Backend(ABC):
             QueueFull: There is no room, or there would be more than ``max_length``; nothing was queued. (Of
                 more than a thousand messages the first thousands may have been.)
         """
+
+    def push_named(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[str]:
+        """Queue tasks as ``push_many`` does; return the ids that they have in the store, new or not."""
+        self.push_many(queue_name, messages, max_length=max_length)
+        return [message.task_id for message in messages]
 
     def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
         """Queue a task and swap a record, in one step; where the record is not ``old``, do neither.
@@ -349,6 +370,13 @@ class Backend(ABC):
         one lease, to name one of its tasks extends it for all.
         """
 
+    def shortest_lease(self) -> float:
+        """Return the shortest lease of what this client holds, where who pushes says it; else infinity.
+
+        Leases must be extended that often, whatever the one that was asked for.
+        """
+        return math.inf
+
     @abstractmethod
     def recover(
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
@@ -423,8 +451,8 @@ class Backend(ABC):
         """Queue one task; return its id."""
         check_name("queue name", queue_name, MAX_NAME_BYTES)
         check_name("task_id", task_id, MAX_ID_BYTES)
-        self.push_many(queue_name, [Message(task_id, as_bytes(data))])
-        return task_id
+        [given] = self.push_named(queue_name, [Message(task_id, as_bytes(data))])
+        return given
 
     def pop(self, queue_name: str) -> bytes | None:
         """Take the first task out for good and return its body; None when none is ready."""

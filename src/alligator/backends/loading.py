@@ -9,7 +9,7 @@ from alligator.backends.simple import SimpleBackend
 from alligator.dsn import DSN
 from alligator.exceptions import BackendMissing
 
-BUILT_IN = {"locmem": "locmem", "sqlite": "sqlite", "redis": "redis"}
+BUILT_IN = {"locmem": "locmem", "sqlite": "sqlite", "redis": "redis", "sqs": "sqs"}
 """Scheme to the module ``alligator.backends.<...>_backend``."""
 
 ENTRY_POINTS = "alligator.backends"

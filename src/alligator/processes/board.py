@@ -12,13 +12,14 @@ A mark that meets a list just replaced may land on another task. The marks bear 
 without need, or a late settlement goes unreported.
 """
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Reservation
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_TOKEN_BYTES, Reservation
 
 CAPACITY = 1280
 """Tasks that one process may hold."""
@@ -27,7 +28,7 @@ _NO_DEADLINES: Mapping[int, float] = MappingProxyType({})
 
 _HEADER = 64
 _COUNTS = 16
-_MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
+_MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + MAX_TOKEN_BYTES + 3  # and what separates them
 _ZEROS = memoryview(bytes(8 * CAPACITY)).cast("d")
 _GENERATION = 0
 _EXTENDED_AT = 4
@@ -118,7 +119,7 @@ class Board:
     """
 
     def __init__(self, memory: Buffer | None = None, capacity: int = CAPACITY) -> None:
-        view = memoryview(bytearray(self.size(capacity)) if memory is None else memory)
+        view = memoryview(_own_memory(self.size(capacity)) if memory is None else memory)
         self._numbers = view[:_HEADER].cast("Q")
         self._moments = view[:_HEADER].cast("d")
         middle = _HEADER + _slot_size(capacity)
@@ -217,6 +218,11 @@ class Board:
 
     def _current(self) -> "_Slot":
         return self._slots[self._numbers[_GENERATION] & 1]
+
+
+def _own_memory(size: int) -> mmap.mmap:
+    # The system gives it as it is written to. Of a board's megabytes most never are.
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _slot_size(capacity: int) -> int:
