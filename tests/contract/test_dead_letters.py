@@ -11,6 +11,8 @@ from tests.support.stores import (
     ids,
     lapsed,
     push,
+    skip_if_it_names_tasks,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
@@ -38,6 +40,7 @@ def test_a_dead_letter_tells_all_about_its_task(backend: Backend) -> None:
 
 
 def test_a_buried_task_is_out_of_its_queue(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     buried(backend, "t1")
 
     assert backend.count(QUEUE) == Counts(dead=1)
@@ -171,6 +174,7 @@ def test_dead_letters_are_tried_again_in_the_order_asked_for(backend: Backend) -
 
 
 def test_a_letter_stays_while_its_task_is_queued(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     [letter] = buried(backend, "t1")
     backend.push_many(QUEUE, [Message("t1", b"pushed meanwhile")])
 
@@ -188,6 +192,7 @@ def test_a_letter_stays_while_its_task_is_queued(backend: Backend) -> None:
 
 
 def test_of_several_letters_of_one_task_one_is_tried_again(backend: Backend) -> None:
+    skip_if_it_names_tasks(backend)
     [first] = buried(backend, "t1", note="first")
     [second] = buried(backend, "t1", note="second")
 

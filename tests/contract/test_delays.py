@@ -17,6 +17,8 @@ from tests.support.stores import (
     push,
     skip_unless_it_delays,
     skip_unless_it_finds,
+    skip_unless_it_keeps_order,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
@@ -78,6 +80,7 @@ def test_a_task_with_a_delay_and_a_moment_waits_for_both(backend: Backend) -> No
 
 
 def test_tasks_come_in_the_order_of_their_times(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "later", delay=0.4)
     push(backend, "sooner", delay=0.1)
 
@@ -115,6 +118,7 @@ def test_one_push_may_mix_delayed_and_ready_tasks(backend: Backend) -> None:
 
 
 def test_hundreds_of_tasks_fall_due_at_once(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     names = [f"t{number}" for number in range(2500)]
     push(backend, *names, delay=0.05)
     let_pass(backend, 0.1)
@@ -151,6 +155,7 @@ def test_a_release_with_a_delay_keeps_body_and_deliveries_as_told(backend: Backe
 
 
 def test_a_task_released_with_a_delay_returns_to_its_place(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2", "t3")
     one, two = take_ready(backend, 2)
     push(backend, "t4")
@@ -162,6 +167,7 @@ def test_a_task_released_with_a_delay_returns_to_its_place(backend: Backend) -> 
 
 
 def test_a_new_attempt_with_a_delay_has_no_place(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2")
     backend.settle([Release(take(backend), delay=0.05)])
     let_pass(backend, SHORT)
@@ -208,6 +214,7 @@ def test_a_delay_counts_from_the_release_and_not_from_the_push(backend: Backend)
 
 
 def test_a_canceled_task_pushed_again_with_a_delay_does_not_start_early(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1")
     backend.cancel(QUEUE, "t1")
     push(backend, "t1", delay=FAR_OFF)
@@ -217,6 +224,7 @@ def test_a_canceled_task_pushed_again_with_a_delay_does_not_start_early(backend:
 
 
 def test_a_canceled_delay_does_not_start_the_tasks_next_one(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", delay=0.05)
     backend.cancel(QUEUE, "t1")
     push(backend, "t1", delay=FAR_OFF)
@@ -227,6 +235,7 @@ def test_a_canceled_delay_does_not_start_the_tasks_next_one(backend: Backend) ->
 
 
 def test_a_canceled_delay_does_not_start_a_task_twice(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", delay=0.05)
     backend.cancel(QUEUE, "t1")
     push(backend, "t1")
@@ -239,6 +248,7 @@ def test_a_canceled_delay_does_not_start_a_task_twice(backend: Backend) -> None:
 
 
 def test_a_task_reserved_before_its_time_is_not_handed_out_again_at_it(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", delay=0.05)
     early = backend.reserve_task(QUEUE, "t1", "early")
     push(backend, "after its time", delay=0.1)
@@ -270,6 +280,7 @@ def test_a_dead_letter_of_a_delayed_task_is_retried_at_once(backend: Backend) ->
 
 
 def test_a_task_whose_time_has_come_joins_the_end(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "later", delay=SHORT)
     push(backend, "first", "second")
     let_pass(backend, 2 * SHORT)

@@ -23,6 +23,7 @@ from tests.support.stores import (
     ids,
     push,
     skip_unless_it_delays,
+    skip_unless_it_keeps_order,
     skip_unless_it_picks,
     take,
     take_ready,
@@ -130,6 +131,7 @@ def test_a_thousand_tasks_are_held_and_settled_at_once(backend: Backend) -> None
 
 
 def test_a_limit_beyond_all_bounds_loses_nothing(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     names = [f"t{number}" for number in range(9000)]
     push(backend, *names)
 

@@ -9,6 +9,7 @@ import pytest
 from alligator.backends import loading
 from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
 from alligator.dsn import DSN
+from alligator.exceptions import TaskTooBig
 from alligator.utils import new_id
 from tests.support.naming import Named
 from tests.support.running import A_MOMENT, later
@@ -221,6 +222,21 @@ def skip_unless_it_picks(backend: Backend) -> None:
     """Skip the test where no task can be taken out by its id."""
     if not backend.can_pick:
         pytest.skip("this store takes out no task by its id")
+
+
+def skip_unless_it_takes_any_name(backend: Backend) -> None:
+    """Skip the test where the names of queues are of few characters, and others are refused."""
+    if not backend.takes_any_name:
+        pytest.skip("this store takes names of queues of few characters only")
+
+
+@contextmanager
+def skipping_what_is_too_big() -> Generator[None]:
+    """Skip the test if a store does not take a task of that size, and says so."""
+    try:
+        yield
+    except TaskTooBig as err:
+        pytest.skip(str(err))
 
 
 def skip_unless_it_recovers(backend: Backend) -> None:

@@ -241,6 +241,8 @@ class Backend(ABC):
     compared with others: each push is a new task."""
     keeps_order = True
     """False: tasks come in about the order in which they were pushed, or came back."""
+    takes_any_name = True
+    """False: the name of a queue is of few characters; others are refused at its first use."""
     tells_late = True
     """False: what is settled or extended too late has no effect, as everywhere, but need not be told."""
     in_process = False

@@ -42,6 +42,8 @@ POLL_AMONG = 1
 """Seconds to wait for a message of the last of several queues: then the first ones are looked at again."""
 SURE_AFTER = 1
 """Seconds to wait before saying that there is none: a look that does not wait sees a part of SQS only."""
+MOST = 1000
+"""Tasks to hand out at once: each ten take a request, and leases begin with the first."""
 MOST_REMEMBERED = 5000
 """Hand-outs of which is remembered what they are."""
 
@@ -67,6 +69,7 @@ class Client(Backend):
     can_recover = False
     names_tasks = True
     keeps_order = False
+    takes_any_name = False
     tells_late = False
 
     def __init__(self, conn_string: str) -> None:
@@ -115,6 +118,7 @@ class Client(Backend):
         if limit <= 0 or not queue_names:
             return batch
         try:
+            limit = min(limit, MOST)
             self._wait_for(batch, queue_names, worker, limit, lease, wait, nap)
             if not wait and not batch.reservations:
                 for queue_name in queue_names:

@@ -36,7 +36,8 @@ class Dead:
         """Return the dead letters of a queue, the newest first; of the thousand that SQS gives first."""
         with self._seen(self._queues.named(queue_name)) as (_, seen):
             letters = [_letter(queue_name, one) for one in seen]
-        return sorted(letters, key=lambda letter: letter.buried_at, reverse=True)
+        # Of those buried at once, the last first.
+        return sorted(letters[::-1], key=lambda letter: letter.buried_at, reverse=True)
 
     def retry(self, queue_name: str, letter_ids: Sequence[str], wait: float) -> list[str]:
         """Send dead letters back to the queue of their tasks; return the ids of those that were."""

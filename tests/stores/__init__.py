@@ -1,0 +1,1 @@
+"""What one store has that others have not."""
