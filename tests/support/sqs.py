@@ -13,7 +13,22 @@ from alligator.backends.sqs_backend import Client
 from tests.support.servers import STARTS_WITHIN, free_port, kill_with_us, missing
 
 REGION = "us-west-2"
-QUEUES = ["all", "clock", "high", "low", "mail", "middle", "never-used", "one", "other", "two"]
+QUEUES = [
+    "a",
+    "all",
+    "b",
+    "c",
+    "clock",
+    "d",
+    "high",
+    "low",
+    "mail",
+    "middle",
+    "never-used",
+    "one",
+    "other",
+    "two",
+]
 """What tests call their queues: in SQS, a queue has to be made."""
 DEAD = "dead-letters"
 

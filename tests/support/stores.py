@@ -224,6 +224,12 @@ def skip_unless_it_picks(backend: Backend) -> None:
         pytest.skip("this store takes out no task by its id")
 
 
+def skip_unless_it_counts_exactly(backend: Backend) -> None:
+    """Skip the test where a store tells only about how many tasks it has."""
+    if not backend.counts_exactly:
+        pytest.skip("this store counts about right only")
+
+
 def skip_unless_it_takes_any_name(backend: Backend) -> None:
     """Skip the test where the names of queues are of few characters, and others are refused."""
     if not backend.takes_any_name:

@@ -241,6 +241,8 @@ class Backend(ABC):
     compared with others: each push is a new task."""
     keeps_order = True
     """False: tasks come in about the order in which they were pushed, or came back."""
+    counts_exactly = True
+    """False: ``count`` and ``len`` are about right, and so is ``max_length``."""
     takes_any_name = True
     """False: the name of a queue is of few characters; others are refused at its first use."""
     tells_late = True

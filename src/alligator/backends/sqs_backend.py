@@ -69,6 +69,7 @@ class Client(Backend):
     can_recover = False
     names_tasks = True
     keeps_order = False
+    counts_exactly = False
     takes_any_name = False
     tells_late = False
 
@@ -224,15 +225,14 @@ class Client(Backend):
         longest = POLL_AMONG if len(queue_names) > 1 else self._service.address.poll
         until = time.monotonic() + wait
         while True:
-            interrupted = wait > 0 and self._bell.wait(0.0) is Woken.BY_INTERRUPT
-            poll = 0 if interrupted else min(int(until - time.monotonic()), longest)
+            poll = max(0, min(int(until - time.monotonic()), longest))
             for queue_name in queue_names:
                 is_last = queue_name == queue_names[-1] and not batch.reservations
-                self._take(batch, queue_name, worker, limit, lease, max(0, poll) if is_last else 0)
+                self._take(batch, queue_name, worker, limit, lease, poll if is_last else 0)
             left = until - time.monotonic()
-            if batch.reservations or interrupted or left <= 0:
+            if batch.reservations or left <= 0:
                 return
-            if poll <= 0 and self._bell.wait(min(left, nap)) is Woken.BY_INTERRUPT:
+            if self._bell.wait(0.0 if poll else min(left, nap)) is Woken.BY_INTERRUPT:
                 return
 
     def _take(
@@ -242,23 +242,20 @@ class Client(Backend):
         queue = self._queues.named(queue_name)
         hidden_for = min(math.ceil(lease), LONGEST_LEASE)
         while (room := limit - len(batch.reservations)) > 0:
-            asked_at = self.now()
             came = self._queues.receive(queue, min(room, AT_ONCE), hidden_for, poll)
             now = self.now()
             early = [one for one in came if is_early(queue, one, now)]
             for one in came:
                 if one not in early:
-                    batch.reservations.append(self._handed_out(queue_name, worker, one, asked_at))
+                    batch.reservations.append(self._handed_out(queue_name, worker, one, now))
             if early:
                 self._sender.put_off(queue, early, now)
             if len(came) < min(room, AT_ONCE):
                 return
             poll = 0
 
-    def _handed_out(
-        self, queue_name: str, worker: str, one: Received, asked_at: float
-    ) -> Reservation:
-        token = f"{worker}.{one.handle}.{round(asked_at * 1000)}"
+    def _handed_out(self, queue_name: str, worker: str, one: Received, now: float) -> Reservation:
+        token = f"{worker}.{one.handle}.{round(now * 1000)}"
         before = self._latest.get(one.message_id)
         if before is not None:  # what still runs here of an earlier hand-out is late
             self._settled[before] = None

@@ -36,8 +36,8 @@ class Dead:
         """Return the dead letters of a queue, the newest first; of the thousand that SQS gives first."""
         with self._seen(self._queues.named(queue_name)) as (_, seen):
             letters = [_letter(queue_name, one) for one in seen]
-        # Of those buried at once, the last first.
-        return sorted(letters[::-1], key=lambda letter: letter.buried_at, reverse=True)
+        letters.sort(key=lambda letter: letter.buried_at)
+        return letters[::-1]
 
     def retry(self, queue_name: str, letter_ids: Sequence[str], wait: float) -> list[str]:
         """Send dead letters back to the queue of their tasks; return the ids of those that were."""

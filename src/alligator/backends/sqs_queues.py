@@ -13,8 +13,9 @@ from alligator.backends.sqs_messages import Entry, Received, size_of
 from alligator.backends.sqs_service import AT_ONCE, NoSuchQueue, Service
 from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
 
-LONGEST_LEASE = 12 * 3600
-"""Seconds for which SQS lets a message be held, or hidden, from when it was received."""
+LONGEST_LEASE = 12 * 3600 - 60
+"""Seconds for which SQS lets a message be held, or hidden, from when it was received: twelve hours. A minute
+less, since the answer that it was received comes later than that."""
 LOOK_EVERY = 300.0
 """Seconds after which it is looked anew what a queue can take, and where its dead letters go."""
 RETENTION = 14 * 86400

@@ -18,8 +18,6 @@ log = logging.getLogger("alligator.backend")
 
 LONGEST_DELAY = 900
 """Seconds for which SQS delays a message."""
-LONGEST_SLEEP = LONGEST_LEASE - 60
-"""Seconds to hide a message that is not to come yet: from when it was received, and that was a moment ago."""
 MOST_REMEMBERED = 5000
 """Messages of which is remembered that they were sent anew, and are yet to be deleted."""
 
@@ -171,7 +169,7 @@ def _as_it_is(one: Received, now: float) -> Anew:
 
 def _sleep_of(one: Received, now: float) -> int:
     left = one.due_at - now
-    return LONGEST_SLEEP if one.is_kept or left > LONGEST_SLEEP else math.ceil(left)
+    return LONGEST_LEASE if one.is_kept or left > LONGEST_LEASE else math.ceil(left)
 
 
 def _with_note(queue: Queue, one: Anew, notes: dict[str, str | bytes]) -> Entry:
@@ -212,4 +210,6 @@ def _entry(
             "MessageGroupId": group or fair_id(unique),
             "MessageDeduplicationId": fair_id(unique),
         }
-    return {**entry, "DelaySeconds": min(math.ceil(wait), LONGEST_DELAY)} if wait > 0 else entry
+    if wait <= 0:
+        return entry
+    return {**entry, "DelaySeconds": LONGEST_DELAY if wait > LONGEST_DELAY else math.ceil(wait)}
