@@ -169,6 +169,7 @@ class Worker:
         self._grace_timer: threading.Timer | None = None
         self._may_have_lost = False
         self._is_being_left = threading.Lock()
+        self._has_left = False
         self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
@@ -208,7 +209,7 @@ class Worker:
             Alligator worker #... starting, consuming 'all'.
             Alligator worker #... leaving. It consumed 0 tasks.
         """
-        self._pid = os.getpid()
+        self._pid, self._has_left = os.getpid(), False
         self.starting()
         with ExitStack() as stack:
             if not self.is_supervised:
@@ -432,6 +433,7 @@ class Worker:
         """Settle what is finished, and give back the rest."""
         with self._is_being_left:
             self._give_all_back()
+            self._has_left = True
 
     def _give_all_back(self) -> None:
         back = self._holdings.give_back(started=True)
@@ -492,7 +494,7 @@ class Worker:
 
     def _break_off(self) -> None:
         """Give back what has not finished within the grace, and end the process: what runs hears of nothing."""
-        if self._is_being_left.acquire(blocking=False):
+        if not self._has_left and self._is_being_left.acquire(blocking=False):
             try:
                 self._give_all_back()
             finally:

@@ -226,6 +226,8 @@ class Client(Backend):
         until = time.monotonic() + wait
         while True:
             poll = max(0, min(int(until - time.monotonic()), longest))
+            if self._bell.is_interrupted:
+                poll = 0
             for queue_name in queue_names:
                 is_last = queue_name == queue_names[-1] and not batch.reservations
                 self._take(batch, queue_name, worker, limit, lease, poll if is_last else 0)
