@@ -18,8 +18,8 @@ from tests.support.stores import (
     skip_if_it_names_tasks,
     skip_unless_it_counts_exactly,
     skip_unless_it_delays,
+    skip_unless_it_makes_queues,
     skip_unless_it_picks,
-    skip_unless_it_takes_any_name,
     take,
     take_ready,
 )
@@ -51,7 +51,7 @@ def test_a_queue_takes_as_many_as_it_may_have(backend: Backend) -> None:
 
 
 def test_a_full_queue_is_refused_with_its_name(backend: Backend) -> None:
-    skip_unless_it_takes_any_name(backend)
+    skip_unless_it_makes_queues(backend)
     push(backend, "t1", to="my mail")
 
     with pytest.raises(BackendRefused, match="my mail"):

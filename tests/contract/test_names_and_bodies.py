@@ -11,8 +11,8 @@ from tests.support.stores import (
     ids,
     push,
     skip_if_it_names_tasks,
+    skip_unless_it_makes_queues,
     skip_unless_it_picks,
-    skip_unless_it_takes_any_name,
     skipping_what_is_too_big,
     take,
     take_ready,
@@ -114,7 +114,7 @@ def test_a_task_id_may_be_any_text(backend: Backend) -> None:
 
 
 def test_a_queue_name_may_be_any_text(backend: Backend) -> None:
-    skip_unless_it_takes_any_name(backend)
+    skip_unless_it_makes_queues(backend)
     push(backend, "t1")
     for name in HOSTILE:
         push(backend, "t1", "t2", "t3", to=name)
@@ -159,7 +159,7 @@ SIMILAR = [
 
 
 def test_queues_of_similar_names_do_not_mix(backend: Backend) -> None:
-    skip_unless_it_takes_any_name(backend)
+    skip_unless_it_makes_queues(backend)
     for name in SIMILAR:
         backend.push_many(name, [Message("t1", name.encode()), Message("t2", b"two")])
     assert backend.queues() == sorted(SIMILAR)
@@ -177,7 +177,7 @@ def test_queues_of_similar_names_do_not_mix(backend: Backend) -> None:
 
 
 def test_the_longest_names_fit(backend: Backend) -> None:
-    skip_unless_it_takes_any_name(backend)
+    skip_unless_it_makes_queues(backend)
     for queue_name, task_id in [
         ("q" * 200, "t" * 255),
         ("ř" * 100, "ř" * 127),

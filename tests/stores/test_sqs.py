@@ -16,6 +16,7 @@ from alligator.backends.base import Ack, Bury, Counts, Message, Release
 from alligator.backends.sqs_backend import Client
 from alligator.backends.sqs_messages import ROOM, fitted
 from alligator.exceptions import (
+    BackendMissing,
     BackendRefused,
     BackendUnavailable,
     InvalidOption,
@@ -100,6 +101,16 @@ def test_boto_is_not_imported_before_it_is_used() -> None:
         "sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_boto_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(name: str) -> None:
+        assert name == "boto3"
+
+    monkeypatch.setattr("importlib.util.find_spec", found)
+
+    with pytest.raises(BackendMissing, match=r"alligator\[sqs\]"):
+        Gator("sqs://us-west-2/")
 
 
 @pytest.mark.parametrize(
@@ -453,6 +464,39 @@ def test_a_redrive_policy_says_where_dead_letters_go_and_is_heeded(
     assert letters[b"buried"] == "note"
     assert '"reason":"poison"' in letters[b"lapses"]
     assert store.count("driven").dead == 2
+
+
+MESSAGE = {"MessageId": "m1", "ReceiptHandle": "h1", "Body": "{}"}
+POLICY = '{"deadLetterTargetArn": "arn:aws:sqs:us-west-2:9:theirs", "maxReceiveCount": "5"}'
+THEIRS: dict[str, Any] = {"QueueUrl": "http://sqs/9/theirs"}
+
+
+@pytest.mark.parametrize("denied", ["GetQueueUrl", "SendMessageBatch"])
+def test_where_only_aws_may_put_dead_letters_they_are_kept(denied: str) -> None:
+    no, done = (
+        refusal("AccessDeniedException", 403),
+        {"Successful": [{"Id": "0", "MessageId": "m2"}]},
+    )
+    urls = [
+        (200, {"QueueUrl": "http://sqs/1/all"}),
+        no if denied == "GetQueueUrl" else (200, THEIRS),
+    ]
+    with answering(
+        GetQueueUrl=urls,
+        GetQueueAttributes=[(200, {"Attributes": {"RedrivePolicy": POLICY}}), (200, {})],
+        ReceiveMessage=[(200, {"Messages": [MESSAGE]})],
+        SendMessageBatch=[*([no] if denied == "SendMessageBatch" else []), (200, done)],
+        DeleteMessageBatch=[(200, {"Successful": [{"Id": "0"}]})],
+    ) as server:
+        store = Client(server.dsn)
+        [held] = store.reserve([QUEUE], "w").reservations
+        assert store.settle([Bury(held, "note")]) == []
+
+        sent = [body for name, body in server.asked if name == "SendMessageBatch"][-1]
+        assert sent["QueueUrl"] == "http://sqs/1/all"
+        assert "alligator.kept" in sent["Entries"][0]["MessageAttributes"]
+        assert server.times("DeleteMessageBatch") == 1
+        store.close()
 
 
 def test_what_aws_moves_back_by_itself_is_a_task(store: Client, boto: Boto) -> None:

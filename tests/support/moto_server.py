@@ -27,6 +27,8 @@ _APP: Any = import_module("moto.moto_server.werkzeug_app")
 _ERRORS: Any = import_module("moto.sqs.exceptions")
 _MODELS: Any = import_module("moto.sqs.models")
 
+ACCOUNT = "123456789012"
+"""Whose queues they are, whatever key comes with a request."""
 LONGEST_LEASE = 12 * 3600 * 1000
 """In milliseconds, as all of moto's moments."""
 
@@ -119,6 +121,19 @@ def _now() -> float:
     return time.time() * 1000
 
 
+def _emptied(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Forget everything, and make the queues of a region that the path names: /emptied/REGION/NAME,NAME."""
+    region, names = environ["PATH_INFO"].split("/")[2:]
+    with _LOCK:
+        _RECEIVED.clear()
+        service = _MODELS.sqs_backends[ACCOUNT][region]
+        service.queues.clear()
+        for name in names.split(","):
+            service.create_queue(name)
+    start_response("204 No Content", [])
+    return []
+
+
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are used again, as on AWS
 
@@ -137,10 +152,16 @@ def main(port: int) -> None:
     service.purge_queue = _one_at_a_time(service.purge_queue)
     _MODELS.Queue.messages = property(_visible)
     _MODELS.Message.mark_received = _mark
+    moto = _APP.DomainDispatcherApplication(_APP.create_backend_app)
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        ours = environ["PATH_INFO"].startswith("/emptied/")
+        return (_emptied if ours else moto)(environ, start_response)
+
     server = make_server(
         "127.0.0.1",
         port,
-        _APP.DomainDispatcherApplication(_APP.create_backend_app),
+        application,
         threaded=True,
         request_handler=_Handler,
     )

@@ -9,13 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from alligator.backends.sqs_backend import Client
 from tests.support.servers import STARTS_WITHIN, free_port, kill_with_us, missing
 
 REGION = "us-west-2"
 QUEUES = [
-    *("a", "all", "b", "c", "clock", "d", "high", "low"),
-    *("mail", "middle", "never-used", "one", "other", "two"),
+    *("a", "all", "b", "c", "clock", "d", "empty", "high", "low"),
+    *("mail", "middle", "never-used", "one", "other", "parent", "two"),
 ]
 """What tests call their queues: in SQS, a queue has to be made."""
 DEAD = "dead-letters"
@@ -47,15 +46,10 @@ class Sqs:
 
     def emptied(self) -> str:
         """Forget all, make the queues of the tests, and return a DSN."""
-        request = urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")
-        with urllib.request.urlopen(request, timeout=STARTS_WITHIN):
+        path = f"/emptied/{REGION}/{','.join([*QUEUES, DEAD])}"
+        with urllib.request.urlopen(self.endpoint + path, timeout=STARTS_WITHIN):
             pass
-        dsn = self.dsn(dead=DEAD)
-        client = Client(dsn)
-        for name in QUEUES:
-            client.create_queue(name)
-        client.close()
-        return dsn
+        return self.dsn(dead=DEAD)
 
     def start(self) -> None:
         """Start it, on the port it had before if it had one. What was in it is gone."""

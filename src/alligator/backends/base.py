@@ -243,8 +243,10 @@ class Backend(ABC):
     """False: tasks come in about the order in which they were pushed, or came back."""
     counts_exactly = True
     """False: ``count`` and ``len`` are about right, and so is ``max_length``."""
-    takes_any_name = True
-    """False: the name of a queue is of few characters; others are refused at its first use."""
+    makes_queues = True
+    """False: a queue has to be made before its first use, by a name that the store can have."""
+    drop_spares_held = True
+    """False: what is held when its queue is dropped runs on, but does not come back with its lease."""
     tells_late = True
     """False: what is settled or extended too late has no effect, as everywhere, but need not be told."""
     in_process = False

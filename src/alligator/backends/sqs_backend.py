@@ -70,7 +70,8 @@ class Client(Backend):
     names_tasks = True
     keeps_order = False
     counts_exactly = False
-    takes_any_name = False
+    makes_queues = False
+    drop_spares_held = False
     tells_late = False
 
     def __init__(self, conn_string: str) -> None:

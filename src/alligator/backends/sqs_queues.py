@@ -59,7 +59,7 @@ class Queues:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._address = service.address
-        self._known: dict[str, tuple[float, Queue]] = {}
+        self._known: dict[tuple[str, str], tuple[float, Queue]] = {}
 
     def named(self, queue_name: str) -> Queue:
         """Return the queue of a name that Alligator knows it by.
@@ -77,7 +77,10 @@ class Queues:
         if not queue.redrives_to:
             return None
         account, name = queue.redrives_to.split(":")[-2:]
-        return self._known_as(name, account)
+        try:
+            return self._known_as(name, account)
+        except BackendRefused:  # SQS may move messages there, and we may not
+            return None
 
     def names(self) -> list[str]:
         """Return the names of all queues with our prefix."""
@@ -191,10 +194,10 @@ class Queues:
         return [messages.received(message) for message in answer.get("Messages", ())]
 
     def _known_as(self, name: str, account: str = "") -> Queue:
-        looked_at, queue = self._known.get(name, (-math.inf, None))
+        looked_at, queue = self._known.get((name, account), (-math.inf, None))
         if queue is None or time.monotonic() - looked_at > LOOK_EVERY:
             queue = self._look(name, account)
-            self._known[name] = time.monotonic(), queue
+            self._known[name, account] = time.monotonic(), queue
         return queue
 
     def _look(self, name: str, account: str) -> Queue:
@@ -202,11 +205,10 @@ class Queues:
         if url is None:
             region = self._address.region
             of_region = f" --region {region}" if region else ""
-            short = name.removeprefix(self._address.prefix)
             raise NoSuchQueue(
                 f"There is no queue {name!r} in SQS, and Alligator makes none by itself. Make it by `aws sqs "
-                f"create-queue --queue-name {name}{of_region}{_of_kind(name)}` or by `alligator migrate "
-                f"sqs://{region or ''}/ --create-queues --queue {short}`."
+                f"create-queue --queue-name {name}{of_region}{_of_kind(name)}`, or by `alligator migrate "
+                f"TARGET --create-queues --queue {name.removeprefix(self._address.prefix)}`."
             )
         try:
             told = self.attributes(Queue(name, url), "All")

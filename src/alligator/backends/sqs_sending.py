@@ -45,6 +45,8 @@ class Sender:
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
         self._sent: dict[str, None] = {}
+        self._closed: set[str] = set()
+        """Queues for dead letters that SQS may move messages to, and we may not."""
 
     def push(self, queue: Queue, pushed: Sequence[Message], now: float) -> list[str]:
         """Send tasks; return the ids that SQS gave them.
@@ -68,11 +70,18 @@ class Sender:
         If this breaks off, and this process repeats it, what was sent is not sent again.
         """
         unsent = [one for one in several if one.old.handle not in self._sent]
-        targeted = [(*self._targeted(queue, one), one.old.handle) for one in unsent]
+        targeted = [(*self._targeted(queue, one), one) for one in unsent]
         for target, group in groupby(targeted, lambda one: one[0]):
-            _, entries, handles = zip(*group, strict=True)
-            self._send(target, entries)
-            self._sent |= dict.fromkeys(handles)
+            _, entries, its = zip(*group, strict=True)
+            try:
+                self._send(target, entries)
+            except BackendRefused as err:
+                if target == queue or target.name != queue.redrives_to.rpartition(":")[2]:
+                    raise
+                log.warning("Dead letters cannot go to %r: %s", target.name, err)
+                self._closed.add(target.url)
+                self._send(queue, [self._dead_letter(queue, one)[1] for one in its])
+            self._sent |= dict.fromkeys(one.old.handle for one in its)
         while len(self._sent) > MOST_REMEMBERED:
             del self._sent[next(iter(self._sent))]
         old = [one.old.handle for one in several]
@@ -140,7 +149,7 @@ class Sender:
             messages.BURIED: f"{one.buried_at:.3f}",
             messages.QUEUE: queue.name,
         }
-        if dead is not None:
+        if dead is not None and dead.url not in self._closed:
             entry = _with_note(dead, one, notes)
             if size_of(entry) <= dead.max_bytes:
                 return dead, entry
@@ -149,7 +158,7 @@ class Sender:
             "DSN, or a redrive policy of the queue",
             one.old.task_id,
             queue.name,
-            "for it has nowhere to go" if dead is None else f"for it is too big for {dead.name!r}",
+            "for it has nowhere to go" if dead is None else f"for {dead.name!r} does not take it",
         )
         return queue, _with_note(queue, one, {**notes, messages.KEPT: "1"})
 

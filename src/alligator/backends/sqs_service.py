@@ -219,7 +219,7 @@ class Service:
         exceptions = _module("botocore.exceptions")
         config = _module("botocore.config").Config(
             connect_timeout=ANSWERS_WITHIN,
-            read_timeout=ANSWERS_WITHIN + LONGEST_POLL,
+            read_timeout=ANSWERS_WITHIN + self.address.poll,
             # Never ask again by itself: what was sent without an answer may be there.
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=50,
@@ -243,7 +243,8 @@ class Service:
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         try:
             answered_at = parsedate_to_datetime(headers["date"]).timestamp()
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):  # a server that does not say
+            self._ahead = self._ahead or 0.0
             return
         # It says whole seconds, and was written between our asking and now.
         least, most = answered_at - time.time(), answered_at + 1.0 - asked_at
