@@ -400,6 +400,36 @@ def test_what_is_sent_anew_but_not_deleted_is_not_sent_twice(
     assert take(store).body == b"new"
 
 
+@pytest.mark.parametrize("cut_at", range(7))
+def test_settling_that_breaks_off_anywhere_and_is_repeated_doubles_nothing(
+    store: Client, monkeypatch: pytest.MonkeyPatch, cut_at: int
+) -> None:
+    store.push_many(QUEUE, [Message(str(number), b"old") for number in range(27)])
+    held = take_ready(store)
+    settlements = [
+        *(Release(one, body=b"new") for one in held[:12]),
+        *(Ack(one) for one in held[12:24]),
+        *(Release(one, lapsed=True) for one in held[24:]),
+    ]
+    batch, asked = store._service.batch, 0  # pyright: ignore[reportPrivateUsage]
+
+    def cut_once(operation: str, url: str, entries: Any) -> list[dict[str, Any]]:
+        nonlocal asked
+        asked += 1
+        if asked == cut_at + 1:
+            raise BackendUnavailable("cut")
+        return batch(operation, url, entries)
+
+    monkeypatch.setattr(store._service, "batch", cut_once)  # pyright: ignore[reportPrivateUsage]
+    try:
+        store.settle(settlements)
+    except BackendUnavailable:
+        store.settle(settlements)
+
+    assert store.count(QUEUE) == Counts(waiting=15)
+    assert sorted(one.body for one in take_ready(store)) == [b"new"] * 12 + [b"old"] * 3
+
+
 def test_what_runs_longer_than_sqs_allows_is_told(
     store: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,6 +19,11 @@ _NAMES: dict[tuple[str, str], str] = {}
 """What the tests call a task, by its store and its id there; for all clients of this process."""
 
 
+def forget() -> None:
+    """Forget all names: an emptied store may give the same ids again."""
+    _NAMES.clear()
+
+
 class Named(Backend):
     """A client of such a store. A task that another process has pushed is called as its body is.
 
@@ -32,7 +37,7 @@ class Named(Backend):
         self._store = store
         self._handed_out: dict[tuple[str, str], str] = {}
         for flag, value in vars(Backend).items():
-            if isinstance(value, bool):
+            if isinstance(value, bool) or flag == "max_bytes":
                 setattr(self, flag, getattr(backend, flag))
 
     def push_named(

@@ -271,27 +271,44 @@ class Client(Backend):
         """Carry out the settlements of a queue. Returns what is late, by ``id``."""
         now = self.now()
         late = self._taken(settlements, now)
-        acks: list[Settlement] = []
-        anew: dict[int, Anew] = {}
-        hidden: list[tuple[Release, int]] = []
         timely = [one for one in settlements if id(one) not in late]
+        acks: list[Ack] = []
+        hidden: list[Release] = []
+        again: list[Release | Bury] = []
         for one in timely:
             if isinstance(one, Ack):
                 acks.append(one)
             elif self._stays(one, _left(one.reservation.token, now)):
-                hidden.append((one, math.ceil(one.delay)))
+                hidden.append(one)
             else:
-                anew[id(one)] = self._anew(one, now)
-        try:
-            late |= self._carried_out(queue, acks, anew, hidden)
-        except BaseException:
-            with self._settling:
-                for one in timely:
-                    self._settled.pop(one.reservation.token, None)
-            raise
+                again.append(one)
+        steps: list[tuple[Sequence[Settlement], Callable[[], list[bool]]]] = [
+            (again, lambda: self._sender.anew(queue, [self._anew(one, now) for one in again])),
+            (acks, lambda: self._queues.delete(queue, [_handle_of(one) for one in acks])),
+            (
+                hidden,
+                lambda: self._queues.hide(
+                    queue, [(_handle_of(one), math.ceil(one.delay)) for one in hidden]
+                ),
+            ),
+        ]
+        while steps:
+            some, carry_out = steps[0]
+            try:
+                agreed = carry_out()
+            except BaseException:  # what is left may be tried again; what is done must not be
+                self._forget([one for left, _ in steps for one in left])
+                raise
+            late |= {id(one) for one, ok in zip(some, agreed, strict=True) if not ok}
+            del steps[0]
         for one in timely:
             self._out.pop(one.reservation.token, None)
         return late
+
+    def _forget(self, unsettled: Iterable[Settlement]) -> None:
+        with self._settling:
+            for one in unsettled:
+                self._settled.pop(one.reservation.token, None)
 
     def _taken(self, settlements: Sequence[Settlement], now: float) -> set[int]:
         """Note what is to be settled now. Returns what is late, as far as this process can tell, by ``id``."""
@@ -304,22 +321,6 @@ class Client(Backend):
                     late.add(id(one))
                 self._settled[token] = None
             _forget_oldest(self._settled)
-        return late
-
-    def _carried_out(
-        self,
-        queue: Queue,
-        acks: Sequence[Settlement],
-        anew: dict[int, Anew],
-        hidden: Sequence[tuple[Release, int]],
-    ) -> set[int]:
-        late = self._told_late(anew, self._sender.anew(queue, list(anew.values())))
-        handles = [_handle(one.reservation.token) for one in acks]
-        late |= self._told_late(map(id, acks), self._queues.delete(queue, handles))
-        handles_for = [(_handle(one.reservation.token), seconds) for one, seconds in hidden]
-        late |= self._told_late(
-            (id(one) for one, _ in hidden), self._queues.hide(queue, handles_for)
-        )
         return late
 
     def _stays(self, one: Release | Bury, left: float) -> TypeGuard[Release]:
@@ -346,10 +347,6 @@ class Client(Backend):
         if one.body is not None:
             return Anew(old, one.body, one.delay)
         return Anew(old, old.body, one.delay, deliveries - (not one.lapsed))
-
-    @staticmethod
-    def _told_late(settled: Iterable[int], agreed: Iterable[bool]) -> set[int]:
-        return {one for one, ok in zip(settled, agreed, strict=True) if not ok}
 
     def _say_that_it_is_over(self, held: Reservation) -> None:
         if held.token not in self._over:
@@ -378,6 +375,10 @@ def _forget_oldest(remembered: dict[str, Any]) -> None:
 def _handle(token: str) -> str:
     """Return the receipt handle in a token: between who holds it and when it was handed out."""
     return token.rpartition(".")[0].partition(".")[2]
+
+
+def _handle_of(settlement: Settlement) -> str:
+    return _handle(settlement.reservation.token)
 
 
 def _left(token: str, now: float) -> float:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,21 +150,19 @@ class Queues:
                     "Nothing was queued. Keep what is big elsewhere, and queue where it is."
                 )
 
-    def send(self, queue: Queue, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-        """Send messages in order; return for each what became of it."""
-        outcomes: list[dict[str, Any]] = []
+    def send(self, queue: Queue, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+        """Send messages in order, while it is asked what became of each."""
         batch: list[Entry] = []
         size = 0
         for entry in (*entries, None):
             more = size_of(entry) if entry else math.inf
             # A batch takes no more than one message may: so it is on AWS, and on servers like it.
             if batch and (size + more > queue.max_bytes or len(batch) == AT_ONCE):
-                outcomes += self._service.batch("send_message_batch", queue.url, batch)
+                yield from self._service.batch("send_message_batch", queue.url, batch)
                 batch, size = [], 0
             if entry is not None:
                 batch.append(entry)
                 size += int(more)
-        return outcomes
 
     def delete(self, queue: Queue, handles: Sequence[str]) -> list[bool]:
         """Delete messages; return for each whether SQS agreed that it was ours to delete."""

@@ -74,14 +74,15 @@ class Sender:
         for target, group in groupby(targeted, lambda one: one[0]):
             _, entries, its = zip(*group, strict=True)
             try:
-                self._send(target, entries)
+                self._send_anew(target, entries, its)
             except BackendRefused as err:
                 if target == queue or target.name != queue.redrives_to.rpartition(":")[2]:
                     raise
                 log.warning("Dead letters cannot go to %r: %s", target.name, err)
                 self._closed.add(target.url)
-                self._send(queue, [self._dead_letter(queue, one)[1] for one in its])
-            self._sent |= dict.fromkeys(one.old.handle for one in its)
+                left = [one for one in its if one.old.handle not in self._sent]
+                kept = [self._dead_letter(queue, one)[1] for one in left]
+                self._send_anew(queue, kept, left)
         while len(self._sent) > MOST_REMEMBERED:
             del self._sent[next(iter(self._sent))]
         old = [one.old.handle for one in several]
@@ -114,15 +115,17 @@ class Sender:
         # To SQS, what is received and hidden has been delivered. So it is done only where nothing else can be.
         return queue.is_fifo and one.due_at > now and not is_old
 
+    def _send_anew(self, target: Queue, entries: Sequence[Entry], its: Sequence[Anew]) -> None:
+        """Send, and remember what has been sent, should it break off before the last."""
+        outcomes: list[dict[str, Any]] = []
+        for one, outcome in zip(its, self._queues.send(target, entries), strict=True):
+            outcomes.append(outcome)
+            if "Code" not in outcome:
+                self._sent[one.old.handle] = None
+        _check(target, outcomes)
+
     def _send(self, queue: Queue, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-        outcomes = self._queues.send(queue, entries)
-        for outcome in outcomes:
-            if "Code" in outcome:
-                raise BackendRefused(
-                    f"Queue {queue.name!r} of SQS does not take a message: {outcome['Code']}: "
-                    f"{outcome.get('Message', '')}"
-                )
-        return outcomes
+        return _check(queue, list(self._queues.send(queue, entries)))
 
     def _targeted(self, queue: Queue, one: Anew) -> tuple[Queue, Entry]:
         """Return what is to be sent anew, and where to."""
@@ -169,6 +172,16 @@ def is_early(queue: Queue, one: Received, now: float) -> bool:
         return True
     # It slept, and each time it came counts as a delivery. Sent anew it has none.
     return queue.is_fifo and one.wait > 0 and one.receives > 1
+
+
+def _check(queue: Queue, outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for outcome in outcomes:
+        if "Code" in outcome:
+            raise BackendRefused(
+                f"Queue {queue.name!r} of SQS does not take a message: {outcome['Code']}: "
+                f"{outcome.get('Message', '')}"
+            )
+    return outcomes
 
 
 def _as_it_is(one: Received, now: float) -> Anew:
