@@ -16,8 +16,8 @@ from tests.support.stores import (
     opened,
     push,
     skip_if_it_names_tasks,
-    skip_unless_it_counts_exactly,
     skip_unless_it_delays,
+    skip_unless_it_limits_exactly,
     skip_unless_it_makes_queues,
     skip_unless_it_picks,
     take,
@@ -182,7 +182,7 @@ def test_of_thousands_without_room_for_all_no_more_are_queued_than_fit(backend: 
 
 
 def test_thousands_fit_where_there_is_just_room(backend: Backend) -> None:
-    skip_unless_it_counts_exactly(backend)
+    skip_unless_it_limits_exactly(backend)
     push(backend, "before")
     names = [f"t{number}" for number in range(2500)]
 
@@ -193,7 +193,7 @@ def test_thousands_fit_where_there_is_just_room(backend: Backend) -> None:
 
 
 def test_many_threads_queue_no_more_than_fit(backend: Backend) -> None:
-    skip_unless_it_counts_exactly(backend)
+    skip_unless_it_limits_exactly(backend)
 
     def work(number: int) -> int:
         return sum(fits(backend, 100, f"{number}-{turn}") for turn in range(30))
@@ -204,7 +204,7 @@ def test_many_threads_queue_no_more_than_fit(backend: Backend) -> None:
 
 def test_many_processes_queue_no_more_than_fit(dsn: str, connect: Callable[[], Backend]) -> None:
     backend = connect()
-    skip_unless_it_counts_exactly(backend)
+    skip_unless_it_limits_exactly(backend)
 
     def work(number: int) -> int:
         with opened(dsn) as backend:

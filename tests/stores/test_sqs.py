@@ -12,7 +12,7 @@ import pytest
 
 from alligator import Gator, cli
 from alligator.backends import sqs_backend, sqs_sending
-from alligator.backends.base import Ack, Bury, Counts, Message, Release
+from alligator.backends.base import Ack, Bury, Counts, Message, Release, Settlement
 from alligator.backends.sqs_backend import Client
 from alligator.backends.sqs_messages import ROOM, fitted
 from alligator.exceptions import (
@@ -406,7 +406,7 @@ def test_settling_that_breaks_off_anywhere_and_is_repeated_doubles_nothing(
 ) -> None:
     store.push_many(QUEUE, [Message(str(number), b"old") for number in range(27)])
     held = take_ready(store)
-    settlements = [
+    settlements: list[Settlement] = [
         *(Release(one, body=b"new") for one in held[:12]),
         *(Ack(one) for one in held[12:24]),
         *(Release(one, lapsed=True) for one in held[24:]),

@@ -225,10 +225,10 @@ def skip_unless_it_picks(backend: Backend) -> None:
         pytest.skip("this store takes out no task by its id")
 
 
-def skip_unless_it_counts_exactly(backend: Backend) -> None:
-    """Skip the test where a store tells only about how many tasks it has."""
-    if not backend.counts_exactly:
-        pytest.skip("this store counts about right only")
+def skip_unless_it_limits_exactly(backend: Backend) -> None:
+    """Skip the test where several who push at the same moment may exceed ``max_length``."""
+    if not backend.limits_exactly:
+        pytest.skip("this store limits about right only")
 
 
 def skip_unless_it_makes_queues(backend: Backend) -> None:

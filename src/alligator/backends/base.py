@@ -241,8 +241,8 @@ class Backend(ABC):
     compared with others: each push is a new task."""
     keeps_order = True
     """False: tasks come in about the order in which they were pushed, or came back."""
-    counts_exactly = True
-    """False: ``count`` and ``len`` are about right, and so is ``max_length``."""
+    limits_exactly = True
+    """False: those who push at the same moment may each find room, and so exceed ``max_length``."""
     makes_queues = True
     """False: a queue has to be made before its first use, by a name that the store can have."""
     drop_spares_held = True

@@ -69,7 +69,7 @@ class Client(Backend):
     can_recover = False
     names_tasks = True
     keeps_order = False
-    counts_exactly = False
+    limits_exactly = False
     makes_queues = False
     drop_spares_held = False
     tells_late = False
