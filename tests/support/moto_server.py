@@ -58,12 +58,14 @@ def _receive(
     hidden_for: int,
     names: list[str] | None = None,
 ) -> list[Any]:
-    until = time.monotonic() + wait
-    while True:
+    until, queue = time.monotonic() + wait, self.get_queue(queue_name)
+    # Who asked may be gone, and what was asked for another test: it is not to take anything of the next one.
+    while self.queues.get(queue_name) is queue:
         found: list[Any] = _receive_at_once(self, queue_name, count, 0, hidden_for, names)
         if found or time.monotonic() >= until:
             return found
         time.sleep(0.005)
+    return []
 
 
 def _mark(self: Any, visibility_timeout: int | None = None) -> None:
