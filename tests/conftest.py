@@ -12,6 +12,7 @@ from tests.support.beanstalkd import Beanstalkd
 from tests.support.clusters import Cluster, cluster
 from tests.support.postgres import FAST, SAFE, PostgresServer
 from tests.support.servers import Server
+from tests.support.sqs import Sqs
 from tests.support.stores import opened
 
 Mortal = Server | PostgresServer
@@ -35,6 +36,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Valkey of this session. What is in it goes with the next test that has an empty store."""
     with Server.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sqs]:
+    """A server of this session that speaks the protocol of SQS."""
+    with Sqs(tmp_path_factory.mktemp("sqs")) as server:
         yield server
 
 
@@ -131,6 +139,9 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> str:
         postgres: PostgresServer = request.getfixturevalue(name)
         postgres.empty()
         return postgres.dsn
+    if kind == "sqs":
+        sqs: Sqs = request.getfixturevalue("sqs_server")
+        return sqs.emptied()
     server: Server = request.getfixturevalue(f"{kind}_server")
     server.clear()
     naming.forget()

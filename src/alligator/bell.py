@@ -38,6 +38,11 @@ class Bell:
         self._is_interrupted = True
         self.ring()
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the next wait is interrupted, for nobody has waited since."""
+        return self._is_interrupted
+
     def wait(self, timeout: float, *others: int) -> Woken:
         """Wait for a ring, an interruption or something to read on ``others`` (file descriptors)."""
         reader = self._open()[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 from alligator import registry, schedules, stops, version
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
-from alligator.commands import letters, looking, reports, revival, schedule_reports
+from alligator.commands import letters, looking, migrating, reports, revival, schedule_reports
 from alligator.commands.letters import Ref
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
@@ -63,10 +63,10 @@ def _run(options: argparse.Namespace) -> int:
         options.wrong_use("name a TARGET, or set ALLIGATOR_CONN to one")
     command: Callable[[Gator, argparse.Namespace], int] = options.command
     gator = gator_at(options.target)
-    if command is _migrate:  # before any look, for that may do it already
-        return command(gator, options)
-    _check_file(gator)
-    return command(checked(gator), options)
+    if options.checks:  # else any look at the store may do already what is to be done
+        _check_file(gator)
+        checked(gator)
+    return command(gator, options)
 
 
 def _check_file(gator: Gator) -> None:
@@ -246,12 +246,28 @@ def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
 
 
 def _migrate(gator: Gator, options: argparse.Namespace) -> int:
+    if options.create_queues:
+        return _create_queues(gator, options)
     if options.sql:
         print(gator.backend.migration(), end="")
-    elif gator.backend.migrate():
-        print("Done: the store is ready for this version of Alligator.")
+        return 0
+    is_new = gator.backend.migrate()
+    if options.json:
+        _print_json({"migrated": is_new})
     else:
-        print("Nothing to do: the store is ready for this version of Alligator.")
+        what = "Done" if is_new else "Nothing to do"
+        print(f"{what}: the store is ready for this version of Alligator.")
+    return 0
+
+
+def _create_queues(gator: Gator, options: argparse.Namespace) -> int:
+    names = options.queue or [gator.queue_name]
+    made = migrating.create_queues(gator.backend, names)
+    if options.json:
+        _print_json({"queues": [{"queue": name, "created": is_new} for name, is_new in made]})
+        return 0
+    for name, is_new in made:
+        print(f"Queue {quoted(name)} {'is made' if is_new else 'is there already'}.")
     return 0
 
 
@@ -367,16 +383,18 @@ def _parser() -> argparse.ArgumentParser:
         of_one.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
         _add_common(of_one, command)
 
+    what = "make what a store needs: a database's tables, or bring them up to date; or queues"
+    migrate = commands.add_parser("migrate", help=what)
+    migrate.add_argument("target", metavar="TARGET")
+    migrate.add_argument("--sql", action="store_true", help="only print what would be done")
+    what = "the queues named by --queue, in a store that makes none by itself (sqs)"
+    migrate.add_argument("--create-queues", action="store_true", help=what)
+    _add_common(migrate, _migrate, checks=False)
+    migrate.add_argument("--queue", type=_queue, action="append", metavar="NAME", help="repeatable")
+
     repeated = commands.add_parser("schedules", help="what is queued again and again: list, remove")
     repeated.add_argument("target", metavar="TARGET")
     _add_common(repeated, _schedules)
-    migrate = commands.add_parser(
-        "migrate", help="make a database's tables, or bring them up to date"
-    )
-    migrate.add_argument("target", metavar="TARGET")
-    migrate.add_argument("--sql", action="store_true", help="only print what would be done")
-    migrate.set_defaults(command=_migrate, wrong_use=migrate.error)
-
     actions = repeated.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
     remove = actions.add_parser("remove", help="remove one for good")
     remove.add_argument("name", type=_schedule, metavar="NAME", help="its name, as listed")
@@ -410,13 +428,15 @@ def _add_common(
     command: Callable[[Gator, argparse.Namespace], int],
     *,
     is_action: bool = False,
+    checks: bool = True,
 ) -> None:
     # An action's own defaults would undo what was said before its name.
     default = argparse.SUPPRESS if is_action else None
     add = parser.add_argument
-    add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
+    if checks:
+        add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
     add("--json", action="store_true", default=default, help="for programs to read")
-    parser.set_defaults(command=command, wrong_use=parser.error)
+    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)
 
 
 def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:

@@ -169,6 +169,8 @@ class Worker:
         self._leave_by: float | None = None
         self._grace_timer: threading.Timer | None = None
         self._may_have_lost = False
+        self._is_being_left = threading.Lock()
+        self._has_left = False
         self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
@@ -208,7 +210,7 @@ class Worker:
             Alligator worker #... starting, consuming 'all'.
             Alligator worker #... leaving. It consumed 0 tasks.
         """
-        self._pid = os.getpid()
+        self._pid, self._has_left = os.getpid(), False
         self.starting()
         with ExitStack() as stack:
             if not self.is_supervised:
@@ -217,6 +219,8 @@ class Worker:
                 stack.enter_context(self._signals())
             elif self._backend.holds_by_connection:  # nobody else can extend what is held here
                 stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
+            elif not self._backend.can_recover:
+                stack.enter_context(self._freed())
             try:
                 self._work()
             except Abandoned:
@@ -434,6 +438,11 @@ class Worker:
 
     def _leave(self) -> None:
         """Settle what is finished, and give back the rest."""
+        with self._is_being_left:
+            self._give_all_back()
+            self._has_left = True
+
+    def _give_all_back(self) -> None:
         back = self._holdings.give_back(started=True)
         finished = self._holdings.send()
         try:
@@ -467,8 +476,30 @@ class Worker:
         except (BackendUnavailable, BackendRefused):
             pass  # the entry expires
 
-    def _keeper(self) -> Keeper:
-        return Keeper(self._backend, self.lease, given_back=self._executor.heed_stops)
+    def _keeper(self, *, extends: bool = True) -> Keeper:
+        return Keeper(
+            self._backend, self.lease, given_back=self._executor.heed_stops, extends=extends
+        )
+
+    @contextmanager
+    def _freed(self) -> Generator[None]:
+        """Free what is stuck, from a thread, where the parent cannot: it has no body to send anew."""
+
+        def also() -> None:
+            # With coroutines, the main thread breaks them off by itself.
+            if self._has_waited_enough and self.concurrency == 1:
+                self._break_off()
+
+        with keeper_thread(self._keeper(extends=False), self._holdings.board, also):
+            yield
+
+    def _break_off(self) -> None:
+        """Give back what has not finished within the grace, and end the process: what runs hears of nothing."""
+        if not self._has_left and self._is_being_left.acquire(blocking=False):
+            try:
+                self._give_all_back()
+            finally:
+                os._exit(0)
 
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it

@@ -10,7 +10,7 @@ from tests.support.stores import opened
 
 CLUSTER = "redis-cluster"
 """What is built on it needs no test there again."""
-QUEUES = ["beanstalk"]
+QUEUES = ["beanstalk", "sqs"]
 """They keep no records, and know no single tasks."""
 BEYOND = (
     "records",

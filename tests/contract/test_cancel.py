@@ -9,13 +9,16 @@ from tests.support.stores import (
     ids,
     push,
     skip_if_it_names_tasks,
+    skip_unless_dropping_spares_what_runs,
     skip_unless_it_delays,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
 
 
 def test_a_waiting_task_is_canceled(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", "t2", "t3")
 
     assert backend.cancel(QUEUE, "t2") == b"t2"
@@ -25,6 +28,7 @@ def test_a_waiting_task_is_canceled(backend: Backend) -> None:
 
 
 def test_a_delayed_task_is_canceled(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     skip_unless_it_delays(backend)
     push(backend, "t1", delay=FAR_OFF)
 
@@ -33,6 +37,7 @@ def test_a_delayed_task_is_canceled(backend: Backend) -> None:
 
 
 def test_a_task_is_canceled_once(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1")
     backend.cancel(QUEUE, "t1")
 
@@ -40,6 +45,7 @@ def test_a_task_is_canceled_once(backend: Backend) -> None:
 
 
 def test_a_task_that_is_held_is_not_canceled(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1")
     held = take(backend)
 
@@ -50,6 +56,7 @@ def test_a_task_that_is_held_is_not_canceled(backend: Backend) -> None:
 
 
 def test_what_is_unknown_or_elsewhere_is_not_canceled(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", to="other")
 
     assert backend.cancel(QUEUE, "t1") is None
@@ -58,6 +65,7 @@ def test_what_is_unknown_or_elsewhere_is_not_canceled(backend: Backend) -> None:
 
 
 def test_a_canceled_task_may_be_pushed_again_and_joins_the_end(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", "t2")
     backend.cancel(QUEUE, "t1")
 
@@ -67,6 +75,7 @@ def test_a_canceled_task_may_be_pushed_again_and_joins_the_end(backend: Backend)
 
 
 def test_canceling_all_one_by_one_leaves_an_empty_queue(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     names = [f"t{number}" for number in range(200)]
     push(backend, *names)
 
@@ -79,6 +88,7 @@ def test_canceling_all_one_by_one_leaves_an_empty_queue(backend: Backend) -> Non
 
 
 def test_dropping_all_takes_out_what_waits_and_what_is_delayed(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     skip_unless_it_delays(backend)
     push(backend, "t1", "t2")
     push(backend, "t3", delay=FAR_OFF)
@@ -91,6 +101,7 @@ def test_dropping_all_takes_out_what_waits_and_what_is_delayed(backend: Backend)
 
 
 def test_dropping_all_leaves_what_runs_and_dead_letters(backend: Backend) -> None:
+    skip_unless_dropping_spares_what_runs(backend)
     buried(backend, "dead")
     push(backend, "held", "released", "waiting")
     held, released = take_ready(backend, 2)
@@ -123,6 +134,7 @@ def test_what_was_dropped_may_be_pushed_again(backend: Backend) -> None:
 
 def test_dropping_ten_thousand_tasks_drops_them_all(backend: Backend) -> None:
     skip_if_it_names_tasks(backend)
+    skip_unless_dropping_spares_what_runs(backend)
     push(backend, *(f"t{number}" for number in range(10_000)))
     held = take(backend)
 

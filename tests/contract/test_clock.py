@@ -22,6 +22,7 @@ from tests.support.stores import (
     let_pass,
     opened,
     push,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
@@ -141,6 +142,7 @@ def hand_outs(backend: Backend, worker: str) -> list[Reservation]:
 
 
 def test_a_token_tells_who_holds_a_task_since_when(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     for worker in (WORKER, "a worker – ž"):
         before = backend.now()
         held = hand_outs(backend, worker)
@@ -188,6 +190,7 @@ def test_a_moment_far_away_is_told_to_the_millisecond() -> None:
 
 
 def test_a_dead_worker_is_known_by_the_tokens_of_its_hand_outs(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     worker = new_id()
     held = hand_outs(backend, worker)
     push(backend, "t4")

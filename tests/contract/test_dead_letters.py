@@ -12,6 +12,7 @@ from tests.support.stores import (
     lapsed,
     push,
     skip_if_it_names_tasks,
+    skip_unless_it_picks,
     skip_unless_what_is_due_joins_the_end,
     take,
     take_ready,
@@ -40,6 +41,7 @@ def test_a_dead_letter_tells_all_about_its_task(backend: Backend) -> None:
 
 
 def test_a_buried_task_is_out_of_its_queue(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     buried(backend, "t1")
 
     assert backend.count(QUEUE) == Counts(dead=1)

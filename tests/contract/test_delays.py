@@ -17,7 +17,9 @@ from tests.support.stores import (
     push,
     skip_unless_it_delays,
     skip_unless_it_finds,
+    skip_unless_it_keeps_order,
     skip_unless_it_knows_fractions,
+    skip_unless_it_picks,
     skip_unless_what_is_due_joins_the_end,
     take,
     take_ready,
@@ -81,6 +83,7 @@ def test_a_task_with_a_delay_and_a_moment_waits_for_both(backend: Backend) -> No
 
 def test_tasks_come_in_the_order_of_their_times(backend: Backend) -> None:
     skip_unless_it_knows_fractions(backend)
+    skip_unless_it_keeps_order(backend)
     push(backend, "later", delay=0.4)
     push(backend, "sooner", delay=0.1)
 
@@ -118,6 +121,7 @@ def test_one_push_may_mix_delayed_and_ready_tasks(backend: Backend) -> None:
 
 
 def test_hundreds_of_tasks_fall_due_at_once(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     names = [f"t{number}" for number in range(2500)]
     push(backend, *names, delay=0.05)
     let_pass(backend, 0.1)
@@ -154,6 +158,7 @@ def test_a_release_with_a_delay_keeps_body_and_deliveries_as_told(backend: Backe
 
 
 def test_a_task_released_with_a_delay_returns_to_its_place(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2", "t3")
     one, two = take_ready(backend, 2)
     push(backend, "t4")
@@ -165,6 +170,7 @@ def test_a_task_released_with_a_delay_returns_to_its_place(backend: Backend) -> 
 
 
 def test_a_new_attempt_with_a_delay_has_no_place(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2")
     backend.settle([Release(take(backend), delay=0.05)])
     let_pass(backend, SHORT)
@@ -211,6 +217,7 @@ def test_a_delay_counts_from_the_release_and_not_from_the_push(backend: Backend)
 
 
 def test_a_canceled_task_pushed_again_with_a_delay_does_not_start_early(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1")
     backend.cancel(QUEUE, "t1")
     push(backend, "t1", delay=FAR_OFF)
@@ -220,6 +227,7 @@ def test_a_canceled_task_pushed_again_with_a_delay_does_not_start_early(backend:
 
 
 def test_a_canceled_delay_does_not_start_the_tasks_next_one(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", delay=0.05)
     backend.cancel(QUEUE, "t1")
     push(backend, "t1", delay=FAR_OFF)
@@ -230,6 +238,7 @@ def test_a_canceled_delay_does_not_start_the_tasks_next_one(backend: Backend) ->
 
 
 def test_a_canceled_delay_does_not_start_a_task_twice(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", delay=0.05)
     backend.cancel(QUEUE, "t1")
     push(backend, "t1")
@@ -242,6 +251,7 @@ def test_a_canceled_delay_does_not_start_a_task_twice(backend: Backend) -> None:
 
 
 def test_a_task_reserved_before_its_time_is_not_handed_out_again_at_it(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", delay=0.05)
     early = backend.reserve_task(QUEUE, "t1", "early")
     push(backend, "after its time", delay=0.1)
@@ -274,6 +284,7 @@ def test_a_dead_letter_of_a_delayed_task_is_retried_at_once(backend: Backend) ->
 
 def test_a_task_whose_time_has_come_joins_the_end(backend: Backend) -> None:
     skip_unless_what_is_due_joins_the_end(backend)
+    skip_unless_it_keeps_order(backend)
     push(backend, "later", delay=SHORT)
     push(backend, "first", "second")
     let_pass(backend, 2 * SHORT)

@@ -14,6 +14,8 @@ from tests.support.stores import (
     push,
     skip_if_it_names_tasks,
     skip_unless_it_delays,
+    skip_unless_it_makes_queues,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
@@ -52,6 +54,7 @@ def test_pop_leaves_what_is_delayed(backend: Backend) -> None:
 
 
 def test_get_takes_out_one_task_for_good_by_its_id(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", "t2", "t3")
 
     assert backend.get(QUEUE, "t2") == b"t2"
@@ -64,6 +67,7 @@ def test_get_takes_out_one_task_for_good_by_its_id(backend: Backend) -> None:
 
 
 def test_get_leaves_what_is_held(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1")
     held = take(backend)
 
@@ -83,6 +87,7 @@ def test_drop_all_and_len_agree(backend: Backend) -> None:
 
 def test_pop_and_get_take_tasks_while_other_clients_do(connect: Callable[[], Backend]) -> None:
     clients = [connect(), connect(), connect()]
+    skip_unless_it_picks(clients[0])
     push(clients[0], *(f"t{number}" for number in range(30)))
 
     def take_out(number: int) -> list[bytes | None]:
@@ -113,26 +118,29 @@ UNFIT = {
 
 @pytest.mark.parametrize("name", UNFIT.values(), ids=UNFIT.keys())
 def test_push_refuses_names_that_not_every_store_can_carry(backend: Backend, name: str) -> None:
+    known = backend.queues()
     with pytest.raises(InvalidOption):
         backend.push(QUEUE, name, "{}")
     with pytest.raises(InvalidOption):
         backend.push(name, "t1", "{}")
 
     assert backend.count(QUEUE) == Counts()
-    assert backend.queues() == []
+    assert backend.queues() == known
 
 
 @pytest.mark.parametrize("name", [None, 1, b"t1", ["t1"]], ids=repr)
 def test_push_refuses_a_name_that_is_no_text(backend: Backend, name: str) -> None:
+    known = backend.queues()
     with pytest.raises(InvalidOption):
         backend.push(QUEUE, name, "{}")
     with pytest.raises(InvalidOption):
         backend.push(name, "t1", "{}")
 
-    assert backend.queues() == []
+    assert backend.queues() == known
 
 
 def test_push_takes_the_longest_names(backend: Backend) -> None:
+    skip_unless_it_makes_queues(backend)
     queue_name, task_id = "q" * 200, "t" * 255
 
     backend.push(queue_name, task_id, "{}")

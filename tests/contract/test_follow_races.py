@@ -70,6 +70,7 @@ def test_what_is_watched_while_another_process_ends_it_is_followed_or_known_to_b
 ) -> None:
     names = [f"t{number}" for number in range(500)]
     backend = connect()
+    skip_unless_it_finds(backend)
     push(backend, *names)
     held = take_ready(backend, 500)
 
@@ -118,6 +119,7 @@ def test_a_killed_process_has_ended_a_task_and_queued_what_follows_or_neither(
     chance = random.Random()
     names = [f"t{number}" for number in range(2000)]
     backend = connect()
+    skip_unless_it_finds(backend)
     backend.push_many(QUEUE, [Message(name, b"", follow=after(name)) for name in names])
     held = take_ready(backend, 2000, lease=FAR_OFF)
 

@@ -13,6 +13,8 @@ from tests.support.stores import (
     lapsed,
     let_pass,
     push,
+    skip_unless_it_picks,
+    skip_unless_it_recovers,
     skip_unless_what_is_due_joins_the_end,
     take,
     take_ready,
@@ -73,6 +75,7 @@ def test_of_a_batch_only_what_is_not_settled_lapses(backend: Backend) -> None:
 
 
 def test_each_hand_out_lapses_at_its_own_time(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", "t2", "t3")
     for name, lease in [("t1", 60.0), ("t2", 2 * LEASE), ("t3", LEASE)]:
         assert backend.reserve_task(QUEUE, name, "died", lease) is not None
@@ -184,6 +187,7 @@ def test_extending_what_is_settled_brings_nothing_back(backend: Backend) -> None
 
 
 def test_recovered_tasks_are_ready_at_once(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1", "t2", "t3")
     take(backend, worker="dead", lease=FAR_OFF)
     take(backend, worker="dead", lease=FAR_OFF)
@@ -196,6 +200,7 @@ def test_recovered_tasks_are_ready_at_once(backend: Backend) -> None:
 
 def test_only_what_a_dead_worker_had_started_counts_a_delivery(backend: Backend) -> None:
     skip_unless_what_is_due_joins_the_end(backend)
+    skip_unless_it_recovers(backend)
     push(backend, "t1", "t2", "t3")
     assert len(backend.reserve([QUEUE], "dead", limit=3).reservations) == 3
 
@@ -206,6 +211,7 @@ def test_only_what_a_dead_worker_had_started_counts_a_delivery(backend: Backend)
 
 
 def test_recovering_leaves_other_workers_their_tasks(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1", "t2", "t3")
     take(backend, worker="dead")
     alive = take(backend, worker="alive")
@@ -218,6 +224,7 @@ def test_recovering_leaves_other_workers_their_tasks(backend: Backend) -> None:
 
 
 def test_recovering_looks_through_all_queues_named(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     for name in ["high", "low", "other"]:
         push(backend, "t1", to=name)
         take(backend, of=name, worker="dead")
@@ -241,6 +248,7 @@ def test_recovering_a_worker_that_holds_nothing_does_nothing(backend: Backend) -
 
 
 def test_recovering_twice_counts_one_delivery(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1")
     take(backend, worker="dead")
 
@@ -251,6 +259,7 @@ def test_recovering_twice_counts_one_delivery(backend: Backend) -> None:
 
 
 def test_a_worker_declared_dead_too_soon_is_late(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1")
     slow = take(backend, worker="not dead")
     backend.recover([QUEUE], "not dead", started=["t1"])
@@ -264,6 +273,7 @@ def test_a_worker_declared_dead_too_soon_is_late(backend: Backend) -> None:
 
 
 def test_recovering_gives_back_all_of_hundreds_of_tasks(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     names = [f"t{number}" for number in range(1500)]
     push(backend, *names)
     for limit in [1, 499, 1000]:

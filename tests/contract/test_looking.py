@@ -7,6 +7,8 @@ from tests.support.stores import (
     buried,
     push,
     skip_unless_it_delays,
+    skip_unless_it_makes_queues,
+    skip_unless_it_picks,
     skip_unless_others_settle,
     take,
     take_ready,
@@ -28,6 +30,7 @@ def test_an_unknown_queue_counts_nothing(backend: Backend) -> None:
 
 
 def test_a_count_returns_to_nothing_when_all_is_done(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1", "t2", "t3")
     one, two, three = take_ready(backend)
     backend.settle([Ack(one), Release(two), Bury(three, "")])
@@ -38,6 +41,7 @@ def test_a_count_returns_to_nothing_when_all_is_done(backend: Backend) -> None:
 
 
 def test_queues_are_listed_whatever_state_their_tasks_are_in(backend: Backend) -> None:
+    skip_unless_it_makes_queues(backend)
     push(backend, "t1", to="waiting")
     push(backend, "t1", to="a running one")
     take(backend, of="a running one")
@@ -53,6 +57,7 @@ def test_queues_are_listed_whatever_state_their_tasks_are_in(backend: Backend) -
 
 
 def test_a_queue_only_looked_at_is_not_listed(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     backend.count("never-used")
     backend.len("never-used")
     backend.dead("never-used")
@@ -81,6 +86,7 @@ def test_length_counts_what_has_not_been_handed_out(backend: Backend) -> None:
 
 def test_a_client_that_was_closed_opens_again(backend: Backend) -> None:
     skip_unless_others_settle(backend)
+    skip_unless_it_makes_queues(backend)
     push(backend, "t1", "t2")
     held = take(backend)
 

@@ -18,6 +18,8 @@ from tests.support.stores import (
     skip_if_it_names_tasks,
     skip_unless_it_delays,
     skip_unless_it_limits_exactly,
+    skip_unless_it_makes_queues,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
@@ -49,6 +51,7 @@ def test_a_queue_takes_as_many_as_it_may_have(backend: Backend) -> None:
 
 
 def test_a_full_queue_is_refused_with_its_name(backend: Backend) -> None:
+    skip_unless_it_makes_queues(backend)
     push(backend, "t1", to="my mail")
 
     with pytest.raises(BackendRefused, match="my mail"):
@@ -129,6 +132,7 @@ def test_other_queues_do_not_count(backend: Backend) -> None:
 
 
 def test_a_queue_with_room_again_takes_tasks_again(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push_up_to(backend, 2, "t1", "t2")
     frees: list[Callable[[], object]] = [
         lambda: take(backend),
@@ -178,6 +182,7 @@ def test_of_thousands_without_room_for_all_no_more_are_queued_than_fit(backend: 
 
 
 def test_thousands_fit_where_there_is_just_room(backend: Backend) -> None:
+    skip_unless_it_limits_exactly(backend)
     push(backend, "before")
     names = [f"t{number}" for number in range(2500)]
 
@@ -198,7 +203,8 @@ def test_many_threads_queue_no_more_than_fit(backend: Backend) -> None:
 
 
 def test_many_processes_queue_no_more_than_fit(dsn: str, connect: Callable[[], Backend]) -> None:
-    skip_unless_it_limits_exactly(connect())
+    backend = connect()
+    skip_unless_it_limits_exactly(backend)
 
     def work(number: int) -> int:
         with opened(dsn) as backend:
@@ -206,6 +212,5 @@ def test_many_processes_queue_no_more_than_fit(dsn: str, connect: Callable[[], B
             return 2 * sum(fits(backend, 101, *two) for two in names)
 
     assert sum(in_processes(4, work)) == 100
-    backend = connect()
     assert backend.count(QUEUE) == Counts(waiting=100)
     assert fits(backend, 101, "last")

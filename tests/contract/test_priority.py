@@ -305,6 +305,7 @@ def test_of_many_processes_pushing_the_same_ids_each_with_its_priority_one_wins_
 ) -> None:
     skip_if_it_names_tasks(connect())
     names = [f"t{number}" for number in range(1000)]
+    skip_unless_it_prioritizes(connect())
 
     def push_all(number: int) -> int:
         start = number * 125

@@ -310,13 +310,14 @@ def test_of_many_threads_swapping_none_overwrites_another(records: Records) -> N
 def test_of_many_processes_swapping_none_overwrites_another(
     dsn: str, connect: Callable[[], Backend]
 ) -> None:
+    records = records_of(connect())
+
     def count_up(_: int) -> None:
         with opened(dsn) as backend:
             count_to(records_of(backend), 50)
 
     in_processes(4, count_up)
 
-    records = records_of(connect())
     assert records.get("counters/1") == b"200"
 
 

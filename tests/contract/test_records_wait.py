@@ -209,6 +209,9 @@ def test_no_wake_up_is_lost_between_two_who_wait_for_each_other(records: Records
 
 
 def test_no_wake_up_is_lost_between_two_processes_that_wait_for_each_other(dsn: str) -> None:
+    with opened(dsn) as before:
+        records_of(before)
+
     def work(number: int) -> list[float]:
         with opened(dsn) as backend:
             return play(records_of(backend), number, turns=100)
@@ -384,6 +387,7 @@ def test_who_waits_for_a_value_in_another_process_takes_no_wake_up_from_workers(
             wait_for(records_of(there), "results/1")
 
     backend = connect()
+    records_of(backend)
     with Child(wait_there) as child:
         for turn in range(5):
             with soon_but_after(A_MOMENT), later(partial(push, backend, f"t{turn}")):

@@ -313,6 +313,7 @@ def test_of_many_processes_rescheduling_one_makes_each_ready(
 ) -> None:
     names = [f"t{number}" for number in range(200)]
     with opened(dsn) as before:
+        skip_unless_it_finds(before)
         push_never(before, *names)
 
     def reschedule(_: int) -> list[bool]:

@@ -21,12 +21,16 @@ from tests.support.stores import (
     ids,
     lapsed,
     push,
+    skip_if_it_names_tasks,
+    skip_unless_it_keeps_order,
+    skip_unless_it_picks,
     take,
     take_ready,
 )
 
 
 def test_a_task_that_is_acknowledged_is_gone(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     push(backend, "t1")
 
     assert backend.settle([Ack(take(backend))]) == []
@@ -42,6 +46,7 @@ def test_nothing_to_settle_is_fine(backend: Backend) -> None:
 
 
 def test_a_batch_is_settled_each_task_in_its_own_way(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2", "t3", "t4", "t5")
     one, two, three, four, five = take_ready(backend)
 
@@ -74,6 +79,7 @@ def test_a_part_of_a_batch_can_be_settled_and_the_rest_later(backend: Backend) -
 
 
 def test_a_task_released_as_it_was_returns_to_its_place(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2", "t3", "t4")
     one, two, three = take_ready(backend, 3)
 
@@ -94,6 +100,7 @@ def test_a_task_released_as_it_was_counts_no_delivery(backend: Backend) -> None:
 
 
 def test_a_task_released_as_lapsed_counts_a_delivery(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2")
     backend.settle([Release(take(backend), lapsed=True)])
     held = take(backend)
@@ -121,6 +128,7 @@ def test_a_new_attempt_joins_the_end_with_its_new_body_and_no_deliveries(backend
 
 
 def test_a_new_attempt_keeps_its_place_at_the_end_when_released_again(backend: Backend) -> None:
+    skip_unless_it_keeps_order(backend)
     push(backend, "t1", "t2")
     backend.settle([Release(take(backend), body=b"new")])
     push(backend, "t3")
@@ -241,6 +249,7 @@ def test_late_and_timely_settlements_of_one_call_do_not_hinder_each_other(
 def test_a_settlement_of_what_was_never_handed_out_so_is_late(
     backend: Backend, settle_as: SettleAs
 ) -> None:
+    skip_if_it_names_tasks(backend)
     push(backend, "t1")
     push(backend, "t1", to="other")
     held = take(backend)

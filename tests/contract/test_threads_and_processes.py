@@ -11,6 +11,10 @@ from tests.support.stores import (
     ids,
     opened,
     push,
+    skip_unless_it_makes_queues,
+    skip_unless_it_picks,
+    skip_unless_it_recovers,
+    skip_unless_it_tells_what_is_late,
     skip_unless_others_settle,
     take,
     take_ready,
@@ -34,6 +38,8 @@ def consume(backend: Backend, worker: str, limit: int) -> list[str]:
 
 
 def test_threads_that_share_a_client_get_their_own_answers(backend: Backend) -> None:
+    skip_unless_it_makes_queues(backend)
+
     def work(number: int) -> None:
         name = f"queue {number}"
         acks: list[Ack] = []
@@ -117,6 +123,7 @@ def test_each_threads_tasks_keep_their_order(backend: Backend) -> None:
 def test_what_one_client_does_every_other_sees(connect: Callable[[], Backend]) -> None:
     skip_unless_others_settle(connect())
     one, two = connect(), connect()
+    skip_unless_it_picks(one)
     push(one, "t1", "t2", "t3")
 
     assert two.count(QUEUE) == Counts(waiting=3)
@@ -135,6 +142,7 @@ def test_tasks_outlast_the_clients_that_pushed_and_held_them(
 ) -> None:
     skip_unless_others_settle(connect())
     with opened(dsn) as gone:
+        skip_unless_it_recovers(gone)
         push(gone, "t1", "t2")
         held = take(gone, worker="gone")
 
@@ -195,6 +203,7 @@ def test_a_client_works_on_in_a_forked_child_and_in_its_parent(
 def test_a_child_forked_while_a_task_is_held_may_settle_it(connect: Callable[[], Backend]) -> None:
     skip_unless_others_settle(connect())
     backend = connect()
+    skip_unless_it_tells_what_is_late(backend)
     push(backend, "t1")
     held = take(backend)
 

@@ -24,6 +24,8 @@ from tests.support.stores import (
     opened,
     push,
     skip_unless_it_delays,
+    skip_unless_it_picks,
+    skip_unless_it_recovers,
     take,
     take_ready,
 )
@@ -132,6 +134,7 @@ def test_a_retried_dead_letter_wakes_who_waits(backend: Backend) -> None:
 
 
 def test_recovering_wakes_who_waits(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
     push(backend, "t1")
     take(backend, worker="dead")
 
@@ -169,6 +172,7 @@ def test_a_lapse_wakes_who_waits(backend: Backend) -> None:
 
 
 def test_a_lapse_of_what_was_handed_out_during_the_wait_ends_it_too(backend: Backend) -> None:
+    skip_unless_it_picks(backend)
     skip_unless_it_delays(backend)
 
     def take_and_die() -> None:

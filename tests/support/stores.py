@@ -10,7 +10,7 @@ import pytest
 from alligator.backends import loading
 from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
 from alligator.dsn import DSN
-from alligator.exceptions import InvalidOption
+from alligator.exceptions import InvalidOption, TaskTooBig
 from alligator.utils import new_id
 from tests.support.naming import Named
 from tests.support.running import A_MOMENT, later
@@ -213,8 +213,9 @@ def until(condition: Callable[[], object], what: str, within: float = PATIENCE) 
 
 
 def records_of(backend: Backend) -> Records:
-    """Return the records of a store that keeps any."""
-    assert backend.records is not None
+    """Return the records of a store; skip the test where none are kept."""
+    if backend.records is None:
+        pytest.skip("this store keeps no records")
     return backend.records
 
 
@@ -261,16 +262,61 @@ def carried(backend: Backend, names: Sequence[str]) -> list[str]:
     return [name for name in names if is_carried(name)]
 
 
+def skip_unless_it_keeps_order(backend: Backend) -> None:
+    """Skip the test where tasks come in about the order in which they were pushed, or came back."""
+    if not backend.keeps_order:
+        pytest.skip("this store keeps no order")
+
+
+def skip_unless_it_picks(backend: Backend) -> None:
+    """Skip the test where no task can be taken out by its id."""
+    if not backend.can_pick:
+        pytest.skip("this store takes out no task by its id")
+
+
 def skip_unless_it_limits_exactly(backend: Backend) -> None:
     """Skip the test where several who push at the same moment may exceed ``max_length``."""
     if not backend.limits_exactly:
-        pytest.skip("this store counts first and pushes then")
+        pytest.skip("this store limits about right only")
 
 
 def skip_unless_others_settle(backend: Backend) -> None:
     """Skip the test where what a client holds cannot be touched by another one."""
     if backend.holds_by_connection:
         pytest.skip("this store lets only who reserved a task settle it")
+
+
+def skip_unless_it_makes_queues(backend: Backend) -> None:
+    """Skip the test where a queue has to be made first, by a name that the store can have."""
+    if not backend.makes_queues:
+        pytest.skip("this store makes no queues by itself")
+
+
+def skip_unless_dropping_spares_what_runs(backend: Backend) -> None:
+    """Skip the test where what is held is dropped with its queue."""
+    if not backend.drop_spares_held:
+        pytest.skip("this store drops what is held with its queue")
+
+
+@contextmanager
+def skipping_what_is_too_big() -> Generator[None]:
+    """Skip the test if a store does not take a task of that size, and says so."""
+    try:
+        yield
+    except TaskTooBig as err:
+        pytest.skip(str(err))
+
+
+def skip_unless_it_recovers(backend: Backend) -> None:
+    """Skip the test where a store cannot tell what a worker holds."""
+    if not backend.can_recover:
+        pytest.skip("this store cannot tell what a worker holds")
+
+
+def skip_unless_it_tells_what_is_late(backend: Backend) -> None:
+    """Skip the test where what is settled too late has no effect, and is not told."""
+    if not backend.tells_late:
+        pytest.skip("this store does not tell what was settled too late")
 
 
 def skip_unless_it_finds(backend: Backend) -> None:

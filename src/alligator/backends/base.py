@@ -29,6 +29,8 @@ MAX_NAME_BYTES = 200
 """The longest name of a queue, in UTF-8: what beanstalkd allows for a tube."""
 MAX_ID_BYTES = 255
 """The longest id of a task, in UTF-8."""
+MAX_TOKEN_BYTES = 1100
+"""The longest token of a hand-out: SQS's own part of one may have 1,024 characters."""
 MAX_PRIORITY = 100
 """Priorities go from minus this to this: Redis keeps one in a score, beside the order, in 53 bits."""
 NEVER = math.inf
@@ -231,6 +233,19 @@ class Backend(ABC):
     ``watch``, ``reschedule`` and ``push_if``."""
     can_join = False
     """True: ``within`` lets a call be a part of a transaction of the caller's."""
+    can_pick = True
+    """False: no task can be taken out by its id: there is no ``reserve_task``, ``cancel`` and ``get``."""
+    can_recover = True
+    """False: the store cannot tell what a worker holds, and ``recover`` does nothing. What is known of it is to
+    be released one by one; the rest comes back with its lease."""
+    keeps_order = True
+    """False: tasks come in about the order in which they were pushed, or came back."""
+    makes_queues = True
+    """False: a queue has to be made before its first use, by a name that the store can have."""
+    drop_spares_held = True
+    """False: what is held when its queue is dropped runs on, but does not come back with its lease."""
+    tells_late = True
+    """False: what is settled or extended too late has no effect, as everywhere, but need not be told."""
     in_process = False
     """True: the tasks live and die with this process, and no other can see them."""
     names_tasks = False

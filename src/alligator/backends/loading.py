@@ -27,6 +27,7 @@ BUILT_IN = {
     "beanstalk": "beanstalk",
     "postgres": "postgres",
     "postgresql": "postgres",
+    "sqs": "sqs",
     **dict.fromkeys(_REDIS, "redis"),
 }
 """Scheme to the module ``alligator.backends.<...>_backend``."""

@@ -13,13 +13,14 @@ A task has a number of its own while it is held, and the number says where its m
 is when the list is replaced, and one that comes too late lands on no other task.
 """
 
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Reservation
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_TOKEN_BYTES, Reservation
 
 CAPACITY = 1280
 """Tasks that one process may hold."""
@@ -29,7 +30,7 @@ _NO_DEADLINES: Mapping[int, float] = MappingProxyType({})
 _HEADER = 64
 _COUNTS = 16
 _MARK_BITS = 2
-_MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + 100  # the token, and what separates the three
+_MAX_LINE = MAX_NAME_BYTES + MAX_ID_BYTES + MAX_TOKEN_BYTES + 3  # and what separates them
 _ZEROS = memoryview(bytes(8 * CAPACITY)).cast("d")
 _GENERATION = 0
 _EXTENDED_AT = 4
@@ -122,7 +123,7 @@ class Board:
     """
 
     def __init__(self, memory: Buffer | None = None, capacity: int = CAPACITY) -> None:
-        view = memoryview(bytearray(self.size(capacity)) if memory is None else memory)
+        view = memoryview(_own_memory(self.size(capacity)) if memory is None else memory)
         self.capacity = capacity
         self._numbers = view[:_HEADER].cast("Q")
         self._moments = view[:_HEADER].cast("d")
@@ -223,6 +224,11 @@ class Board:
 
     def _current(self) -> "_Slot":
         return self._slots[self._numbers[_GENERATION] & 1]
+
+
+def _own_memory(size: int) -> mmap.mmap:
+    # The system gives it as it is written to. Of a board's megabytes most never are.
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _slot_size(capacity: int) -> int:

@@ -38,6 +38,8 @@ class Keeper:
         clock: The monotonic clock that the boards' moments are of.
         given_back: Told what was given back without having been started. It may call the store, and is told
             again if that does not answer.
+        extends: Whether it extends leases.
+        frees: Whether it frees what is stuck.
     """
 
     def __init__(
@@ -46,6 +48,9 @@ class Keeper:
         lease: float,
         clock: Callable[[], float] = time.monotonic,
         given_back: Callable[[list[Reservation]], None] = lambda released: None,
+        *,
+        extends: bool = True,
+        frees: bool = True,
     ) -> None:
         self._backend = backend
         self._lease = lease
@@ -56,6 +61,8 @@ class Keeper:
         self._marked: set[Reservation] = set()
         self._released: list[Reservation] = []
         self._is_cut_off = False
+        self._extends = extends
+        self._frees = frees
 
     def tick(self, boards: Iterable[Board]) -> None:
         """Do what is due."""
@@ -63,8 +70,9 @@ class Keeper:
         boards = list(boards)
         posted = [(board, task) for board in boards for task in board.read()]
         try:
-            self._free_stuck(posted, now)
-            if now >= self._last_beat + self._beat_after:
+            if self._frees:
+                self._free_stuck(posted, now)
+            if self._extends and now >= self._last_beat + self._beat_after:
                 self._beat(boards, posted, now)
             if self._released:
                 self._tell_given_back(self._released)
@@ -103,9 +111,8 @@ class Keeper:
             if now - task.since < STUCK:
                 continue
             if task.state == State.DONE and task.mark == Mark.NONE:
-                if (
-                    task.reservation in were_done
-                ):  # a tick ago: a worker that is not stuck has sent it by now
+                # Done a tick ago: a worker that is not stuck would have sent it by now.
+                if task.reservation in were_done:
                     board.mark(task.number, Mark.SETTLED)
                     done.append((board, task))
                 else:

@@ -38,7 +38,7 @@ SETTLED_LIFE = 1.0
 LATE_RESERVE = 1.0
 """Seconds after a process died in which the store may still carry out what it asked last."""
 BREAK_OFF = END_WITHIN + 1.0
-"""Seconds for a process, after the grace, to break off its coroutines, and to give them back."""
+"""Seconds for a process, after the grace, to break off its coroutines, and to give back what it holds."""
 RELOAD_GRACE = 1.0
 """Seconds for running tasks to finish, at the most, when their code has changed."""
 
@@ -49,8 +49,8 @@ class _Ended:
 
     worker: str
     done: list[Ack]
-    started: list[str]
-    """The ids of those tasks that it may have died of."""
+    counted: list[Reservation]
+    """Tasks that it may have died of."""
     uncounted: list[Reservation]
     """Tasks that it held, and did not die of."""
     not_stopped: list[Reservation]
@@ -90,7 +90,9 @@ class Supervisor:
         self._results = results
         self._scheduler = scheduler
         self._reloader = reloader
-        self._keeper = Keeper(backend, settings.lease, given_back=self._heed_stops)
+        self._keeper = Keeper(
+            backend, settings.lease, given_back=self._heed_stops, frees=backend.can_recover
+        )
         self._canceler = Canceler(backend, self._cancel)
         self._bell = Bell()
         self._children: list[Process] = []
@@ -118,7 +120,8 @@ class Supervisor:
     def _look(self) -> bool:
         """Do what is due. Returns whether there is anything left to wait for."""
         if self._signals and self._kill_at is None:
-            grace = self._settings.grace + (BREAK_OFF if self._settings.concurrency > 1 else 0.0)
+            breaks_off = self._settings.concurrency > 1 or not self._backend.can_recover
+            grace = self._settings.grace + (BREAK_OFF if breaks_off else 0.0)
             self._wanted, self._kill_at = 0, time.monotonic() + grace
             self._tell_to_leave()
         if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
@@ -186,7 +189,7 @@ class Supervisor:
             _Ended(
                 child.presence.worker,
                 done=[Ack(task.reservation) for task in posted if task.state == State.DONE],
-                started=[reservation.task_id for reservation in counted],
+                counted=counted,
                 uncounted=[reservation for reservation in held if reservation not in counted],
                 not_stopped=[one for one in child.killed_for if one not in counted],
             )
@@ -210,18 +213,22 @@ class Supervisor:
                 return  # the others would only wait as long for no answer
             if dead.is_recovered:
                 self._dead.remove(dead)
-            dead.is_recovered, dead.done, dead.started = True, [], []
+            dead.is_recovered, dead.done, dead.counted = True, [], []
             dead.uncounted, dead.not_stopped = [], []
 
     def _give_back(self, dead: _Ended) -> None:
         self._backend.settle(dead.done)
         # What was canceled counts, too: so whoever takes it looks first, even before we heed it below.
         canceled = stops.canceled(self._backend, dead.uncounted)
-        counted = [*dead.started, *(held.task_id for held in canceled)]
+        counted = [*dead.counted, *canceled]
         others = [Release(held) for held in dead.uncounted if held not in canceled]
         resuming = checkpoints.resuming(self._backend, others)
         self._backend.settle([release for release in resuming if release.body is not None])
-        self._backend.recover(self._settings.queues, dead.worker, counted)
+        if not self._backend.can_recover:
+            uncounted = [Release(held) for held in dead.uncounted if held not in canceled]
+            self._backend.settle([*uncounted, *(Release(held, lapsed=True) for held in counted)])
+        ids = [held.task_id for held in counted]
+        self._backend.recover(self._settings.queues, dead.worker, ids)
         for held in dead.not_stopped:
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
         self._heed_stops(dead.uncounted)

@@ -1,0 +1,175 @@
+"""Moto's server as a process of its own, which says when it is ready: ``python -m tests.support.moto_server``.
+
+Where moto differs from what AWS documents, or was seen to do, in ways that matter to a store, it is put right:
+
+- Two requests at once do not receive the same message, nor lose one that is sent meanwhile.
+- An old receipt handle deletes nothing and hides nothing. A standard queue does not say so, a FIFO queue does.
+- Twelve hours count from when a message was received, not from when it was sent.
+- A hundred messages cost a hundred times what one costs, and not ten thousand times.
+
+What still differs: moto keeps the order of messages, sees all of them at each look, hands out none twice for no
+reason, counts exactly, sets no limit to what is in flight, keeps messages for ever, and does not
+tell from where it moved a dead letter.
+"""
+
+import functools
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+# Any: it is the inside of moto that is changed here.
+_APP: Any = import_module("moto.moto_server.werkzeug_app")
+_ERRORS: Any = import_module("moto.sqs.exceptions")
+_MODELS: Any = import_module("moto.sqs.models")
+
+ACCOUNT = "123456789012"
+"""Whose queues they are, whatever key comes with a request."""
+LONGEST_LEASE = 12 * 3600 * 1000
+"""In milliseconds, as all of moto's moments."""
+
+_LOCK = threading.RLock()
+_RECEIVED: dict[str, tuple[Any, float]] = {}
+"""By receipt handle: what was received, and when."""
+
+
+def _one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        with _LOCK:
+            return method(*args, **kwargs)
+
+    return locked
+
+
+_receive_at_once = _one_at_a_time(_MODELS.SQSBackend.receive_message)
+_mark_received = _MODELS.Message.mark_received
+
+
+def _receive(
+    self: Any,
+    queue_name: str,
+    count: int,
+    wait: int,
+    hidden_for: int,
+    names: list[str] | None = None,
+) -> list[Any]:
+    until, queue = time.monotonic() + wait, self.get_queue(queue_name)
+    # Who asked may be gone, and what was asked for another test: it is not to take anything of the next one.
+    while self.queues.get(queue_name) is queue:
+        found: list[Any] = _receive_at_once(self, queue_name, count, 0, hidden_for, names)
+        if found or time.monotonic() >= until:
+            return found
+        time.sleep(0.005)
+    return []
+
+
+def _mark(self: Any, visibility_timeout: int | None = None) -> None:
+    _mark_received(self, visibility_timeout)
+    del self._old_receipt_handles[:]
+    _RECEIVED[str(self.receipt_handle)] = self, _now()
+
+
+def _visible(self: Any) -> list[Any]:
+    now = _now()
+    return [one for one in self._messages if one.visible_at < now and one.delayed_until <= now]
+
+
+def _delete(self: Any, queue_name: str, receipt_handle: str) -> None:
+    queue = self.get_queue(queue_name)
+    message = _held(queue, receipt_handle, is_in_flight=queue.fifo_queue)
+    if message is not None:
+        queue.pending_messages.discard(message)
+        queue._messages.remove(message)
+
+
+def _hide(self: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
+    queue = self.get_queue(queue_name)
+    message = _held(queue, receipt_handle, is_in_flight=True)
+    if message is None:
+        return
+    ends_at = _now() + visibility_timeout * 1000
+    if ends_at > _RECEIVED[receipt_handle][1] + LONGEST_LEASE:
+        raise _ERRORS.InvalidParameterValue(
+            "Total VisibilityTimeout is beyond the limit [43200 seconds]"
+        )
+    message.visible_at = ends_at
+    if not visibility_timeout:
+        queue.pending_messages.discard(message)
+
+
+def _held(queue: Any, handle: str, *, is_in_flight: bool) -> Any:
+    """Return the message that a receipt handle holds; None: no more."""
+    if handle not in _RECEIVED:
+        raise _ERRORS.ReceiptHandleIsInvalid
+    message, _ = _RECEIVED[handle]
+    is_there = message.receipt_handle == handle and message in queue._messages
+    if is_there and (not is_in_flight or not message.visible):
+        return message
+    if queue.fifo_queue and message in queue._messages:
+        raise _ERRORS.ReceiptHandleIsInvalid
+    return None
+
+
+def _is_kept(self: Any, queue_name: str, message: Any) -> bool:
+    return True  # to tell, moto goes through the whole queue, for each message
+
+
+def _now() -> float:
+    return time.time() * 1000
+
+
+def _emptied(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Forget everything, and make the queues of a region that the path names: /emptied/REGION/NAME,NAME."""
+    region, names = environ["PATH_INFO"].split("/")[2:]
+    with _LOCK:
+        _RECEIVED.clear()
+        service = _MODELS.sqs_backends[ACCOUNT][region]
+        service.queues.clear()
+        for name in names.split(","):
+            service.create_queue(name)
+    start_response("204 No Content", [])
+    return []
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are used again, as on AWS
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+def main(port: int) -> None:
+    """Serve until killed."""
+    service = _MODELS.SQSBackend
+    service.receive_message = _receive
+    service.is_message_valid_based_on_retention_period = _is_kept
+    service.delete_message = _one_at_a_time(_delete)
+    service.change_message_visibility = _one_at_a_time(_hide)
+    service.send_message = _one_at_a_time(service.send_message)
+    service.purge_queue = _one_at_a_time(service.purge_queue)
+    _MODELS.Queue.messages = property(_visible)
+    _MODELS.Message.mark_received = _mark
+    moto = _APP.DomainDispatcherApplication(_APP.create_backend_app)
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        ours = environ["PATH_INFO"].startswith("/emptied/")
+        return (_emptied if ours else moto)(environ, start_response)
+
+    server = make_server(
+        "127.0.0.1",
+        port,
+        application,
+        threaded=True,
+        request_handler=_Handler,
+    )
+    print("ready", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
