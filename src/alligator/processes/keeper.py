@@ -98,9 +98,8 @@ class Keeper:
             if now - task.since < STUCK:
                 continue
             if task.state == State.DONE and task.mark == Mark.NONE:
-                if (
-                    task.reservation in were_done
-                ):  # a tick ago: a worker that is not stuck has sent it by now
+                # Done a tick ago: a worker that is not stuck would have sent it by now.
+                if task.reservation in were_done:
                     board.mark(task.number, Mark.SETTLED)
                     done.append((board, task))
                 else:
