@@ -14,7 +14,7 @@ import pytest
 from alligator.backends.base import Counts, Found
 from tests.features import coroutine_work as jobs
 from tests.integration import jobs as functions
-from tests.integration.scenes import Program, Scene, kill, until
+from tests.integration.scenes import AT_ONCE, Program, Scene, kill, until
 from tests.integration.test_kills import (
     LEASE,
     SEED,
@@ -434,7 +434,7 @@ def test_what_one_worker_holds_and_cannot_run_goes_to_the_other(
     record_property("seconds until all are done", round(took, 3))
     print(f"all done after {took:.3f} s")
 
-    assert took < 3  # 1 s is promised; a machine may be busy
+    assert took < AT_ONCE  # 1 s is promised; a machine may be busy
     assert {scene.started(name).pid for name in names}.isdisjoint([busy])
     scene.open("long")
     until(lambda: scene.counts == Counts(), "all are done")

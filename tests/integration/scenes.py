@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """Where programs run, so that they find the tests' modules."""
 PATIENCE = 20.0
 """Seconds until a test gives up on what should have happened."""
+AT_ONCE = 4.0
+"""Seconds that what happens at once may take on the busiest machine: less than the longest wait of a worker."""
 SHORT = [f"short-{number}" for number in range(300)]
 """So many short tasks, and a worker has learned to take many at once."""
 BEHIND = [f"behind-{number}" for number in range(40)]
