@@ -8,18 +8,13 @@ from hour to hour: compare within a run, never between runs.
 
 import argparse
 import platform
-import shutil
-import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from alligator import Gator, Task, Worker, version
 from alligator.backends.base import Message
@@ -27,6 +22,7 @@ from alligator.backends.base import Message
 sys.path.insert(0, str(Path(__file__).parent))  # for workers, too, the jobs are a module
 
 import jobs
+from stores import FLOORS, STORES, Floor, opened, rate
 
 Figures = dict[str, float]
 
@@ -48,28 +44,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--tasks", type=int, default=20_000, help="tasks to finish in a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--store", action="append", choices=["redis", "sqlite", "locmem"])
+    parser.add_argument("--store", action="append", choices=list(STORES))
     options = parser.parse_args()
 
     print(
         f"Alligator {version()}, Python {platform.python_version()}, SQLite "
         f"{sqlite3.sqlite_version}; no-op tasks, {options.rounds} rounds, medians.\n"
     )
-    with ExitStack() as stack:
-        stores = {
-            name: (stack.enter_context(STORES[name]()), FLOORS.get(name))
-            for name in options.store or STORES
-            if name != "redis" or shutil.which("redis-server")
-        }
-        rounds: dict[str, list[Figures]] = {name: [] for name in stores}
+    with opened(options.store) as dsns:
+        rounds: dict[str, list[Figures]] = {name: [] for name in dsns}
         for _ in range(options.rounds):
-            for name, (dsn, floor) in stores.items():
-                rounds[name].append(measure(dsn, options.tasks, floor))
+            for name, dsn in dsns.items():
+                rounds[name].append(measure(dsn, options.tasks, FLOORS.get(name)))
     for name, figures in rounds.items():
         show(name, figures)
 
 
-def measure(dsn: str, tasks: int, floor: Callable[[str, int], float] | None) -> Figures:
+def measure(dsn: str, tasks: int, floor: Floor | None) -> Figures:
     """Take a store's figures once."""
     gator = Gator(dsn)
     gator.backend.drop_all(gator.queue_name)
@@ -131,89 +122,6 @@ def latency(gator: Gator, samples: int = 200) -> tuple[float, float]:
 def latergator(dsn: str, *options: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "alligator.latergator", dsn, *options]
     return subprocess.Popen(command, cwd=Path(__file__).parent)
-
-
-def rate(count: int, work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - began)
-
-
-def redis_floor(dsn: str, count: int) -> float:
-    """Return how often a second a bare connection can send a body and read the answer."""
-    import redis
-
-    client: Any = redis.Redis
-    connection = client.from_url(dsn).connection_pool.get_connection()
-
-    def write() -> None:
-        for number in range(count):
-            connection.send_command("HSET", "floor", number, BODY)
-            connection.read_response()
-
-    result = rate(count, write)
-    connection.send_command("DEL", "floor")
-    connection.read_response()
-    connection.disconnect()
-    return result
-
-
-def sqlite_floor(dsn: str, count: int) -> float:
-    """Return how many bare durable inserts a second a file takes."""
-    with tempfile.TemporaryDirectory(dir=Path(dsn.partition("://")[2]).parent) as folder:
-        db = sqlite3.connect(Path(folder) / "floor.db", isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("CREATE TABLE tasks (id INTEGER PRIMARY KEY, body BLOB)")
-
-        def write() -> None:
-            for _ in range(count):
-                db.execute("INSERT INTO tasks (body) VALUES (?)", (BODY,))
-
-        result = rate(count, write)
-        db.close()
-    return result
-
-
-BODY = b"x" * 150
-FLOORS = {"redis": redis_floor, "sqlite": sqlite_floor}
-
-
-@contextmanager
-def redis_server() -> Generator[str]:
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        server = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--save", "31536000 1000000000", "--dir", folder],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-@contextmanager
-def sqlite_file() -> Generator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield f"sqlite://{folder}/queue.db"
-
-
-@contextmanager
-def memory() -> Generator[str]:
-    yield "locmem://"
-
-
-STORES = {"redis": redis_server, "sqlite": sqlite_file, "locmem": memory}
 
 
 def show(name: str, figures: list[Figures]) -> None:

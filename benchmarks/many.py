@@ -7,14 +7,13 @@ long it takes to queue N tasks that wait for one, and until the last of them has
 """
 
 import argparse
-import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import jobs
-from bench import STORES, QuietWorker, push_batch, rate
+from bench import QuietWorker, push_batch
+from stores import STORES, opened, rate
 
 from alligator import Gator, Task
 from alligator.backends.base import Message, as_bytes
@@ -28,13 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--delayed", type=int, default=1_000_000)
     parser.add_argument("--dependents", type=int, default=10_000)
-    parser.add_argument("--store", action="append", choices=["redis", "sqlite", "locmem"])
+    parser.add_argument("--store", action="append", choices=list(STORES))
     options = parser.parse_args()
-    with ExitStack() as stack:
-        for name in options.store or STORES:
-            if name == "redis" and not shutil.which("redis-server"):
-                continue
-            gator = Gator(stack.enter_context(STORES[name]()))
+    with opened(options.store) as dsns:
+        for name, dsn in dsns.items():
+            gator = Gator(dsn)
             print(f"\n{name}")
             beside_delayed(gator, options.delayed)
             dependents_of_one(gator, options.dependents)
