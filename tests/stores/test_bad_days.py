@@ -15,15 +15,15 @@ from alligator.backends.base import (
     Counts,
     Follow,
     Message,
+    Records,
     Release,
     Reservation,
 )
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
-from tests.conftest import Mortal
-from tests.support.running import A_MOMENT, in_a_thread, later
-from tests.support.servers import Server
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT, in_a_thread, later
+from alligator.testing.stores import (
     FAR_OFF,
+    IN_A_WHILE,
     LONG,
     PATIENCE,
     QUEUE,
@@ -39,7 +39,10 @@ from tests.support.stores import (
     take,
     take_ready,
     until,
+    wait_for,
 )
+from tests.support.kinds import Mortal
+from tests.support.servers import Server
 
 HELD = Reservation(QUEUE, "t1", b"", f"{WORKER}.1")
 FOLLOW = Follow("follow", b"succeeded", b"failed")
@@ -217,6 +220,57 @@ def test_a_server_that_is_no_primary_any_more_is_tried_again(
 
     assert push(client, "t2") == [True]
     assert drain(client) == ["t1", "t2"]
+
+
+def test_a_server_that_is_gone_tells_no_time(mortal: Mortal) -> None:
+    with opened(mortal.dsn) as backend:
+        mortal.kill()
+
+        with pytest.raises(BackendUnavailable):
+            backend.now()
+
+
+def test_who_waits_for_a_value_is_told_soon_that_the_server_is_gone(mortal: Mortal) -> None:
+    with opened(mortal.dsn) as backend:
+        records = records_of(backend)
+        with soon_but_after(0, late=A_MOMENT + SOON), later(mortal.kill):
+            with pytest.raises(BackendUnavailable):
+                wait_for(records, "results/1")
+            with pytest.raises(BackendUnavailable):
+                records.wait(["results/1"], LONG)
+
+        mortal.start()
+        with soon_but_after(A_MOMENT), later(lambda: records.set("results/1", b"")):
+            wait_for(records, "results/1")
+
+
+def test_who_waits_notices_a_value_that_came_while_its_connection_was_cut(
+    own_server: Server,
+) -> None:
+    with opened(own_server.dsn) as here, opened(own_server.dsn) as there:
+
+        def write_unheard() -> None:
+            for kind in ("pubsub", "normal"):
+                own_server.command("CLIENT", "KILL", "TYPE", kind)
+            # Perhaps on a connection that was cut: it says so then, and the next is a new one.
+            until(lambda: is_written(records_of(there), "results/1"), "a write")
+
+        with soon_but_after(0, late=IN_A_WHILE), later(write_unheard):
+            while True:
+                try:
+                    wait_for(records_of(here), "results/1")
+                except BackendUnavailable:
+                    continue
+                break
+
+
+def is_written(records: Records, key: str) -> bool:
+    """Write a value; return whether the store said that it did."""
+    try:
+        records.set(key, b"")
+    except BackendUnavailable:
+        return False
+    return True
 
 
 # A server that is full.

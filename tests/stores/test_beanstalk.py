@@ -23,11 +23,8 @@ from alligator.exceptions import (
     QueueFull,
     TaskTooBig,
 )
-from tests.conftest import empty_store
-from tests.support.beanstalkd import Beanstalkd
-from tests.support.proxy import Proxy
-from tests.support.running import Child, in_a_thread, in_threads
-from tests.support.stores import (
+from alligator.testing.running import Child, in_a_thread, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     LONG,
     PATIENCE,
@@ -38,6 +35,9 @@ from tests.support.stores import (
     take_ready,
     until,
 )
+from tests.support.beanstalkd import Beanstalkd
+from tests.support.kinds import empty_store
+from tests.support.proxy import Proxy
 
 LIMIT = 65_535
 

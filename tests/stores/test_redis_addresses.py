@@ -8,10 +8,19 @@ import pytest
 
 from alligator.backends.base import Message
 from alligator.exceptions import BackendRefused, BackendUnavailable
-from tests.conftest import empty_store
+from alligator.testing.stores import (
+    LONG,
+    QUEUE,
+    drain,
+    opened,
+    push,
+    records_of,
+    take,
+)
 from tests.support.certificates import make_certificates
+from tests.support.kinds import empty_store
 from tests.support.servers import Server
-from tests.support.stores import LONG, QUEUE, assert_works, drain, opened, push, records_of, take
+from tests.support.works import assert_works
 
 # TLS.
 

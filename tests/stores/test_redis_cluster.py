@@ -12,10 +12,8 @@ import pytest
 from alligator.backends.base import Ack, Backend, Counts, Release
 from alligator.bell import Bell
 from alligator.exceptions import BackendRefused, BackendUnavailable
-from tests.support.clusters import Cluster, cluster
-from tests.support.running import A_MOMENT, in_a_thread, later
-from tests.support.servers import Server
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT, in_a_thread, later
+from alligator.testing.stores import (
     LONG,
     QUEUE,
     WORKER,
@@ -29,6 +27,8 @@ from tests.support.stores import (
     take_ready,
     until,
 )
+from tests.support.clusters import Cluster, cluster
+from tests.support.servers import Server
 
 EACH = ["one", "all", "three"]
 """Queues at three nodes."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from alligator.backends.base import Ack, Backend, Bury, Message, Release, Settlement
+from alligator.backends.base import NEVER, Ack, Backend, Bury, Message, Records, Release, Settlement
+from alligator.testing.running import in_threads
+from alligator.testing.stores import QUEUE, WORKER, drain, push, take, take_ready
 from alligator.utils import new_id
-from tests.support.stores import QUEUE, WORKER, drain, push, take, take_ready
 
 pytestmark = pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
 
@@ -131,3 +132,53 @@ def test_canceling_is_one_round_trip(backend: Backend, turns: Turns) -> None:
 
     assert turns.of(lambda: backend.cancel(QUEUE, "t1")) == 1
     assert backend.len(QUEUE) == 0
+
+
+def test_writing_and_deleting_several_values_is_one_round_trip_each(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {f"{family}/{number}": b"" for family in ("a", "b") for number in range(100)}
+    records.set_many(values, ttl=60.0)
+    records.delete(*values)
+    turns = Turns(monkeypatch)
+
+    assert turns.of(lambda: records.set_many(values)) == 1
+    assert turns.of(lambda: records.set_many(values, ttl=60.0)) == 1
+    assert len(records.list("a")) == len(records.list("b")) == 100
+    assert turns.of(lambda: records.delete(*values)) == 1
+    assert records.list("a") == records.list("b") == {}
+
+
+def test_several_values_take_one_round_trip(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {f"{family}/{number}": b"" for number in range(100) for family in ("a", "b")}
+    ttls = {"a/1": 60.0, "b/7": 3600.0}
+    records.set_many(values, ttls)
+    turns = Turns(monkeypatch)
+
+    assert turns.of(lambda: records.set_many(values, ttls)) == 1
+    assert turns.of(lambda: records.get_many(list(values))) == 1
+
+
+def test_rescheduling_hundreds_is_one_round_trip(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"t{number}" for number in range(500)]
+    backend.push_many(QUEUE, [Message(name, b"", due_at=NEVER) for name in names])
+    backend.reschedule(QUEUE, names, NEVER)
+    turns = Turns(monkeypatch)
+
+    assert turns.of(lambda: backend.reschedule(QUEUE, names)) == 1
+    assert backend.count(QUEUE).waiting == 500
+
+
+def test_a_server_is_not_asked_for_the_time_again_and_again(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(backend, "warm-up")
+    turns = Turns(monkeypatch)
+
+    assert turns.of(backend.now) <= 1
+    assert turns.of(lambda: [backend.now() for _ in range(1000)]) == 0
+    assert in_threads(4, lambda _: turns.of(backend.now)) == [0] * 4

@@ -12,18 +12,18 @@ from alligator.backends.redis_address import Address, Where
 from alligator.backends.redis_connection import Server as Connected
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable
-from tests.support.clusters import Watched, is_primary, is_replica, watched
-from tests.support.servers import Server
-from tests.support.stores import (
+from alligator.testing.stores import (
     LONG,
     WORKER,
-    assert_works,
     drain,
     opened,
     push,
     take_ready,
     until,
 )
+from tests.support.clusters import Watched, is_primary, is_replica, watched
+from tests.support.servers import Server
+from tests.support.works import assert_works
 
 NOBODY = "127.0.0.1:1"
 DEMOTED = 40.0

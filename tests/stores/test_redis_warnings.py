@@ -4,8 +4,8 @@ import pytest
 
 from alligator.backends.base import Backend
 from alligator.exceptions import BackendUnavailable
+from alligator.testing.stores import opened
 from tests.support.servers import Server
-from tests.support.stores import opened
 
 EVICTING = ["allkeys-lru", "allkeys-random", "volatile-ttl"]
 

@@ -9,11 +9,12 @@ import pytest
 
 from alligator.backends import loading
 from alligator.backends.base import Ack, Backend, Bury, Follow, Message, Records, Reservation
+from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption, TaskTooBig
+from alligator.testing.naming import Named
+from alligator.testing.running import A_MOMENT, later
 from alligator.utils import new_id
-from tests.support.naming import Named
-from tests.support.running import A_MOMENT, later
 
 QUEUE = "all"
 WORKER = new_id()
@@ -68,21 +69,6 @@ def opened(dsn: str) -> Generator[Backend]:
         yield Named(backend, store=dsn) if backend.names_tasks else backend
     finally:
         backend.close()
-
-
-def assert_works(dsn: str) -> None:
-    """Make each kind of call: scripts, a wait that is woken, records, a wait for one."""
-    with opened(dsn) as here, opened(dsn) as there:
-        push(here, "t1", "t2")
-        assert drain(there) == ["t1", "t2"]
-        with later(lambda: push(there, "t3")):
-            here.settle([Ack(take(here))])
-        records = records_of(here)
-        with later(lambda: records_of(there).set("results/1", b"value")):
-            records.wait(["results/1"], LONG)
-        assert records.get("results/1") == b"value"
-        assert here.queues() == [QUEUE]
-        assert here.now() > 0
 
 
 def push(backend: Backend, *task_ids: str, to: str = QUEUE, delay: float = 0.0) -> list[bool]:
@@ -210,6 +196,15 @@ def until(condition: Callable[[], object], what: str, within: float = PATIENCE) 
         if time.monotonic() > deadline:
             pytest.fail(f"Not within {within} s: {what}")
         time.sleep(0.005)
+
+
+def wait_for(records: Records, *keys: str, bell: Bell | None = None) -> None:
+    """Look, wait, and look again, as callers do, until one of the keys has a value."""
+    deadline = time.monotonic() + LONG
+    while all(records.get(key) is None for key in keys):
+        left = deadline - time.monotonic()
+        assert left > 0, f"none of {keys} was written"
+        records.wait(keys, left, bell)
 
 
 def records_of(backend: Backend) -> Records:

@@ -1,7 +1,7 @@
 """Tasks are taken out before they start: one by its id, or all of a queue."""
 
 from alligator.backends.base import Ack, Backend, Counts, Message, Release
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     buried,

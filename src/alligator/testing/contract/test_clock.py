@@ -3,29 +3,21 @@
 import time
 from collections.abc import Callable
 
-import pytest
-
 from alligator.backends.base import Backend, Reservation, reserved_at, token_of, worker_of
-from alligator.backends.locmem_backend import Client as Memory
-from alligator.backends.sqlite_backend import Client as SQLite
-from alligator.exceptions import BackendUnavailable
-from alligator.utils import new_id
-from tests.conftest import Mortal
-from tests.contract.test_round_trips import Turns
-from tests.support.running import Child, in_threads
-from tests.support.stores import (
+from alligator.testing.running import Child, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     TICK,
     WORKER,
     drain,
     let_pass,
-    opened,
     push,
     skip_unless_it_picks,
     take,
     take_ready,
 )
+from alligator.utils import new_id
 
 
 def assert_right(backend: Backend) -> None:
@@ -87,47 +79,6 @@ def test_a_delay_ends_by_this_clock(backend: Backend) -> None:
     take(backend)
 
     assert backend.now() >= due_at - TICK
-
-
-@pytest.mark.parametrize("scheme", ["locmem", "sqlite"])
-def test_a_clock_that_was_handed_in_tells_the_time(
-    scheme: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    moments = [1000.5]
-
-    def clock() -> float:
-        return moments[-1]
-
-    backend: Backend = Memory("locmem://", clock)
-    if scheme == "sqlite":
-        backend = SQLite(f"sqlite://{tmp_path_factory.mktemp('clock')}/queue.db", clock)
-
-    assert backend.now() == 1000.5
-    push(backend, "t1", delay=10.0)
-    moments.append(1010.5)
-    assert backend.now() == 1010.5
-    assert drain(backend) == ["t1"]
-    backend.close()
-
-
-@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
-def test_a_server_is_not_asked_for_the_time_again_and_again(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push(backend, "warm-up")
-    turns = Turns(monkeypatch)
-
-    assert turns.of(backend.now) <= 1
-    assert turns.of(lambda: [backend.now() for _ in range(1000)]) == 0
-    assert in_threads(4, lambda _: turns.of(backend.now)) == [0] * 4
-
-
-def test_a_server_that_is_gone_tells_no_time(mortal: Mortal) -> None:
-    with opened(mortal.dsn) as backend:
-        mortal.kill()
-
-        with pytest.raises(BackendUnavailable):
-            backend.now()
 
 
 # The time of a hand-out.

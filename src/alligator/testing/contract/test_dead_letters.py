@@ -3,7 +3,7 @@
 import time
 
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release
-from tests.support.stores import (
+from alligator.testing.stores import (
     QUEUE,
     TICK,
     buried,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     SOON,
@@ -29,8 +29,8 @@ SHORT = 0.1
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_delay(backend: Backend) -> None:
-    skip_unless_it_delays(backend)
+def _only_stores_that_delay(abilities: Backend) -> None:
+    skip_unless_it_delays(abilities)
 
 
 def test_a_delayed_task_is_not_ready(backend: Backend) -> None:

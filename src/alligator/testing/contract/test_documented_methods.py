@@ -7,8 +7,8 @@ import pytest
 
 from alligator.backends.base import Ack, Backend, Counts
 from alligator.exceptions import InvalidOption
-from tests.support.running import in_threads
-from tests.support.stores import (
+from alligator.testing.running import in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     push,

@@ -11,7 +11,7 @@ from alligator.backends.base import (
     Message,
     Release,
 )
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     ODD_BODIES,
     ODD_IDS,
@@ -32,8 +32,8 @@ SHORT = 0.05
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_find(backend: Backend) -> None:
-    skip_unless_it_finds(backend)
+def _only_stores_that_find(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
 
 
 def find(backend: Backend, task_id: str) -> Found:

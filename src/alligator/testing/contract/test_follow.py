@@ -18,7 +18,7 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     ODD_BODIES,
     ODD_IDS,
@@ -42,9 +42,8 @@ SHORT = 0.05
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_follow(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        skip_unless_it_finds(request.getfixturevalue("backend"))
+def _only_stores_that_follow(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
 
 
 def push_followed(

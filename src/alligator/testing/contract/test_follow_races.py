@@ -13,8 +13,8 @@ from alligator.backends.base import (
     Follow,
     Message,
 )
-from tests.support.running import Child, in_threads
-from tests.support.stores import (
+from alligator.testing.running import Child, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     drain,
@@ -28,9 +28,8 @@ from tests.support.stores import (
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_follow(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        skip_unless_it_finds(request.getfixturevalue("backend"))
+def _only_stores_that_follow(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
 
 
 def after(task_id: str) -> Follow:

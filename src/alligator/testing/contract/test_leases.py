@@ -3,7 +3,7 @@
 import time
 
 from alligator.backends.base import Ack, Backend, Bury, Counts, Release
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     SOON,

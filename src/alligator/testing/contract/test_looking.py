@@ -1,7 +1,7 @@
 """A store tells what it holds, and looking changes nothing."""
 
 from alligator.backends.base import Ack, Backend, Bury, Counts, Release
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     buried,

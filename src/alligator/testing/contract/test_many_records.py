@@ -7,11 +7,15 @@ from functools import partial
 import pytest
 
 from alligator.backends.base import Backend, Records
-from tests.contract.test_round_trips import Turns
-from tests.support.running import in_a_thread
-from tests.support.stores import TICK, records_of, until
+from alligator.testing.running import in_a_thread
+from alligator.testing.stores import TICK, records_of, until
 
 SHORT = 0.1
+
+
+@pytest.fixture(autouse=True)
+def _only_stores_that_keep_records(abilities: Backend) -> None:
+    records_of(abilities)
 
 
 def test_several_values_are_read_as_they_are(records: Records) -> None:
@@ -60,19 +64,6 @@ def test_values_that_are_written_together_may_expire_apart(records: Records) -> 
 
     assert time.monotonic() - started >= SHORT - TICK
     assert records.list("b") == {"b/1": b""}
-
-
-@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
-def test_several_values_take_one_round_trip(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = {f"{family}/{number}": b"" for number in range(100) for family in ("a", "b")}
-    ttls = {"a/1": 60.0, "b/7": 3600.0}
-    records.set_many(values, ttls)
-    turns = Turns(monkeypatch)
-
-    assert turns.of(lambda: records.set_many(values, ttls)) == 1
-    assert turns.of(lambda: records.get_many(list(values))) == 1
 
 
 def test_who_sees_the_last_of_several_values_sees_the_others(

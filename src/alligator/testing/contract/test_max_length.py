@@ -6,8 +6,8 @@ import pytest
 
 from alligator.backends.base import NEVER, Ack, Backend, Counts, Follow, Message
 from alligator.exceptions import BackendRefused, QueueFull
-from tests.support.running import in_processes, in_threads
-from tests.support.stores import (
+from alligator.testing.running import in_processes, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     buried,

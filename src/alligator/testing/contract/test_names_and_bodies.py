@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release
-from tests.support.stores import (
+from alligator.testing.stores import (
     QUEUE,
     carried,
     drain,

@@ -15,8 +15,8 @@ from alligator.backends.base import (
     Message,
     Release,
 )
-from tests.support.running import in_processes, in_threads
-from tests.support.stores import (
+from alligator.testing.running import in_processes, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     WORKER,
@@ -37,9 +37,8 @@ SHORT = 0.05
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_prioritize(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        skip_unless_it_prioritizes(request.getfixturevalue("backend"))
+def _only_stores_that_prioritize(abilities: Backend) -> None:
+    skip_unless_it_prioritizes(abilities)
 
 
 def push_with(backend: Backend, priority: int, *task_ids: str, delay: float = 0.0) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release
-from tests.support.running import in_processes, in_threads
-from tests.support.stores import (
+from alligator.testing.running import in_processes, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     buried,

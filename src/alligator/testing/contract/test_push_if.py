@@ -16,8 +16,8 @@ from alligator.backends.base import (
     Records,
 )
 from alligator.keys import with_queue
-from tests.support.running import Child, in_processes, in_threads
-from tests.support.stores import (
+from alligator.testing.running import Child, in_processes, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     ODD_BODIES,
     ODD_IDS,
@@ -41,12 +41,9 @@ SHORT = 0.1
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_can(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        backend: Backend = request.getfixturevalue("backend")
-        skip_unless_it_finds(backend)
-        if backend.records is None:
-            pytest.skip("this store keeps no records")
+def _only_stores_that_can(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
+    records_of(abilities)
 
 
 def test_while_the_record_is_as_known_the_task_is_queued(

@@ -1,19 +1,16 @@
 """Small values by key, kept beside the queues."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from alligator.backends import redis_records
 from alligator.backends.base import Backend, Counts, Records
-from tests.contract.test_round_trips import Turns
-from tests.support.running import (
+from alligator.testing.running import (
     in_processes,
     in_threads,
 )
-from tests.support.stores import (
+from alligator.testing.stores import (
     QUEUE,
     TICK,
     opened,
@@ -23,6 +20,11 @@ from tests.support.stores import (
 )
 
 SHORT = 0.1
+
+
+@pytest.fixture(autouse=True)
+def _only_stores_that_keep_records(abilities: Backend) -> None:
+    records_of(abilities)
 
 
 def wait_until_gone(records: Records, key: str) -> None:
@@ -138,22 +140,6 @@ def test_thousands_of_values_are_written_listed_and_deleted(records: Records) ->
     assert records.list("many") == {"many/00000": b"0"}
 
 
-@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
-def test_writing_and_deleting_several_values_is_one_round_trip_each(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = {f"{family}/{number}": b"" for family in ("a", "b") for number in range(100)}
-    records.set_many(values, ttl=60.0)
-    records.delete(*values)
-    turns = Turns(monkeypatch)
-
-    assert turns.of(lambda: records.set_many(values)) == 1
-    assert turns.of(lambda: records.set_many(values, ttl=60.0)) == 1
-    assert len(records.list("a")) == len(records.list("b")) == 100
-    assert turns.of(lambda: records.delete(*values)) == 1
-    assert records.list("a") == records.list("b") == {}
-
-
 # Families.
 
 
@@ -217,36 +203,6 @@ def test_the_first_are_of_those_that_expire_and_of_those_that_do_not(records: Re
 
     for limit in range(10):
         assert list(records.list("workers", limit)) == keys[:limit]
-
-
-@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
-def test_the_first_of_a_large_family_are_found_without_the_others(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = [f"many/{number:04}" for number in range(2000)]
-    records.set_many(dict.fromkeys(keys, b""))
-    server: Any = vars(records)["_server"]
-    run, answers = server.run, list[Any]()
-
-    def noting(commands: Sequence[Any]) -> Any:
-        answers.extend(run(commands))
-        return answers[-len(commands) :]
-
-    monkeypatch.setattr(server, "run", noting)
-
-    assert list(records.list("many", 3)) == keys[:3]
-    assert max(map(len, answers)) == 3
-
-
-@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
-def test_what_the_server_has_thrown_out_is_not_among_the_first(records: Records) -> None:
-    keys = [f"many/{number:02}" for number in range(50)]
-    records.set_many(dict.fromkeys(keys, b""))
-    server: Any = vars(records)["_server"]
-    server.run([("DEL", *(redis_records.name_of("", key) for key in keys[:40]))])
-
-    assert list(records.list("many", 3)) == keys[40:43]
-    assert list(records.list("many", 30)) == keys[40:]
 
 
 def test_what_has_expired_is_not_among_the_first(records: Records) -> None:

@@ -11,9 +11,7 @@ import pytest
 
 from alligator.backends.base import Ack, Backend, Records
 from alligator.bell import Bell
-from alligator.exceptions import BackendUnavailable
-from tests.conftest import Mortal
-from tests.support.running import (
+from alligator.testing.running import (
     A_MOMENT,
     Child,
     alarm,
@@ -22,9 +20,7 @@ from tests.support.running import (
     in_threads,
     later,
 )
-from tests.support.servers import Server
-from tests.support.stores import (
-    IN_A_WHILE,
+from alligator.testing.stores import (
     LONG,
     ODD_IDS,
     QUEUE,
@@ -37,6 +33,7 @@ from tests.support.stores import (
     soon_but_after,
     take,
     until,
+    wait_for,
 )
 
 SHORT = 0.1
@@ -44,13 +41,9 @@ PROMPT = 0.5
 """Seconds that a wake-up takes at the most, as a rule."""
 
 
-def wait_for(records: Records, *keys: str, bell: Bell | None = None) -> None:
-    """Look, wait, and look again, as callers do, until one of the keys has a value."""
-    deadline = time.monotonic() + LONG
-    while all(records.get(key) is None for key in keys):
-        left = deadline - time.monotonic()
-        assert left > 0, f"none of {keys} was written"
-        records.wait(keys, left, bell)
+@pytest.fixture(autouse=True)
+def _only_stores_that_keep_records(abilities: Backend) -> None:
+    records_of(abilities)
 
 
 def timed(wait: Callable[[], object]) -> float:
@@ -455,46 +448,3 @@ def test_threads_that_waited_leave_no_files_open(records: Records) -> None:
 
 def files_open() -> int:
     return sum(1 for _ in Path("/dev/fd").iterdir())
-
-
-def test_who_waits_is_told_soon_that_the_server_is_gone(mortal: Mortal) -> None:
-    with opened(mortal.dsn) as backend:
-        records = records_of(backend)
-        with soon_but_after(0, late=A_MOMENT + SOON), later(mortal.kill):
-            with pytest.raises(BackendUnavailable):
-                wait_for(records, "results/1")
-            with pytest.raises(BackendUnavailable):
-                records.wait(["results/1"], LONG)
-
-        mortal.start()
-        with soon_but_after(A_MOMENT), later(lambda: records.set("results/1", b"")):
-            wait_for(records, "results/1")
-
-
-def test_who_waits_notices_a_value_that_came_while_its_connection_was_cut(
-    own_server: Server,
-) -> None:
-    with opened(own_server.dsn) as here, opened(own_server.dsn) as there:
-
-        def write_unheard() -> None:
-            for kind in ("pubsub", "normal"):
-                own_server.command("CLIENT", "KILL", "TYPE", kind)
-            # Perhaps on a connection that was cut: it says so then, and the next is a new one.
-            until(lambda: is_written(records_of(there), "results/1"), "a write")
-
-        with soon_but_after(0, late=IN_A_WHILE), later(write_unheard):
-            while True:
-                try:
-                    wait_for(records_of(here), "results/1")
-                except BackendUnavailable:
-                    continue
-                break
-
-
-def is_written(records: Records, key: str) -> bool:
-    """Write a value; return whether the store said that it did."""
-    try:
-        records.set(key, b"")
-    except BackendUnavailable:
-        return False
-    return True

@@ -14,8 +14,8 @@ from alligator.backends.base import (
     Release,
     Settlement,
 )
-from tests.support.running import Child, in_threads
-from tests.support.stores import (
+from alligator.testing.running import Child, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     WORKER,
@@ -39,9 +39,8 @@ SHORT = 0.1
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_replace(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        skip_unless_it_finds(request.getfixturevalue("backend"))
+def _only_stores_that_replace(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
 
 
 def test_without_a_task_of_its_id_it_is_a_push_like_others(backend: Backend) -> None:

@@ -17,8 +17,8 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
-from tests.support.running import A_MOMENT
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT
+from alligator.testing.stores import (
     FAR_OFF,
     ODD_BODIES,
     ODD_IDS,
@@ -44,9 +44,8 @@ SHORT = 0.1
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_replace(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        skip_unless_it_finds(request.getfixturevalue("backend"))
+def _only_stores_that_replace(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
 
 
 def take_replaced(backend: Backend, *, worker: str = "", delay: float = 0.0) -> Reservation:

@@ -15,9 +15,8 @@ from alligator.backends.base import (
     Message,
     Release,
 )
-from tests.contract.test_round_trips import Turns
-from tests.support.running import A_MOMENT, in_a_thread, in_processes, in_threads
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT, in_a_thread, in_processes, in_threads
+from alligator.testing.stores import (
     FAR_OFF,
     LONG,
     ODD_IDS,
@@ -44,10 +43,9 @@ SHORT = 0.1
 
 
 @pytest.fixture(autouse=True)
-def _only_stores_that_can(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        skip_unless_it_delays(request.getfixturevalue("backend"))
-        skip_unless_it_finds(request.getfixturevalue("backend"))
+def _only_stores_that_can(abilities: Backend) -> None:
+    skip_unless_it_delays(abilities)
+    skip_unless_it_finds(abilities)
 
 
 def push_never(backend: Backend, *task_ids: str, priority: int = 0) -> None:
@@ -333,19 +331,6 @@ def reschedule_in_parts(backend: Backend, names: list[str]) -> list[bool]:
         for place in range(0, len(names), 5)
         for answer in backend.reschedule(QUEUE, names[place : place + 5])
     ]
-
-
-@pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
-def test_rescheduling_hundreds_is_one_round_trip(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"t{number}" for number in range(500)]
-    push_never(backend, *names)
-    backend.reschedule(QUEUE, names, NEVER)
-    turns = Turns(monkeypatch)
-
-    assert turns.of(lambda: backend.reschedule(QUEUE, names)) == 1
-    assert backend.count(QUEUE).waiting == 500
 
 
 # Dead letters tried again later.

@@ -12,8 +12,8 @@ from alligator.backends.base import (
     Release,
     Reservation,
 )
-from tests.support.running import in_a_thread
-from tests.support.stores import (
+from alligator.testing.running import in_a_thread
+from alligator.testing.stores import (
     FAR_OFF,
     LONG,
     PATIENCE,

@@ -14,7 +14,7 @@ from alligator.backends.base import (
     Reservation,
     Settlement,
 )
-from tests.support.stores import (
+from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     drain,

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from itertools import chain
 
 from alligator.backends.base import Ack, Backend, Counts, Reservation
-from tests.support.running import Child, in_processes, in_threads
-from tests.support.stores import (
+from alligator.testing.running import Child, in_processes, in_threads
+from alligator.testing.stores import (
     QUEUE,
     drain,
     ids,

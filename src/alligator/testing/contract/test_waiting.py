@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from alligator.backends.base import Ack, Backend, Batch, Message, Release
-from alligator.utils import new_id
-from tests.support.running import A_MOMENT, Child, alarm, in_a_thread, later
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT, Child, alarm, in_a_thread, later
+from alligator.testing.stores import (
     FAR_OFF,
     IN_A_WHILE,
     LONG,
@@ -29,6 +28,7 @@ from tests.support.stores import (
     take,
     take_ready,
 )
+from alligator.utils import new_id
 
 
 def wait_for_task(backend: Backend, *queue_names: str) -> Batch:

@@ -18,7 +18,14 @@ from alligator.backends.base import (
     Settlement,
 )
 from alligator.backends.locmem_backend import Client as Memory
-from tests.support.stores import FAR_OFF, contents, opened, records_of, skip_if_it_names_tasks
+from alligator.testing.stores import (
+    FAR_OFF,
+    contents,
+    opened,
+    records_of,
+    skip_if_it_names_tasks,
+    skip_unless_it_finds,
+)
 
 QUEUES = ["high", "low"]
 TASKS = [f"t{number}" for number in range(8)]
@@ -30,6 +37,13 @@ WORKERS = ["one", "two"]
 STEPS = 800
 
 Both = tuple[Reservation, Reservation]
+
+
+@pytest.fixture(autouse=True)
+def _only_stores_that_can_all(abilities: Backend) -> None:
+    skip_unless_it_finds(abilities)
+    records_of(abilities)
+    skip_if_it_names_tasks(abilities)
 
 
 class Walk:
@@ -245,7 +259,6 @@ def in_order_of_ids(side: Backend, queue_name: str) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_store_does_step_by_step_what_memory_does(dsn: str, seed: int) -> None:
     with opened(dsn) as store:
-        skip_if_it_names_tasks(store)
         walk = Walk(store, seed)
         for _ in range(STEPS):
             walk.step()
