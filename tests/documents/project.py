@@ -13,7 +13,7 @@ from typing import Any
 
 import alligator
 from alligator import Gator
-from tests.support.stores import until
+from alligator.testing.stores import until
 
 DOCUMENTED_DSN = "redis://localhost:6379/0"
 

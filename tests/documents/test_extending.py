@@ -12,8 +12,8 @@ import pytest
 
 from alligator import ALL, Task, Worker
 from alligator.constants import CANCELED, RETRYING, SUCCESS
+from alligator.testing.stores import until
 from tests.documents.project import Project, stopped, until_drained
-from tests.support.stores import until
 from tests.unit.steps import popped
 
 # 1.4.1 Hook Methods

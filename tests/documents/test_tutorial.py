@@ -11,8 +11,8 @@ import pytest
 
 from alligator import Gator
 from alligator.constants import RETRYING, SUCCESS, WAITING
+from alligator.testing.stores import until
 from tests.documents.project import LATERGATOR, Project, Thing, stopped, until_drained
-from tests.support.stores import until
 
 STAND_INS = {
     "django/conf.py": """

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from alligator import Gator
-from tests.conftest import STORES, empty_store
 from tests.features import work
 from tests.integration.scenes import Scene, played
+from tests.support.kinds import STORES, empty_store
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import zlib
 from typing import Any, Protocol
 
 from alligator import Gator, Task, current_task
-from tests.support.stores import LONG
+from alligator.testing.stores import LONG
 
 
 class NoSuchFeed(Exception):

@@ -11,8 +11,8 @@ from alligator import Gator, Task
 from alligator.backends import locmem_backend, postgres_backend, redis_backend, sqlite_backend
 from alligator.backends.base import Backend
 from alligator.schedules import Scheduler
+from alligator.testing.stores import drain
 from tests.features import work
-from tests.support.stores import drain
 
 START = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
 """What the clock of a store shows in the beginning."""

@@ -17,10 +17,10 @@ from alligator.backends.base import Counts, Records
 from alligator.constants import CANCELED, RUNNING
 from alligator.exceptions import Canceled, TaskCanceled
 from alligator.running import RunningTask
+from alligator.testing.running import in_processes
 from tests.features import stop_work as jobs
 from tests.features.work import QuietWorker, do, done, work_off
 from tests.integration.scenes import Scene, kill, until
-from tests.support.running import in_processes
 
 
 def outcome(gator: Gator, task_id: str) -> str:

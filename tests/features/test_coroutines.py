@@ -10,10 +10,10 @@ from alligator import Gator, Task
 from alligator.backends.base import Message
 from alligator.backends.locmem_backend import Client
 from alligator.exceptions import InvalidOption, TaskFailed
+from alligator.testing.running import in_processes, in_threads
 from tests.features import coroutine_work as jobs
 from tests.features.coroutine_work import done, together
 from tests.features.work import QuietWorker, work_off
-from tests.support.running import in_processes, in_threads
 
 
 @pytest.fixture(autouse=True)

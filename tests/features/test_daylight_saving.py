@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from alligator import Task
 from alligator.schedules import Scheduler
 from alligator.schedules.cron import Cron
-from tests.conftest import DURABLE, empty_store
+from alligator.testing.running import Child, in_threads
+from alligator.testing.stores import until
 from tests.features.schedules_work import Clock, Scene, iso
 from tests.features.work import do
-from tests.support.running import Child, in_threads
-from tests.support.stores import until
+from tests.support.kinds import DURABLE, empty_store
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 

@@ -35,9 +35,9 @@ from alligator.exceptions import (
     UnknownTask,
     UnreadableTask,
 )
+from alligator.testing.stores import FAR_OFF, let_pass, take, until
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off
-from tests.support.stores import FAR_OFF, let_pass, take, until
 
 ODD = ["a/b", "a:b", "a%2Fb", "%", "ž🐊", " x ", "'", '"', "x" * 255]
 """Names that may be taken for something else where they are parts of others."""

@@ -20,11 +20,11 @@ from alligator.dependencies import depending
 from alligator.dependencies.edges import dependents_of, edges_in, needs_of
 from alligator.exceptions import BackendUnavailable, TaskFailed
 from alligator.tasks import Abandoned
+from alligator.testing.running import Child, in_threads
+from alligator.testing.stores import until
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off
 from tests.integration.journal import Journal
-from tests.support.running import Child, in_threads
-from tests.support.stores import until
 
 MOST_CALLS = 100
 """More calls of the store than anything here makes."""

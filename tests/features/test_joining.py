@@ -14,13 +14,13 @@ from psycopg.rows import dict_row
 from alligator import Gator, LeaseLost
 from alligator.backends.base import Counts
 from alligator.exceptions import InvalidOption, TaskExists, TaskFailed
-from tests.conftest import empty_store
+from alligator.testing.running import A_MOMENT, later
+from alligator.testing.stores import LONG, soon_but_after
 from tests.features import joining_work
 from tests.features.joining_work import CALLERS, Caller, plain, rows
 from tests.features.work import do, done, work_off
+from tests.support.kinds import empty_store
 from tests.support.postgres import PostgresServer
-from tests.support.running import A_MOMENT, later
-from tests.support.stores import LONG, soon_but_after
 
 Open = Callable[[str], AbstractContextManager[Caller]]
 

@@ -21,6 +21,8 @@ from alligator.limits import Limit, limit_from_json, limit_in, limit_to_json
 from alligator.limits.gates import NAP
 from alligator.limits.lines import CHUNK
 from alligator.limits.record import SAFETY
+from alligator.testing.running import in_a_thread
+from alligator.testing.stores import let_pass, records_of, take, until
 from alligator.utils import new_id
 from tests.features import limit_work
 from tests.features.limit_work import (
@@ -39,8 +41,6 @@ from tests.features.limit_work import (
     wait_at,
 )
 from tests.features.work import QuietWorker, do, done, work_off
-from tests.support.running import in_a_thread
-from tests.support.stores import let_pass, records_of, take, until
 
 ONE = Concurrency("api", 1)
 TWO = Concurrency("api", 2)

@@ -35,7 +35,8 @@ from alligator.results import (
     outcome_of,
     read_outcome,
 )
-from tests.conftest import STORES, empty_store
+from alligator.testing.running import later
+from alligator.testing.stores import LONG, ODD_IDS, records_of, take, until
 from tests.features import results_work as work
 from tests.features.results_work import (
     Ask,
@@ -46,10 +47,9 @@ from tests.features.results_work import (
     wait_in_thread,
 )
 from tests.features.work import do, fail, work_off
+from tests.support.kinds import STORES, empty_store
 from tests.support.postgres import PostgresServer
-from tests.support.running import later
 from tests.support.servers import Server
-from tests.support.stores import LONG, ODD_IDS, records_of, take, until
 from tests.unit.five_methods import FiveMethods
 
 KEPT = 60.0

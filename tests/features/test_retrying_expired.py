@@ -6,9 +6,9 @@ from alligator import Gator, Task
 from alligator.backends.base import Bury, DeadLetter, Message
 from alligator.commands import letters, revival
 from alligator.commands.letters import Ref
+from alligator.testing.stores import let_pass, take
 from tests.features.schedules_work import OddTask
 from tests.features.work import do, done, fail, work_off
-from tests.support.stores import let_pass, take
 
 LONG_AGO = 1_000_000_000.0
 

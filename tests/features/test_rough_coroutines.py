@@ -14,11 +14,11 @@ import pytest
 from alligator import Gator, Task
 from alligator.backends.base import Counts
 from alligator.exceptions import TaskFailed, UnknownCallableError
+from alligator.testing.running import in_a_thread
+from alligator.testing.stores import until
 from tests.features import coroutine_work as jobs
 from tests.features.coroutine_work import done
 from tests.features.work import QuietWorker, work_off
-from tests.support.running import in_a_thread
-from tests.support.stores import until
 
 
 @pytest.fixture(autouse=True)

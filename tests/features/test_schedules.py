@@ -21,12 +21,12 @@ from alligator.commands import schedule_reports
 from alligator.exceptions import BackendMissing, BackendUnavailable, InvalidOption
 from alligator.schedules import Schedule, Scheduler
 from alligator.schedules.moments import Every
-from tests.conftest import DURABLE, STORES, empty_store
+from alligator.testing.running import Child, in_processes, in_threads
+from alligator.testing.stores import ODD_IDS, records_of, take, take_ready, until
 from tests.features import work
 from tests.features.schedules_work import START, OddTask, Scene, iso, names, note_id, run
 from tests.features.work import do, done, work_off
-from tests.support.running import Child, in_processes, in_threads
-from tests.support.stores import ODD_IDS, records_of, take, take_ready, until
+from tests.support.kinds import DURABLE, STORES, empty_store
 
 HOUR = 3600.0
 TEN_YEARS = 3653 * 24 * HOUR

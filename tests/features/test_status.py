@@ -39,10 +39,8 @@ from alligator.registry import Presence
 from alligator.results import Outcome
 from alligator.statuses import LOOKS, Progress, Status, status_of
 from alligator.tasks import GivenBack
-from tests.features.limit_work import Steps, Sudden, fragile, open_gate, wait_at
-from tests.features.work import QuietWorker, do, fail, work_off
-from tests.support.running import in_a_thread
-from tests.support.stores import (
+from alligator.testing.running import in_a_thread
+from alligator.testing.stores import (
     FAR_OFF,
     LONG,
     ODD_IDS,
@@ -53,6 +51,8 @@ from tests.support.stores import (
     take_ready,
     until,
 )
+from tests.features.limit_work import Steps, Sudden, fragile, open_gate, wait_at
+from tests.features.work import QuietWorker, do, fail, work_off
 from tests.unit.five_methods import FiveMethods
 
 Happening = Callable[[], object]

@@ -10,8 +10,8 @@ from alligator import Gator, Snooze
 from alligator.backends.base import NEVER
 from alligator.constants import DELAYED
 from alligator.exceptions import InvalidOption, TaskFailed
+from alligator.testing.stores import let_pass
 from tests.features.work import do, done, work_off
-from tests.support.stores import let_pass
 
 LONG_AGO = datetime(2001, 2, 3, 4, 5, 6)
 FAR_OFF = datetime(2040, 5, 6, 7, 8, 9)

@@ -16,11 +16,11 @@ from alligator.backends.base import Ack, Counts, DeadLetter, Message
 from alligator.exceptions import TaskTimeout
 from alligator.running import current_task
 from alligator.stops import TIMEOUT
+from alligator.testing.running import in_threads
 from alligator.timeouts import time_limit
 from tests.features import stop_work as jobs
 from tests.features.work import QuietWorker, do, done, work_off
 from tests.integration.scenes import Scene, kill, until
-from tests.support.running import in_threads
 
 WHOLE_AGAIN = 5.0
 """Seconds after a task's time is over in which its worker runs the next."""

@@ -24,14 +24,14 @@ from alligator.exceptions import (
     UnknownTask,
 )
 from alligator.results import waiting
-from tests.conftest import STORES, empty_store
+from alligator.testing.running import Child, in_a_thread, in_processes, in_threads, later
+from alligator.testing.stores import LONG, SOON, at_rest, soon_but_after, until
 from tests.features.results_work import Ask, ask_in_loop, ask_in_thread, return_pid
 from tests.features.test_results import KEPT, kept_in, push
 from tests.features.work import do, fail, work_off
 from tests.integration.scenes import played
-from tests.support.running import Child, in_a_thread, in_processes, in_threads, later
+from tests.support.kinds import STORES, empty_store
 from tests.support.servers import Server
-from tests.support.stores import LONG, SOON, at_rest, soon_but_after, until
 
 A_WHILE = 0.3
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ON_DISK, Mortal, empty_store
 from tests.integration.scenes import Scene, played
+from tests.support.kinds import ON_DISK, Mortal, empty_store
 from tests.support.postgres import SAFE, PostgresServer
 from tests.support.servers import Server
 

@@ -9,10 +9,10 @@ import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
-from tests.conftest import empty_store
 from tests.integration import jobs
 from tests.integration.scenes import BEHIND, SHORT, Scene, kill, played, until
 from tests.support.beanstalkd import Beanstalkd
+from tests.support.kinds import empty_store
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 
 from alligator import Gator, version
 from alligator.backends.base import Bury, Message
+from alligator.testing.stores import FAR_OFF, QUEUE, opened, push, take, take_ready
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
 from tests.integration.scenes import ROOT, Scene, until
 from tests.support.servers import Server
-from tests.support.stores import FAR_OFF, QUEUE, opened, push, take, take_ready
 
 SECRET = "hunter2"
 FIRST = "01a203a5-8211-77ee-9153-51efc05a6c10"

@@ -12,6 +12,7 @@ import pytest
 from alligator import Concurrency, Gator
 from alligator.backends.base import Bury, Message
 from alligator.schedules import Scheduler
+from alligator.testing.stores import FAR_OFF, QUEUE, opened, push, take
 from tests.integration import jobs
 from tests.integration.scenes import Scene, until
 from tests.integration.test_cli import (
@@ -23,7 +24,6 @@ from tests.integration.test_cli import (
     said,
     told,
 )
-from tests.support.stores import FAR_OFF, QUEUE, opened, push, take
 
 KEYS = {
     *("task_id", "queue", "state", "why", "callable", "attempt", "retries", "priority"),

@@ -22,12 +22,12 @@ from alligator.backends import redis_scripts, sqlite_file
 from alligator.backends.base import Ack, Counts, Message, as_bytes
 from alligator.backends.sqlite_file import Database
 from alligator.exceptions import BackendUnavailable, InvalidOption
+from alligator.testing.running import Child
+from alligator.testing.stores import ids
 from tests.integration import jobs
 from tests.integration.journal import Journal
 from tests.integration.scenes import ON_SQLITE, Program, Scene, kill, until
-from tests.support.running import Child
 from tests.support.servers import Server
-from tests.support.stores import ids
 
 ON_REDIS = pytest.mark.parametrize("dsn", ["redis"], indirect=True)
 LAPSES = "alligator:{all}:lapses"

@@ -10,9 +10,9 @@ import pytest
 from alligator import Gator, Worker
 from alligator.backends import sqs_sending
 from alligator.backends.base import Counts
-from tests.conftest import empty_store
 from tests.integration import jobs
 from tests.integration.scenes import BEHIND, SHORT, Scene, played, until
+from tests.support.kinds import empty_store
 
 
 @pytest.fixture

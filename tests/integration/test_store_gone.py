@@ -5,8 +5,8 @@ import time
 from functools import partial
 
 from alligator.backends.base import Counts
-from tests.conftest import Mortal
 from tests.integration.scenes import ON_SQLITE, Program, Scene, kill, until
+from tests.support.kinds import Mortal
 
 GONE = "does not answer"
 

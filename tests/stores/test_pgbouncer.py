@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Ack, Backend, Counts
-from tests.support.postgres import PostgresServer
-from tests.support.running import A_MOMENT, in_threads, later
-from tests.support.servers import free_port, kill_with_us, missing
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT, in_threads, later
+from alligator.testing.stores import (
     IN_A_WHILE,
     QUEUE,
     drain,
@@ -24,6 +22,8 @@ from tests.support.stores import (
     take,
     until,
 )
+from tests.support.postgres import PostgresServer
+from tests.support.servers import free_port, kill_with_us, missing
 
 
 @pytest.fixture

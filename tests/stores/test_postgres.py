@@ -21,9 +21,8 @@ from alligator.backends.base import Ack, Backend, Counts, Message, Release, Rese
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
-from tests.support.postgres import SAFE, PostgresServer
-from tests.support.running import A_MOMENT, in_a_thread, in_processes, in_threads, later
-from tests.support.stores import (
+from alligator.testing.running import A_MOMENT, in_a_thread, in_processes, in_threads, later
+from alligator.testing.stores import (
     IN_A_WHILE,
     LONG,
     PATIENCE,
@@ -40,6 +39,7 @@ from tests.support.stores import (
     take_ready,
     until,
 )
+from tests.support.postgres import SAFE, PostgresServer
 
 
 @pytest.fixture(params=["postgres_server", "newest_postgres_server"])

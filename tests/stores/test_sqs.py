@@ -22,10 +22,10 @@ from alligator.exceptions import (
     InvalidOption,
     TaskTooBig,
 )
-from tests.conftest import empty_store
+from alligator.testing.stores import QUEUE, take, take_ready, until
 from tests.stores.answers import answering, refusal
+from tests.support.kinds import empty_store
 from tests.support.sqs import DEAD, REGION, Sqs
-from tests.support.stores import QUEUE, take, take_ready, until
 
 Boto = Any
 

@@ -24,6 +24,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 # Any: it is the inside of moto that is changed here.
 _APP: Any = import_module("moto.moto_server.werkzeug_app")
+_BACKENDS: Any = import_module("moto.backends")
 _ERRORS: Any = import_module("moto.sqs.exceptions")
 _MODELS: Any = import_module("moto.sqs.models")
 
@@ -145,6 +146,11 @@ class _Handler(WSGIRequestHandler):
 
 def main(port: int) -> None:
     """Serve until killed."""
+    # Twice as fast: moto tells the time by arithmetic with dates, for each message that is in a queue, and
+    # lists its own folder at each request.
+    _MODELS.unix_time_millis = _now
+    modules = list(_BACKENDS.list_of_moto_modules())
+    _BACKENDS.list_of_moto_modules = lambda: modules
     service = _MODELS.SQSBackend
     service.receive_message = _receive
     service.is_message_valid_based_on_retention_period = _is_kept

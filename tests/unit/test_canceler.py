@@ -8,7 +8,7 @@ from alligator.exceptions import BackendUnavailable
 from alligator.processes.board import Board, State
 from alligator.processes.canceler import AFTERMATH, LONG, LOOK_EVERY, Canceler
 from alligator.stops import CANCELED, TIMEOUT, Stop
-from tests.support.stores import QUEUE, push, records_of, take, take_ready
+from alligator.testing.stores import QUEUE, push, records_of, take, take_ready
 from tests.unit.conftest import Clock
 
 

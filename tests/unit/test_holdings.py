@@ -13,7 +13,7 @@ from alligator.processes.holdings import Holdings
 from alligator.processes.keeper import STUCK, Keeper
 from alligator.running import RunningTask
 from alligator.tasks import Task
-from tests.support.stores import QUEUE, push, take_ready
+from alligator.testing.stores import QUEUE, push, take_ready
 from tests.unit.conftest import Clock
 
 LEASE = 30.0

@@ -7,7 +7,7 @@ import pytest
 
 from alligator import Gator, registry
 from alligator.registry import Presence
-from tests.support.stores import records_of
+from alligator.testing.stores import records_of
 
 ME = Presence("w1", "host", 17, ["mail"], 1_700_000_000.0)
 

@@ -10,8 +10,8 @@ from alligator.backends import sqlite_fork
 from alligator.backends.base import Message
 from alligator.backends.sqlite_backend import Client
 from alligator.backends.sqlite_fork import INSIDE
-from tests.support.running import Child, in_a_thread, later
-from tests.support.stores import QUEUE, push, until
+from alligator.testing.running import Child, in_a_thread, later
+from alligator.testing.stores import QUEUE, push, until
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from alligator import Gator, results, stops
 from alligator.backends.base import Ack, Backend, Message, Release, Reservation
 from alligator.stops import CANCELED, TIMEOUT, Stop
-from tests.support.stores import QUEUE, ids, push, records_of, take, take_ready
+from alligator.testing.stores import QUEUE, ids, push, records_of, take, take_ready
 from tests.unit.conftest import Clock
 
 

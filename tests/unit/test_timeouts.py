@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from alligator.exceptions import TaskTimeout
+from alligator.testing.running import Child, in_a_thread, in_threads
 from alligator.timeouts import limited, time_limit
 from alligator.utils import run_coroutine
-from tests.support.running import Child, in_a_thread, in_threads
 
 FAR = 60.0
 

@@ -1,0 +1,68 @@
+"""What a store says of how it is set up, to those who start workers."""
+
+import pytest
+
+from alligator.backends.base import Backend
+from alligator.exceptions import BackendUnavailable
+from alligator.testing.stores import opened
+from tests.support.servers import Server
+
+EVICTING = ["allkeys-lru", "allkeys-random", "volatile-ttl"]
+
+
+def test_a_store_that_is_set_up_well_warns_of_nothing(backend: Backend) -> None:
+    assert backend.warnings() == []
+
+
+@pytest.mark.parametrize("policy", EVICTING)
+def test_a_server_that_evicts_is_warned_of(own_server: Server, policy: str) -> None:
+    own_server.command("CONFIG", "SET", "maxmemory-policy", policy)
+
+    with opened(own_server.dsn) as backend:
+        [warning] = backend.warnings()
+
+    assert own_server.dsn in warning
+    assert policy in warning
+    assert "noeviction" in warning
+
+
+def test_a_server_that_writes_nothing_to_disk_is_warned_of(own_server: Server) -> None:
+    own_server.command("CONFIG", "SET", "appendonly", "no")
+    own_server.command("CONFIG", "SET", "save", '""')
+
+    with opened(own_server.dsn) as backend:
+        [warning] = backend.warnings()
+
+    assert "writes nothing to its disk" in warning
+
+
+@pytest.mark.parametrize(("save", "appendonly"), [("'3600 1'", "no"), ('""', "yes")])
+def test_a_server_that_writes_to_disk_in_either_way_is_not(
+    own_server: Server, save: str, appendonly: str
+) -> None:
+    own_server.command("CONFIG", "SET", "save", save)
+    own_server.command("CONFIG", "SET", "appendonly", appendonly)
+
+    with opened(own_server.dsn) as backend:
+        assert backend.warnings() == []
+
+
+def test_what_a_managed_server_does_not_tell_is_not_warned_of(own_server: Server) -> None:
+    own_server.command("CONFIG", "SET", "appendonly", "no")
+    own_server.command("CONFIG", "SET", "save", '""')
+    own_server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    own_server.command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config")
+    with opened(own_server.dsn.replace("://", "://app:secret@")) as backend:
+        [warning] = backend.warnings()
+    assert "allkeys-lru" in warning
+
+    own_server.command("ACL", "SETUSER", "app", "-info")
+    with opened(own_server.dsn.replace("://", "://app:secret@")) as backend:
+        assert backend.warnings() == []
+
+
+def test_a_server_that_is_gone_says_so_when_asked_for_warnings(own_server: Server) -> None:
+    own_server.kill()
+
+    with opened(own_server.dsn) as backend, pytest.raises(BackendUnavailable):
+        backend.warnings()
