@@ -72,13 +72,13 @@ class Client(Backend):
     """
 
     can_find = False
-    names_tasks = True
-    holds_by_connection = True
-    carries_any_name = False
-    max_bytes = 65_535
+    keeps_ids = False
+    orders_by_due = False
     knows_fractions = False
     limits_exactly = False
-    orders_by_due = False
+    shares_leases = False
+    carries_any_name = False
+    max_bytes = 65_535
 
     def __init__(self, conn_string: str) -> None:
         self._dsn = DSN.parse(conn_string)
@@ -99,6 +99,7 @@ class Client(Backend):
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[str]:
+        self._check_plain(messages)
         tube = form.tube_of(queue_name)
         if not messages:
             return []
@@ -313,8 +314,6 @@ class Client(Backend):
     # Pushing.
 
     def _put(self, message: Message) -> Command:
-        if message.replaces or message.follow is not None:
-            raise self._cannot()
         due_in = message.due_at - self.now() if message.due_at else 0.0
         delay = form.whole_seconds(max(message.delay, due_in))
         return (

@@ -39,7 +39,7 @@ class Client(Backend):
         clock: Seconds since 1970; the store's clock.
     """
 
-    in_process = True
+    spans_processes = False
 
     def __init__(self, conn_string: str, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

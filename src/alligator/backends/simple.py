@@ -75,6 +75,7 @@ class SimpleBackend(Backend):
     can_delay = False
     can_prioritize = False
     can_find = False
+    limits_exactly = False
 
     def __init__(self, client: SimpleClient, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
@@ -89,6 +90,7 @@ class SimpleBackend(Backend):
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
         """Hand each to ``push``. Whether an id is queued already is for the client to tell."""
+        self._check_plain(messages)
         if (
             messages
             and max_length is not None

@@ -67,12 +67,13 @@ class Client(Backend):
     can_find = False
     can_pick = False
     can_recover = False
-    names_tasks = True
+    keeps_ids = False
     keeps_order = False
     limits_exactly = False
-    makes_queues = False
-    drop_spares_held = False
     tells_late = False
+    drop_spares_held = False
+    makes_queues = False
+    carries_any_name = False
 
     def __init__(self, conn_string: str) -> None:
         self._service = Service(DSN.parse(conn_string))
@@ -94,6 +95,7 @@ class Client(Backend):
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[str]:
+        self._check_plain(messages)
         if not messages:
             return []
         queue = self._queues.named(queue_name)
@@ -134,7 +136,7 @@ class Client(Backend):
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
     ) -> Reservation | None:
-        raise self._cannot()
+        raise self._cannot("reserve_task()", "can_pick")
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         late: set[int] = set()
@@ -169,7 +171,7 @@ class Client(Backend):
         return 0
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        raise self._cannot()
+        raise self._cannot("cancel()", "can_pick")
 
     def drop_all(self, queue_name: str) -> None:
         self._queues.purge(self._queues.named(queue_name))
