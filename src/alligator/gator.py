@@ -43,8 +43,8 @@ class Gator:
     """A queue in a store: where tasks are put, and where workers take them from.
 
     Args:
-        conn_string: The store's DSN, such as ``redis://localhost:6379/0``, ``sqlite:///tmp/queue.db``
-            or ``locmem://``.
+        conn_string: The store's DSN: ``sqlite:///tmp/queue.db``, ``redis://localhost:6379/0``,
+            ``postgres://localhost/shop``, ``beanstalk://localhost:11300/``, ``sqs://us-west-2/``, ``locmem://``.
         queue_name: The queue to put tasks in.
         task_class: What makes tasks, and reads them.
         backend_class: Your own store, called with ``conn_string``, in place of the one that the

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 
 from alligator.backends.abilities import refusal
 from alligator.bell import Bell
-from alligator.exceptions import InvalidOption
+from alligator.exceptions import InvalidOption, QueueFull, TaskTooBig
 from alligator.utils import new_id
 
 MAX_NAME_BYTES = 200
@@ -574,6 +574,22 @@ def reserved_at(token: str) -> float:
 def as_bytes(data: bytes | str) -> bytes:
     """Return a serialized task as stores carry it."""
     return data.encode() if isinstance(data, str) else data
+
+
+def no_room(queue_name: str, coming: int, max_length: int | None) -> QueueFull:
+    """Return the error for a push beyond the queue's ``max_length``."""
+    return QueueFull(
+        f"Queue {queue_name!r} has no room for {coming} more: its max_length is {max_length}. Push again when "
+        "workers have caught up, or raise it."
+    )
+
+
+def too_big(store: object, task_id: str, size: int, limit: str) -> TaskTooBig:
+    """Return the error for a task of more bytes than a store takes."""
+    return TaskTooBig(
+        f"Task {task_id!r} takes {size} bytes, and {store} takes {limit}. Nothing was queued: let it carry "
+        "less, such as the name of a file, or a key."
+    )
 
 
 def check_name(what: str, name: object, max_bytes: int) -> str:

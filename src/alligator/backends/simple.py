@@ -29,8 +29,9 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
 )
-from alligator.exceptions import QueueFull, UnreadableTask
+from alligator.exceptions import UnreadableTask
 from alligator.utils import new_id
 
 log = logging.getLogger("alligator.backend")
@@ -96,10 +97,7 @@ class SimpleBackend(Backend):
             and max_length is not None
             and self.client.len(queue_name) + len(messages) > max_length
         ):
-            raise QueueFull(
-                f"{len(messages)} more would be too many for {queue_name!r}: its max_length is "
-                f"{max_length}."
-            )
+            raise no_room(queue_name, len(messages), max_length)
         self._used.add(queue_name)
         for message in messages:
             self._push(queue_name, message.task_id, message.body, message.delay)

@@ -25,6 +25,7 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
     reserved_at,
 )
 from alligator.backends.sqs_dead import Dead
@@ -34,7 +35,7 @@ from alligator.backends.sqs_sending import Anew, Sender, is_early
 from alligator.backends.sqs_service import AT_ONCE, Service
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
+from alligator.exceptions import BackendRefused, BackendUnavailable
 
 log = logging.getLogger("alligator.backend")
 
@@ -100,7 +101,7 @@ class Client(Backend):
             return []
         queue = self._queues.named(queue_name)
         if max_length is not None and self.len(queue_name) + len(messages) > max_length:
-            raise QueueFull(f"Queue {queue_name!r} has no room: {max_length} may wait there.")
+            raise no_room(queue_name, len(messages), max_length)
         now = self.now() if any(message.due_at for message in messages) else 0.0
         return self._sender.push(queue, messages, now)
 
