@@ -89,7 +89,8 @@ ROWS = [
     Row("`gator.get`, `gator.cancel` of what is queued", ("can_pick",), "refused"),
     Row("`gator.status` of what is queued", ("can_find",), "refused"),
     Row("canceling what runs, progress, resuming", _SINGLE),
-    Row("`gator.using`, `gator.completing`: your own transaction", ("can_join",), "refused"),
+    Row("`gator.using(connection)`: your own transaction", ("can_join",), "refused"),
+    Row("`gator.completing(connection)`", ("can_lease", "can_join"), "refused"),
     Row(
         "order, within a priority",
         ("keeps_order",),

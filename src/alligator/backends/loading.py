@@ -35,6 +35,8 @@ BUILT_IN = {
 ENTRY_POINTS = "alligator.backends"
 """Where a package registers a scheme of its own: ``[project.entry-points."alligator.backends"]``."""
 
+_EXTRAS = ("redis", "postgres", "beanstalk", "sqs")
+"""Of those modules, the ones whose client library is an extra of that name; others need what Python has."""
 _KNOWN = (
     "locmem, sqlite, postgres (or postgresql), redis (or valkey; by TLS rediss, valkeys; of several servers "
     "redis+sentinel, redis+cluster), unix, beanstalk, sqs"
@@ -52,7 +54,7 @@ def build(dsn: DSN, backend_class: Callable[[str], Any] | None = None) -> Backen
     try:
         client = (backend_class or _find(dsn.scheme))(dsn.url)
     except ModuleNotFoundError as err:
-        ours = backend_class is None and dsn.scheme in BUILT_IN
+        ours = backend_class is None and BUILT_IN.get(dsn.scheme) in _EXTRAS
         if not ours or err.name is None or err.name.startswith("alligator"):
             raise
         raise BackendMissing(
