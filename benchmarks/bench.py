@@ -73,7 +73,7 @@ def measure(dsn: str, tasks: int, floor: Floor | None) -> Figures:
     figures["finished, one process, tasks/s"] = rate(
         finished, lambda: QuietWorker(gator, burst=True).run_forever()
     )
-    if not gator.backend.in_process:
+    if gator.backend.spans_processes:
         push_batch(gator, tasks)
         # Its start-up is in it: about 0.3 s.
         figures["finished, latergator --workers 2, tasks/s"] = rate(

@@ -354,7 +354,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = TargetParser(
         prog="alligator",
         description="Look at a store of tasks, and see to what failed.",
-        epilog="TARGET is a DSN, such as redis://localhost:6379/0 or sqlite:///tmp/queue.db, or module:gator.",
+        epilog="TARGET is a DSN (sqlite:///tmp/queue.db, redis://localhost:6379/0, postgres://localhost/shop, "
+        "beanstalk://localhost:11300/, sqs://us-west-2/), or module:gator.",
     )
     parser.add_argument("--version", action="version", version=f"alligator {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alligator import joining, notes, signatures, stops
 from alligator.attempts import VOID, Runner, take_retry
 from alligator.backends import loading
+from alligator.backends.abilities import RESULTS_ELSEWHERE, is_possible, refusal
 from alligator.backends.base import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
@@ -42,8 +43,8 @@ class Gator:
     """A queue in a store: where tasks are put, and where workers take them from.
 
     Args:
-        conn_string: The store's DSN, such as ``redis://localhost:6379/0``, ``sqlite:///tmp/queue.db``
-            or ``locmem://``.
+        conn_string: The store's DSN: ``sqlite:///tmp/queue.db``, ``redis://localhost:6379/0``,
+            ``postgres://localhost/shop``, ``beanstalk://localhost:11300/``, ``sqs://us-west-2/``, ``locmem://``.
         queue_name: The queue to put tasks in.
         task_class: What makes tasks, and reads them.
         backend_class: Your own store, called with ``conn_string``, in place of the one that the
@@ -268,7 +269,7 @@ class Gator:
         """
         messages = [self._message(task) for task in tasks]
         backend = joining.backend_of(self)
-        if backend.names_tasks:
+        if not backend.keeps_ids:
             self._send_unnamed(tasks, messages)
             return
         push = backend.push_many
@@ -343,11 +344,13 @@ class Gator:
     def get(self, task_id: str) -> Task | None:
         """Run one task of the queue by its id, here and now, whether or not its time has come.
 
-        Returns and raises as ``pop``; None when no such task is waiting or delayed.
+        Returns and raises as ``pop``; None when no such task is waiting or delayed. InvalidOption is raised
+        where the store takes out no task by its id.
 
         Example:
             >>> Gator("locmem://").get("a-specific-uuid-here")
         """
+        self.check_can("get()")
         reservation = self.backend.reserve_task(self.queue_name, task_id, new_id(), LEASE)
         return self._run(reservation) if reservation else None
 
@@ -362,6 +365,7 @@ class Gator:
             The task: CANCELED, or RUNNING if it was asked to end. None when it is neither queued nor runs.
 
         Raises:
+            InvalidOption: The store takes out no task by its id.
             UnreadableTask, UnknownModuleError, UnknownCallableError: It is canceled, but cannot be read.
 
         Example:
@@ -372,6 +376,7 @@ class Gator:
             >>> gator.len()
             0
         """
+        self.check_can("cancel()")
         canceled = stops.cancel(self.backend, self.results, self.queue_name, task_id)
         if canceled is None:
             return None
@@ -474,12 +479,24 @@ class Gator:
 
         return schedules.remove(self.backend, self.queue_name, name)
 
+    def check_can(self, call: str) -> None:
+        """Refuse a call that the store cannot carry out; see ``alligator.backends.abilities``.
+
+        Raises:
+            InvalidOption: So it is; and which stores can.
+
+        Example:
+            >>> Gator("locmem://").check_can("cancel()")
+        """
+        if not is_possible(self.backend, call):
+            raise InvalidOption(refusal(self.dsn, call))
+
     def len(self) -> int:
         """Return how many tasks of the queue no worker has taken yet: waiting and delayed."""
         return self.backend.len(self.queue_name)
 
     def _check_possible(self, task: Task, func: Callable[..., Any]) -> None:
-        if not self.backend.in_process:
+        if self.backend.spans_processes:
             hooks = (task.on_start, task.on_success, task.on_error)
             for call in (func, *hooks, *(task.retry_on or ()), *(task.give_up_on or ())):
                 if call is not None:
@@ -490,27 +507,21 @@ class Gator:
             self._check_store_can(task)
 
     def _check_store_can(self, task: Task) -> None:
-        for names, is_asked, is_possible in (
-            ("delay_by and delay_until", task.delay_by or task.due_at, self.backend.can_delay),
-            ("backoff", task.backoff, self.backend.can_delay),
-            ("priority", task.priority, self.backend.can_prioritize),
-            ("if_exists", task.if_exists, self.backend.can_find),
-            ("depends_on", task.depends_on, self._can_coordinate),
-            ("limit", task.limit, self._can_coordinate),
-            ("keep_result", task.keep_result, self.results is not None),
+        """Refuse the options of a task that the store cannot honour."""
+        if task.keep_result and self.results is None:
+            way_out = f"leave it out, {RESULTS_ELSEWHERE}"
+            raise InvalidOption(refusal(self.dsn, "keep_result", way_out=way_out))
+        for option, is_asked in (
+            ("delay_by", task.delay_by),
+            ("delay_until", task.due_at),
+            ("backoff", task.backoff),
+            ("priority", task.priority),
+            ("if_exists", task.if_exists),
+            ("depends_on", task.depends_on),
+            ("limit", task.limit),
         ):
-            if is_asked and not is_possible:
-                way_out = ", or name one for results, Gator(..., results=DSN)" * (
-                    names == "keep_result"
-                )
-                raise InvalidOption(
-                    f"The store {self.dsn} cannot do what {names} needs: leave it out, or use a store that "
-                    f"can (locmem, sqlite, postgres, redis){way_out}."
-                )
-
-    @property
-    def _can_coordinate(self) -> bool:
-        return self.backend.can_find and self.backend.records is not None
+            if is_asked and not is_possible(self.backend, option):
+                raise InvalidOption(refusal(self.dsn, option, way_out="leave it out"))
 
     def _message(self, task: Task) -> Message:
         self._fix_expiry(task)
@@ -521,7 +532,7 @@ class Gator:
         check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
         replaces = task.if_exists == "replace"
         # A store that names tasks may do so from the beginning again, once it is started anew.
-        may_repeat = replaces or self.backend.names_tasks
+        may_repeat = replaces or not self.backend.keeps_ids
         if task.if_exists == "raise" or (may_repeat and task.keep_result is not None):
             task.push = _new_push()
         body = as_bytes(task.serialize())

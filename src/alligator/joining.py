@@ -6,7 +6,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from alligator.backends.base import Backend
-from alligator.exceptions import InvalidOption
 from alligator.running import current_task
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ _JOINED: "ContextVar[tuple[tuple[Gator, Backend], ...]]" = ContextVar(
 @contextmanager
 def using(gator: "Gator", connection: object) -> Generator["Gator"]:
     """Let what is queued in the block be a part of the connection's transaction."""
+    gator.check_can("using()")
     joined = gator.backend.within(connection)
     token = _JOINED.set((*_JOINED.get(), (gator, joined)))
     try:
@@ -47,8 +47,7 @@ def completing(gator: "Gator", connection: object) -> Generator[None]:
     ):  # a plain call of the function, or a task that did not come from a queue
         yield
         return
-    if not gator.backend.can_lease:
-        raise InvalidOption(f"The store {gator.dsn} has no leases: there is nothing to complete.")
+    gator.check_can("completing()")
     joined = gator.backend.within(connection)
     yield
     joined.complete(reservation)

@@ -141,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "target",
         nargs="?",
-        help="a DSN such as redis://localhost:6379/0 or sqlite:///tmp/queue.db, or module:gator; "
+        help="a DSN such as sqlite:///tmp/queue.db, redis://localhost:6379/0, postgres://localhost/shop, "
+        "beanstalk://localhost:11300/ or sqs://us-west-2/; or module:gator; "
         "ALLIGATOR_CONN by default",
     )
     add(

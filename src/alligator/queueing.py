@@ -39,6 +39,10 @@ class Queue(Protocol):
         """Run a task here and now."""
         ...
 
+    def check_can(self, call: str) -> None:
+        """Refuse what the store cannot do."""
+        ...
+
 
 def kept(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that can be used again and again: what could be gone through only once is a tuple."""
@@ -169,6 +173,7 @@ class Options(_Block):
         **when: Any,
     ) -> "Schedule":
         """Store a schedule of a call."""
+        self.gator.check_can("every() and cron()")
         task = self.gator.task_class(**self.task_kwargs)
         task.is_async = True  # whatever is_async says: it is for now, and a schedule for later
         self.gator.prepare(task, func, *args, **kwargs)

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from alligator import checkpoints, keys, limits, notes, registry, results, stops
+from alligator.backends.abilities import refusal
 from alligator.backends.base import (
     NEVER,
     Backend,
@@ -18,6 +19,7 @@ from alligator.backends.base import (
 )
 from alligator.dependencies import called
 from alligator.dependencies.edges import Edge, Name, edges_in, need, needs_of
+from alligator.exceptions import InvalidOption
 from alligator.limits import Limit
 from alligator.peeks import Peek, number, object_in
 from alligator.stops import Stop
@@ -148,7 +150,7 @@ def _is_delayed_still(backend: Backend, name: Name, found: Found) -> bool:
 def _without_find(backend: Backend, kept_in: Records | None, name: Name) -> Status:
     status = _ended(backend, kept_in, name)
     if status.state == "unknown":
-        backend.find(*name)  # says that it cannot, and which stores can
+        raise InvalidOption(refusal(type(backend).__module__, "status()"))
     return status
 
 

@@ -217,7 +217,7 @@ class Worker:
                 warn_of(self._backend, log)
                 stack.enter_context(self._kept())
                 stack.enter_context(self._signals())
-            elif self._backend.holds_by_connection:  # nobody else can extend what is held here
+            elif not self._backend.shares_leases:  # nobody else can extend what is held here
                 stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
             elif not self._backend.can_recover:
                 stack.enter_context(self._freed())

@@ -507,7 +507,7 @@ def test_a_store_of_ones_own_that_cannot_delay_says_so(sqlite: Project) -> None:
 
     with (
         gator.options(delay_by=60) as opts,
-        pytest.raises(ValueError, match="cannot do what delay_by and delay_until needs"),
+        pytest.raises(ValueError, match="cannot do what delay_by needs"),
     ):
         opts.task(jobs.note, "later")
 

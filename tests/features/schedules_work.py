@@ -87,7 +87,7 @@ class Scene:
 
     def client(self) -> Backend:
         """A further client of the store: where there can be only one, the same."""
-        return self.backend if self.backend.in_process else self._open()
+        return self._open() if self.backend.spans_processes else self.backend
 
     def gator(self, queue_name: str = "all", **kwargs: Any) -> Gator:
         """A Gator with a client of its own."""

@@ -227,7 +227,7 @@ class FiveMethods:
 def test_a_store_that_keeps_no_records_keeps_no_schedules() -> None:
     gator = Gator("five://", backend_class=FiveMethods)
 
-    with pytest.raises(InvalidOption, match="cannot keep schedules: use a store that can"):
+    with pytest.raises(InvalidOption, match=r"what every\(\) and cron\(\) needs: use"):
         gator.every(60, do, "x")
 
     assert gator.schedules() == []

@@ -62,7 +62,7 @@ def test_no_target(scene: Scene) -> None:
         ("redis:/localhost", "'redis:/localhost' is neither"),
         ("://x", "no DSN"),
         ("reddis://localhost", "redis"),
-        ("kafka://localhost", "Known: locmem, redis"),
+        ("kafka://localhost", "Known: locmem, sqlite, postgres"),
         ("locmem://", "memory of another process"),
         ("redis://localhost:port/0", "no Redis DSN"),
         ("redis://localhost:99999/0", "no Redis DSN"),

@@ -203,7 +203,7 @@ def test_what_needs_single_tasks_is_refused(client: Client, dsn: str) -> None:
             gator.options(**options) as opts,
         ):
             opts.task(add, 1, 2)
-    with pytest.raises(InvalidOption, match="single tasks"):
+    with pytest.raises(InvalidOption, match="replaces and follow"):
         client.push_many(QUEUE, [Message("t1", b""), Message("t2", b"", replaces=True)])
 
     assert gator.len() == 0

@@ -246,7 +246,7 @@ def test_what_is_too_big_is_refused_before_anything_is_sent(store: Client, boto:
     made(boto, "small", MaximumMessageSize="4096")
     messages = [Message("fits", b"{}")] * 15 + [Message("big", b"x" * (4096 - ROOM + 1))]
 
-    with pytest.raises(TaskTooBig, match=r"'big' takes 3585 bytes.*up to 3584"):
+    with pytest.raises(TaskTooBig, match=r"'big' takes 3585 bytes.*takes 3584 "):
         store.push_many("small", messages)
     assert store.count("small") == Counts()
 
@@ -677,7 +677,7 @@ def test_what_sqs_cannot_is_refused(dsn: str, store: Client) -> None:
         lambda: gator.cancel("some-id"),
     ]
     for call in calls:
-        with pytest.raises(InvalidOption, match="single tasks"):
+        with pytest.raises(InvalidOption, match="use a store that can"):
             call()
     refused: list[dict[str, Any]] = [
         {"priority": 1},

@@ -21,7 +21,7 @@ from tests.unit.steps import import_from, popped
     [
         (
             "reddis://localhost",
-            "Known: beanstalk, locmem, postgres, postgresql, redis, redis+cluster",
+            "Known: locmem, sqlite, postgres (or postgresql), redis (or valkey; by TLS rediss",
         ),
         ("sqlit:///tmp/q.db", "pass backend_class=YourClient"),
         ("memory://", "For a store of your own, pass backend_class=YourClient to Gator."),
@@ -34,7 +34,8 @@ def test_an_unknown_scheme_is_named_with_those_that_are_known(dsn: str, hint: st
     message = str(caught.value)
     assert message.startswith(f"No backend for {dsn.partition(':')[0]!r}. Known: ")
     for scheme in BUILT_IN:
-        assert scheme in message
+        for part in scheme.split("+"):
+            assert part in message
     assert hint in message
 
 
@@ -42,19 +43,31 @@ def test_a_scheme_may_be_written_in_capitals() -> None:
     assert isinstance(Gator("LOCMEM://").backend, locmem_backend.Client)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey+cluster"])
+LIBRARIES = {
+    "redis": "redis",
+    "postgres": "psycopg",
+    "beanstalk": "greenstalk",
+    "sqs": "boto3",
+}
+"""By extra: the client library that it brings."""
+
+
+@pytest.mark.parametrize("scheme", [one for one, store in BUILT_IN.items() if store in LIBRARIES])
 def test_a_store_without_its_client_library_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    for name in [name for name in sys.modules if name.startswith("alligator.backends.redis")]:
+    extra = BUILT_IN[scheme]
+    library = LIBRARIES[extra]
+    monkeypatch.setitem(sys.modules, library, None)
+    for name in [name for name in sys.modules if name.startswith(f"alligator.backends.{extra}")]:
         monkeypatch.delitem(sys.modules, name)
+    dsn = "sqs://us-west-2/?secret_key=hunter2" if extra == "sqs" else f"{scheme}://u:hunter2@host"
 
     with pytest.raises(BackendMissing) as caught:
-        Gator(f"{scheme}://user:hunter2@localhost:6379/0")
+        Gator(dsn)
 
-    assert "needs the package 'redis', which is not installed" in str(caught.value)
-    assert "pip install 'alligator[redis]'" in str(caught.value)
+    assert f"needs the package {library!r}, which is not installed" in str(caught.value)
+    assert f"pip install 'alligator[{extra}]'" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -67,6 +80,17 @@ def test_a_broken_install_is_not_blamed_on_a_missing_extra(
 
     with pytest.raises(ModuleNotFoundError, match=r"alligator\.backends\.locmem_backend"):
         Gator("locmem://")
+
+
+def test_a_python_without_sqlite_is_told_of_no_extra_that_there_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sqlite3", None)
+    for name in [name for name in sys.modules if name.startswith("alligator.backends.sqlite")]:
+        monkeypatch.delitem(sys.modules, name)
+
+    with pytest.raises(ModuleNotFoundError, match="sqlite3"):
+        Gator("sqlite:///tmp/queue.db")
 
 
 def test_build_backend_returns_a_client_of_the_store() -> None:

@@ -21,8 +21,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from alligator.backends.abilities import refusal
 from alligator.bell import Bell
-from alligator.exceptions import InvalidOption
+from alligator.exceptions import InvalidOption, QueueFull, TaskTooBig
 from alligator.utils import new_id
 
 MAX_NAME_BYTES = 200
@@ -222,8 +223,12 @@ class Backend(ABC):
 
     records: Records | None = None
     """None: this store keeps no records."""
+
+    # What it can do. What needs more than a store can is refused above, with those that can (abilities.py).
+
     can_lease = True
-    """False: reserving takes a task out, and a worker that dies has lost it (at most once)."""
+    """False: reserving takes a task out. A worker that dies has lost it (at most once), nothing counts
+    deliveries, and there are no dead letters."""
     can_delay = True
     """False: ``delay`` and ``due_at`` are refused at push, and no release waits."""
     can_prioritize = True
@@ -231,40 +236,43 @@ class Backend(ABC):
     can_find = True
     """False: nothing can be asked or changed of a single task: there is no ``replaces``, ``follow``, ``find``,
     ``watch``, ``reschedule`` and ``push_if``."""
-    can_join = False
-    """True: ``within`` lets a call be a part of a transaction of the caller's."""
     can_pick = True
     """False: no task can be taken out by its id: there is no ``reserve_task``, ``cancel`` and ``get``."""
     can_recover = True
     """False: the store cannot tell what a worker holds, and ``recover`` does nothing. What is known of it is to
     be released one by one; the rest comes back with its lease."""
+    can_join = False
+    """True: ``within`` lets a call be a part of a transaction of the caller's. The one that few can."""
+
+    # How it does it: what every store is asked for, and some only come near to.
+
+    keeps_ids = True
+    """False: a task's id is one that the store gives it. The id that it was pushed under is not kept, nor
+    compared with others: each push is a new task."""
     keeps_order = True
     """False: tasks come in about the order in which they were pushed, or came back."""
-    makes_queues = True
-    """False: a queue has to be made before its first use, by a name that the store can have."""
-    drop_spares_held = True
-    """False: what is held when its queue is dropped runs on, but does not come back with its lease."""
-    tells_late = True
-    """False: what is settled or extended too late has no effect, as everywhere, but need not be told."""
-    in_process = False
-    """True: the tasks live and die with this process, and no other can see them."""
-    names_tasks = False
-    """True: a task's id is one that the store gives it. The id that it was pushed under is not kept, nor
-    compared with others: each push is a new task."""
-    holds_by_connection = False
-    """True: only the client that reserved a task can extend and settle it, and the store takes it back at once
-    when that client's process dies."""
-    carries_any_name = True
-    """False: it refuses the names of some queues, such as long ones beyond ASCII."""
-    max_bytes: int | None = None
-    """The most bytes of a task, where a store has such a limit; what its server says, goes."""
+    orders_by_due = True
+    """False: what was delayed, or comes back from the dead letters, returns to where it was pushed, and does
+    not join the end when it becomes due."""
     knows_fractions = True
     """False: delays are whole seconds."""
     limits_exactly = True
     """False: those who push at the same moment may each find room, and so exceed ``max_length``."""
-    orders_by_due = True
-    """False: what was delayed, or comes back from the dead letters, returns to where it was pushed, and does
-    not join the end when it becomes due."""
+    shares_leases = True
+    """False: only the client that reserved a task can extend and settle it, and the store takes it back at once
+    when that client's process dies."""
+    tells_late = True
+    """False: what is settled or extended too late has no effect, as everywhere, but need not be told."""
+    drop_spares_held = True
+    """False: what is held when its queue is dropped runs on, but does not come back with its lease."""
+    makes_queues = True
+    """False: a queue has to be made before its first use (``alligator migrate --create-queues``)."""
+    carries_any_name = True
+    """False: it refuses the names of some queues, such as long ones beyond ASCII."""
+    spans_processes = True
+    """False: the tasks live and die with this process, and no other can see them."""
+    max_bytes: int | None = None
+    """The most bytes of a task, where a store has such a limit; what its server says, goes."""
 
     @abstractmethod
     def push_many(
@@ -298,11 +306,11 @@ class Backend(ABC):
 
         The record's family goes with this queue ("schedules:<queue>"). Returns whether it was done.
         """
-        raise self._cannot()
+        raise self._cannot("push_if()", "can_find", "records")
 
     def find(self, queue_name: str, task_id: str) -> Found | None:
         """Return a task as it is now; None when it is neither waiting, delayed nor held."""
-        raise self._cannot()
+        raise self._cannot("find()", "can_find")
 
     def reschedule(
         self, queue_name: str, task_ids: Sequence[str], due_at: float = 0.0
@@ -312,7 +320,7 @@ class Backend(ABC):
         Returns for each whether it was delayed; those that were not are left as they are. One that is due now
         joins the end of its priority, or returns to its place if it was released without a new body.
         """
-        raise self._cannot()
+        raise self._cannot("reschedule()", "can_find")
 
     def watch(self, queue_name: str, task_id: str, follow: Follow) -> bool:
         """Let a task be followed by another, if it is waiting, delayed or held; a follow it has, it keeps.
@@ -324,7 +332,7 @@ class Backend(ABC):
         Returns:
             False when there is no such task.
         """
-        raise self._cannot()
+        raise self._cannot("watch()", "can_find")
 
     def now(self) -> float:
         """Return the store's time, in seconds since 1970; right to some milliseconds, and cheap."""
@@ -464,10 +472,7 @@ class Backend(ABC):
         Raises:
             InvalidOption: That is not one, is of another store, or commits each statement at once.
         """
-        raise InvalidOption(
-            f"{type(self).__module__} takes no part in a transaction of yours: use a store that does "
-            "(sqlite, postgres)."
-        )
+        raise self._cannot("within()", "can_join")
 
     def complete(self, reservation: Reservation) -> None:
         """Acknowledge a task, in a client that ``within`` has returned.
@@ -475,7 +480,7 @@ class Backend(ABC):
         Raises:
             LeaseLost: It is not held any more; and the transaction can be committed no more.
         """
-        raise self._cannot()
+        raise self._cannot("complete()", "can_join")
 
     def migration(self) -> str:
         """Return what ``migrate`` would carry out, in the store's own language; empty: nothing."""
@@ -500,11 +505,16 @@ class Backend(ABC):
     def close(self) -> None:
         """Close connections and files; the next call opens them again."""
 
-    def _cannot(self) -> InvalidOption:
-        return InvalidOption(
-            f"{type(self).__module__} knows no single tasks: use a store that does "
-            "(locmem, sqlite, postgres, redis)."
-        )
+    def _check_plain(self, messages: Sequence[Message]) -> None:
+        """Refuse what a store without ``can_find`` would ignore.
+
+        What else it cannot do is refused above: there, a retry of a task that asks for it must go through.
+        """
+        if any(message.replaces or message.follow is not None for message in messages):
+            raise self._cannot("replaces and follow", "can_find")
+
+    def _cannot(self, what: str, *needs: str) -> InvalidOption:
+        return InvalidOption(refusal(type(self).__module__, what, *needs))
 
     # The five documented methods, on top of those above.
 
@@ -564,6 +574,22 @@ def reserved_at(token: str) -> float:
 def as_bytes(data: bytes | str) -> bytes:
     """Return a serialized task as stores carry it."""
     return data.encode() if isinstance(data, str) else data
+
+
+def no_room(queue_name: str, coming: int, max_length: int | None) -> QueueFull:
+    """Return the error for a push beyond the queue's ``max_length``."""
+    return QueueFull(
+        f"Queue {queue_name!r} has no room for {coming} more: its max_length is {max_length}. Push again when "
+        "workers have caught up, or raise it."
+    )
+
+
+def too_big(store: object, task_id: str, size: int, limit: str) -> TaskTooBig:
+    """Return the error for a task of more bytes than a store takes."""
+    return TaskTooBig(
+        f"Task {task_id!r} takes {size} bytes, and {store} takes {limit}. Nothing was queued: let it carry "
+        "less, such as the name of a file, or a key."
+    )
 
 
 def check_name(what: str, name: object, max_bytes: int) -> str:

@@ -28,7 +28,9 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
     token_of,
+    too_big,
     worker_of,
 )
 from alligator.backends.beanstalk_connection import (
@@ -44,7 +46,7 @@ from alligator.backends.beanstalk_pool import Pool
 from alligator.backends.beanstalk_settling import Settling
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendUnavailable, QueueFull, TaskTooBig
+from alligator.exceptions import BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
@@ -72,13 +74,13 @@ class Client(Backend):
     """
 
     can_find = False
-    names_tasks = True
-    holds_by_connection = True
-    carries_any_name = False
-    max_bytes = 65_535
+    keeps_ids = False
+    orders_by_due = False
     knows_fractions = False
     limits_exactly = False
-    orders_by_due = False
+    shares_leases = False
+    carries_any_name = False
+    max_bytes = 65_535
 
     def __init__(self, conn_string: str) -> None:
         self._dsn = DSN.parse(conn_string)
@@ -99,6 +101,7 @@ class Client(Backend):
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[str]:
+        self._check_plain(messages)
         tube = form.tube_of(queue_name)
         if not messages:
             return []
@@ -108,9 +111,7 @@ class Client(Backend):
             if max_length is not None:
                 counts = _counts(connection.run([("stats_tube", tube)])[0])
                 if counts.waiting + counts.delayed + len(puts) > max_length:
-                    raise QueueFull(
-                        f"Queue {queue_name!r} has no room: {max_length} may wait there."
-                    )
+                    raise no_room(queue_name, len(puts), max_length)
             answers = connection.run([*(used := connection.use(tube)), *puts])[len(used) :]
             self._undo_if_refused(connection, answers)
         return [str(answer) for answer in answers]
@@ -313,8 +314,6 @@ class Client(Backend):
     # Pushing.
 
     def _put(self, message: Message) -> Command:
-        if message.replaces or message.follow is not None:
-            raise self._cannot()
         due_in = message.due_at - self.now() if message.due_at else 0.0
         delay = form.whole_seconds(max(message.delay, due_in))
         return (
@@ -339,10 +338,8 @@ class Client(Backend):
             self._max_size = stats["max-job-size"]
         for message, put in zip(messages, puts, strict=True):
             if len(put[1]) > self._max_size:
-                raise TaskTooBig(
-                    f"Task {message.task_id!r} takes {len(put[1])} bytes, and {self._dsn} takes "
-                    f"{self._max_size} (beanstalkd -z). Let it carry less: the name of a file, or a key."
-                )
+                limit = f"{self._max_size} (beanstalkd -z)"
+                raise too_big(self._dsn, message.task_id, len(put[1]), limit)
 
     def _undo_if_refused(self, connection: Connection, answers: Sequence[Any]) -> None:
         """Take out again what was queued, if not all could be.

@@ -65,7 +65,7 @@ class Address:
             raise _not_understood(dsn)
         if not SHORTEST_TTR <= ttr <= 2**31:
             raise InvalidOption(
-                f"{dsn}: ttr is the seconds that a task is handed out for, from {SHORTEST_TTR}."
+                f"{dsn}: ttr is the seconds that a task is handed out for, from {SHORTEST_TTR}; not {ttr}."
             )
         return cls(dsn, host, port, ttr)
 
@@ -291,11 +291,17 @@ def is_error(answer: Any) -> bool:
 def refused(dsn: DSN, err: greenstalk.Error) -> BackendRefused:
     """Return an error of the server's as ours."""
     if isinstance(err, greenstalk.OutOfMemoryError | greenstalk.BuriedError):
-        return QueueFull(f"{dsn} has no memory left.")
+        return QueueFull(
+            f"{dsn} has no memory left. Push again when workers have caught up, or give it more."
+        )
     if isinstance(err, greenstalk.JobTooBigError):
-        return TaskTooBig(f"{dsn} takes no task as big as this (beanstalkd -z).")
+        return TaskTooBig(
+            f"{dsn} takes no task as big as this (beanstalkd -z). Let it carry less: a file's name, or a key."
+        )
     if isinstance(err, greenstalk.DrainingError):
-        return BackendRefused(f"{dsn} is to be shut down, and takes no new tasks (drain mode).")
+        return BackendRefused(
+            f"{dsn} is to be shut down, and takes no new tasks (drain mode). Push again when it is back."
+        )
     if isinstance(err, greenstalk.UnknownCommandError):
         return BackendRefused(f"{dsn} is too old: Alligator needs beanstalkd 1.12 or newer.")
     what = (

@@ -1,7 +1,7 @@
 """From a DSN to the client of its store."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from alligator.backends.base import Backend
@@ -35,6 +35,13 @@ BUILT_IN = {
 ENTRY_POINTS = "alligator.backends"
 """Where a package registers a scheme of its own: ``[project.entry-points."alligator.backends"]``."""
 
+_EXTRAS = ("redis", "postgres", "beanstalk", "sqs")
+"""Of those modules, the ones whose client library is an extra of that name; others need what Python has."""
+_KNOWN = (
+    "locmem, sqlite, postgres (or postgresql), redis (or valkey; by TLS rediss, valkeys; of several servers "
+    "redis+sentinel, redis+cluster), unix, beanstalk, sqs"
+)
+
 
 def build(dsn: DSN, backend_class: Callable[[str], Any] | None = None) -> Backend:
     """Return a client for a DSN, of the given class or else of the one its scheme names.
@@ -47,7 +54,7 @@ def build(dsn: DSN, backend_class: Callable[[str], Any] | None = None) -> Backen
     try:
         client = (backend_class or _find(dsn.scheme))(dsn.url)
     except ModuleNotFoundError as err:
-        ours = backend_class is None and dsn.scheme in BUILT_IN
+        ours = backend_class is None and BUILT_IN.get(dsn.scheme) in _EXTRAS
         if not ours or err.name is None or err.name.startswith("alligator"):
             raise
         raise BackendMissing(
@@ -66,13 +73,13 @@ def _find(scheme: str) -> Callable[[str], Any]:
 
     registered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if scheme not in registered:
-        raise _unknown(scheme, sorted({*BUILT_IN, *registered}))
+        raise _unknown(scheme, registered)
     client: Callable[[str], Any] = registered[scheme].load()
     return client
 
 
-def _unknown(scheme: str, known: list[str]) -> BackendMissing:
+def _unknown(scheme: str, registered: Collection[str]) -> BackendMissing:
     return BackendMissing(
-        f"No backend for {scheme!r}. Known: {', '.join(known)}. "
+        f"No backend for {scheme!r}. Known: {', '.join([_KNOWN, *sorted(registered)])}. "
         "For a store of your own, pass backend_class=YourClient to Gator."
     )

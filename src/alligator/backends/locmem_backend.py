@@ -24,11 +24,11 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
     token_of,
 )
 from alligator.backends.locmem_queue import Entry, Lease, Letter, Queue, place
 from alligator.backends.locmem_records import MemoryRecords
-from alligator.exceptions import QueueFull
 
 
 class Client(Backend):
@@ -39,7 +39,7 @@ class Client(Backend):
         clock: Seconds since 1970; the store's clock.
     """
 
-    in_process = True
+    spans_processes = False
 
     def __init__(self, conn_string: str, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -61,10 +61,7 @@ class Client(Backend):
                 room = max_length - len(target.waiting) - len(target.delayed)
                 new = sum(message.task_id not in target.entries for message in messages)
                 if new and new > room:
-                    raise QueueFull(
-                        f"{new} more would be too many for {queue_name!r}: its max_length is "
-                        f"{max_length}."
-                    )
+                    raise no_room(queue_name, new, max_length)
             now = self._clock()
             queued = [self._push(target, message, now) for message in messages]
         self._wake()

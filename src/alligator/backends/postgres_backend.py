@@ -25,6 +25,7 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
 )
 from alligator.backends.postgres_connection import Calls, Server
 from alligator.backends.postgres_joined import JoinedCalls
@@ -32,7 +33,7 @@ from alligator.backends.postgres_listener import TASKS, Listener
 from alligator.backends.postgres_records import Records
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, QueueFull
+from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 
 ASK_TIME_EVERY = 60.0
 """Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
@@ -105,7 +106,7 @@ class Client(Backend):
         self._server = Server(dsn)
         listens = self._server.options.pop("listen", "yes")
         if listens not in ("yes", "no"):
-            raise InvalidOption(f"{dsn}: listen=yes or listen=no.")
+            raise InvalidOption(f"{dsn}: listen is yes or no; not {listens!r}.")
         self._listener = Listener(self._server, listens == "yes")
         self._bell = Bell()
         self._tokens = itertools.count(1)
@@ -282,7 +283,7 @@ class Client(Backend):
             # What the first try has queued, another leaves as it is.
             answer = self._calls.call("push", *values, is_repeatable=True)
         if answer is None:
-            raise QueueFull(f"Queue {queue_name!r} has no room: {max_length} may wait there.")
+            raise no_room(queue_name, len(messages), max_length)
         return answer if any(replaces) else _which(messages, answer)
 
     def _reserve(

@@ -26,6 +26,7 @@ from alligator.backends.base import (
     Message,
     Reservation,
     Settlement,
+    no_room,
 )
 from alligator.backends.redis_connection import Command, hash_tag, script_call
 from alligator.backends.redis_records import Records, index_of, name_of
@@ -33,7 +34,7 @@ from alligator.backends.redis_servers import servers_at
 from alligator.backends.redis_settings import warnings_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
-from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
+from alligator.exceptions import BackendRefused, BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most. A wake-up sent to a worker just killed is lost: others look by themselves."""
@@ -78,9 +79,7 @@ class Client(Backend):
         for together in rounds:
             for reply in self._push(queue_name, together):
                 if reply is None:
-                    raise QueueFull(
-                        f"Queue {queue_name!r} has no room: {max_length} may wait there."
-                    )
+                    raise no_room(queue_name, len(messages), max_length)
                 queued += map(bool, reply)
         return queued
 

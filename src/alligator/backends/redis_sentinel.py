@@ -38,7 +38,8 @@ class Sentinels:
                 return host.decode(), int(port)
             failures.append(
                 BackendRefused(
-                    f"{self._address.dsn}: the Sentinel knows no service {self._service!r}."
+                    f"{self._address.dsn}: the Sentinel knows no service {self._service!r}. Name "
+                    "one that it monitors: redis+sentinel://host:26379/SERVICE."
                 )
             )
         refusals = [err for err in failures if isinstance(err, BackendRefused)]

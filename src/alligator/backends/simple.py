@@ -29,8 +29,9 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
 )
-from alligator.exceptions import QueueFull, UnreadableTask
+from alligator.exceptions import UnreadableTask
 from alligator.utils import new_id
 
 log = logging.getLogger("alligator.backend")
@@ -75,6 +76,7 @@ class SimpleBackend(Backend):
     can_delay = False
     can_prioritize = False
     can_find = False
+    limits_exactly = False
 
     def __init__(self, client: SimpleClient, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
@@ -89,15 +91,13 @@ class SimpleBackend(Backend):
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
         """Hand each to ``push``. Whether an id is queued already is for the client to tell."""
+        self._check_plain(messages)
         if (
             messages
             and max_length is not None
             and self.client.len(queue_name) + len(messages) > max_length
         ):
-            raise QueueFull(
-                f"{len(messages)} more would be too many for {queue_name!r}: its max_length is "
-                f"{max_length}."
-            )
+            raise no_room(queue_name, len(messages), max_length)
         self._used.add(queue_name)
         for message in messages:
             self._push(queue_name, message.task_id, message.body, message.delay)

@@ -122,7 +122,7 @@ class Database:
     def __init__(self, path: Path, sync: str) -> None:
         if sqlite3.sqlite_version_info < (3, 35):  # RETURNING
             raise BackendRefused(
-                f"SQLite 3.35 or newer is needed; this is {sqlite3.sqlite_version}."
+                f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}. Use another Python."
             )
         _refuse_network(path)
         self._path = path
@@ -196,7 +196,8 @@ class _File:
             return False
         if application == APPLICATION:
             raise BackendRefused(
-                f"{self.path} is of another version of Alligator (schema {version}, here {SCHEMA_VERSION})."
+                f"{self.path} is of another version of Alligator (schema {version}, here {SCHEMA_VERSION}). "
+                "Use that version, or name another file."
             )
         if has_tables:
             raise BackendRefused(
@@ -242,7 +243,9 @@ class _File:
         wait, until = 0.0002, time.monotonic() + LOCK_TIMEOUT
         while not _try_lock(self.lock):
             if time.monotonic() > until:
-                raise BackendUnavailable(f"{self.path} is locked by a writer that does not go on.")
+                raise BackendUnavailable(
+                    f"{self.path} is locked by a writer that does not go on. Try again, or end that process."
+                )
             time.sleep(wait)  # not a blocking lock: that one cannot be given up
             wait = min(2 * wait, 0.002)
 
@@ -355,9 +358,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _ours(err: Exception, path: Path) -> AlligatorException:
     code = getattr(err, "sqlite_errorname", "")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
-        return BackendUnavailable(f"{path} is busy: another program has it locked.")
+        return BackendUnavailable(
+            f"{path} is busy: another program has it locked. Try again when that is done."
+        )
     if code.startswith("SQLITE_FULL"):
-        return QueueFull(f"No room for {path}: the disk is full.")
+        return QueueFull(f"No room for {path}: the disk is full. Make some, and push again.")
     if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return BackendRefused(f"{path} is no SQLite file, or a broken one: {err}.")
+        return BackendRefused(
+            f"{path} is no SQLite file, or a broken one: {err}. Name another file."
+        )
     return BackendRefused(f"Cannot use {path}: {err}. Do its folder and the file allow writing?")

@@ -16,9 +16,9 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
     worker_of,
 )
-from alligator.exceptions import QueueFull
 
 MOVE_AT_ONCE = 1000
 """Delayed tasks that one reserve makes ready: others write meanwhile."""
@@ -174,9 +174,7 @@ class Tasks:
             {"queue": queue_name, "limit": max(0, room + 1)},
         ).fetchone()
         if coming and length > room:
-            raise QueueFull(
-                f"{coming} more would be too many for {queue_name!r}: its max_length is {max_length}."
-            )
+            raise no_room(queue_name, coming, max_length)
 
     def watch(self, queue_name: str, task_id: str, follow: Follow) -> None:
         """Let a task be followed by another, unless it has a follow."""

@@ -25,6 +25,7 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
+    no_room,
     reserved_at,
 )
 from alligator.backends.sqs_dead import Dead
@@ -34,7 +35,7 @@ from alligator.backends.sqs_sending import Anew, Sender, is_early
 from alligator.backends.sqs_service import AT_ONCE, Service
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
+from alligator.exceptions import BackendRefused, BackendUnavailable
 
 log = logging.getLogger("alligator.backend")
 
@@ -67,12 +68,13 @@ class Client(Backend):
     can_find = False
     can_pick = False
     can_recover = False
-    names_tasks = True
+    keeps_ids = False
     keeps_order = False
     limits_exactly = False
-    makes_queues = False
-    drop_spares_held = False
     tells_late = False
+    drop_spares_held = False
+    makes_queues = False
+    carries_any_name = False
 
     def __init__(self, conn_string: str) -> None:
         self._service = Service(DSN.parse(conn_string))
@@ -94,11 +96,12 @@ class Client(Backend):
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[str]:
+        self._check_plain(messages)
         if not messages:
             return []
         queue = self._queues.named(queue_name)
         if max_length is not None and self.len(queue_name) + len(messages) > max_length:
-            raise QueueFull(f"Queue {queue_name!r} has no room: {max_length} may wait there.")
+            raise no_room(queue_name, len(messages), max_length)
         now = self.now() if any(message.due_at for message in messages) else 0.0
         return self._sender.push(queue, messages, now)
 
@@ -134,7 +137,7 @@ class Client(Backend):
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
     ) -> Reservation | None:
-        raise self._cannot()
+        raise self._cannot("reserve_task()", "can_pick")
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         late: set[int] = set()
@@ -169,7 +172,7 @@ class Client(Backend):
         return 0
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        raise self._cannot()
+        raise self._cannot("cancel()", "can_pick")
 
     def drop_all(self, queue_name: str) -> None:
         self._queues.purge(self._queues.named(queue_name))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from alligator.backends import sqs_messages as messages
+from alligator.backends.base import too_big
 from alligator.backends.sqs_messages import Entry, Received, size_of
 from alligator.backends.sqs_service import AT_ONCE, NoSuchQueue, Service
-from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
+from alligator.exceptions import BackendRefused, InvalidOption
 
 LONGEST_LEASE = 12 * 3600 - 60
 """Seconds for which SQS lets a message be held, or hidden, from when it was received: twelve hours. A minute
@@ -144,11 +145,8 @@ class Queues:
         limit = queue.max_bytes - messages.ROOM
         for task_id, entry in zip(task_ids, entries, strict=True):
             if (size := size_of(entry)) > limit:
-                raise TaskTooBig(
-                    f"Task {task_id!r} takes {size} bytes as a message; queue {queue.name!r} takes up to "
-                    f"{limit} ({queue.max_bytes}, of which {messages.ROOM} are for what may have to be noted). "
-                    "Nothing was queued. Keep what is big elsewhere, and queue where it is."
-                )
+                most = f"{limit} ({queue.max_bytes}, less {messages.ROOM} for what may have to be noted)"
+                raise too_big(f"queue {queue.name!r}", task_id, size, most)
 
     def send(self, queue: Queue, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
         """Send messages in order, while it is asked what became of each."""

@@ -83,7 +83,7 @@ class Address:
         unknown = query.keys() - set(_OPTIONS)
         if unknown:
             raise InvalidOption(
-                f"{dsn}: unknown option {min(unknown)!r}. There are {', '.join(_OPTIONS)}."
+                f"{dsn}: unknown option {min(unknown)!r}; known: {', '.join(_OPTIONS)}."
             )
         region = dsn.rest.removesuffix("/")
         if not re.fullmatch(r"[A-Za-z0-9-]*", region):

@@ -66,7 +66,7 @@ def checked(gator: Gator) -> Gator:
     Raises:
         AlligatorException: It does not.
     """
-    if gator.backend.in_process:
+    if not gator.backend.spans_processes:
         raise InvalidOption(
             f"{gator.dsn} is memory of another process. Run a Worker in the process that queues, or use a "
             "store that both can reach, such as sqlite:///tmp/queue.db."

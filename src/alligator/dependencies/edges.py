@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, cast
 
 from alligator import keys, payloads
+from alligator.backends.abilities import refusal
 from alligator.backends.base import Backend, Records
 from alligator.exceptions import InvalidOption
 
@@ -125,7 +126,5 @@ def failed_by(of: Name, on: Name) -> str:
 def records_of(backend: Backend) -> Records:
     """Return the store's records: without any, no task has got in that depends on others."""
     if backend.records is None:
-        raise InvalidOption(
-            "depends_on needs a store that keeps records (locmem, sqlite, postgres, redis)."
-        )
+        raise InvalidOption(refusal(type(backend).__module__, "depends_on"))
     return backend.records

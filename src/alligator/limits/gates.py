@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from alligator import keys
+from alligator.backends.abilities import refusal
 from alligator.backends.base import Backend, Found, Reservation
 from alligator.exceptions import InvalidOption
 from alligator.limits.record import SAFETY, Call, Record, State
@@ -99,9 +100,7 @@ class Gate:
 
     def __init__(self, backend: Backend, name: str, rule: Rule) -> None:
         if backend.records is None:
-            raise InvalidOption(
-                "A limit needs a store that keeps records: locmem, sqlite, postgres, redis."
-            )
+            raise InvalidOption(refusal(type(backend).__module__, "limit"))
         self._backend = backend
         self._record = Record(backend.records, backend.now, name)
         self._rule = rule

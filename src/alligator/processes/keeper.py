@@ -2,7 +2,7 @@
 
 It reads the workers' boards. Under ``latergator`` it runs in the parent process, so that a task which lets no
 other thread run cannot starve it; a ``Worker`` alone, and ``gator.pop()``, run it in a thread. So does a child
-of ``latergator`` if nobody else can extend what it holds (``Backend.holds_by_connection``).
+of ``latergator`` if nobody else can extend what it holds (``Backend.shares_leases``).
 """
 
 import logging

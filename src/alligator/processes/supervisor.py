@@ -131,7 +131,7 @@ class Supervisor:
         self._wanted -= self._reap()
         self._start()
         boards = [child.board for child in self._children]
-        if not self._backend.holds_by_connection:  # else each process keeps its own leases
+        if self._backend.shares_leases:  # else each process keeps its own leases
             self._keeper.tick(boards)
         self._canceler.tick(boards)
         self._recover()

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from alligator import notes, options, payloads, retries
+from alligator.backends.abilities import RESULTS_ELSEWHERE, refusal
 from alligator.backends.base import Backend, DeadLetter, Found, Records
 from alligator.exceptions import (
     BackendUnavailable,
@@ -63,10 +64,8 @@ class Waiting:
     ) -> None:
         self.timeout = None if timeout is None else options.seconds("timeout", timeout)
         if records is None:
-            raise ResultNotKept(
-                f"The store of queue {queue_name!r} keeps no results: name one that does, in "
-                "Gator(..., results=DSN)."
-            )
+            store = f"of queue {queue_name!r}"
+            raise ResultNotKept(refusal(store, "keep_result", way_out=RESULTS_ELSEWHERE))
         self.records = records
         self.key = outcome_key(queue_name, task_id)
         """What to wait for."""

@@ -15,6 +15,7 @@ from typing import Any, cast
 from zlib import crc32
 
 from alligator import keys, payloads
+from alligator.backends.abilities import refusal
 from alligator.backends.base import (
     MAX_NAME_BYTES,
     MAX_PRIORITY,
@@ -91,10 +92,7 @@ def add(
     """
     check_name("The name of a schedule", name, MAX_NAME_BYTES)
     if backend.records is None or not backend.can_find:
-        raise InvalidOption(
-            f"{type(backend).__module__} cannot keep schedules: use a store that can "
-            "(locmem, sqlite, postgres, redis)."
-        )
+        raise InvalidOption(refusal(type(backend).__module__, "every() and cron()"))
     if every is None and cron is None:
         raise InvalidOption(
             "A schedule needs a number of seconds, or a cron expression; None is neither."

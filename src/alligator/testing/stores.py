@@ -66,7 +66,7 @@ def opened(dsn: str) -> Generator[Backend]:
     """A client of a store, closed in the end."""
     backend = loading.build(DSN.parse(dsn))
     try:
-        yield Named(backend, store=dsn) if backend.names_tasks else backend
+        yield Named(backend, store=dsn) if not backend.keeps_ids else backend
     finally:
         backend.close()
 
@@ -222,7 +222,7 @@ def skip_unless_it_delays(backend: Backend) -> None:
 
 def skip_if_it_names_tasks(backend: Backend) -> None:
     """Skip the test where an id is not the caller's choice, and so is never queued already."""
-    if backend.names_tasks:
+    if not backend.keeps_ids:
         pytest.skip("this store names tasks itself")
 
 
@@ -277,7 +277,7 @@ def skip_unless_it_limits_exactly(backend: Backend) -> None:
 
 def skip_unless_others_settle(backend: Backend) -> None:
     """Skip the test where what a client holds cannot be touched by another one."""
-    if backend.holds_by_connection:
+    if not backend.shares_leases:
         pytest.skip("this store lets only who reserved a task settle it")
 
 
