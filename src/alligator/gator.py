@@ -267,6 +267,12 @@ class Gator:
             TaskExists: One with ``if_exists="raise"`` is queued or runs already; the others are queued.
         """
         messages = [self._message(task) for task in tasks]
+        outbox = joining.outbox_of(self)
+        if outbox is not None:
+            from alligator.outbox import writing
+
+            writing.write(self, outbox, tasks, messages)
+            return
         backend = joining.backend_of(self)
         if backend.names_tasks:
             self._send_unnamed(tasks, messages)
@@ -538,7 +544,9 @@ class Gator:
     def _fix_expiry(self, task: Task) -> None:
         """Let its seconds count from now on."""
         if task.expires is not None and task.expires[0]:
-            task.expires = 0.0, self.backend.now() + task.expires[0]
+            # By way of an outbox, the store is not asked for anything: it may be away.
+            now = self.backend.now() if joining.outbox_of(self) is None else time.time()
+            task.expires = 0.0, now + task.expires[0]
 
     def _is_ours(self, task: Task) -> bool:
         """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""

@@ -3,6 +3,7 @@
 While that is open, nobody else can write into the file: workers wait for it, for some seconds.
 """
 
+import os
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -79,3 +80,23 @@ class JoinedDatabase(Database):
 
     def close(self) -> None:
         """Leave it open: it is the caller's."""
+
+
+def is_to(path: Path, connection: object) -> bool:
+    """Return whether a connection is to a file, as its main database."""
+    found = driver_connection(connection)
+    if not isinstance(found, sqlite3.Connection):
+        return False
+    with translated(path):
+        main = _main_of(found)
+        return bool(main) and Path(main).exists() and path.exists() and Path(main).samefile(path)
+
+
+def _main_of(connection: sqlite3.Connection) -> str:
+    """Return the path of the main database; empty: it is none of a file."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    [main] = [
+        row[2] for row in cursor.execute("PRAGMA database_list") if row[1] in ("main", b"main")
+    ]
+    return os.fsdecode(main or "")
