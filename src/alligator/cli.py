@@ -26,6 +26,7 @@ from alligator.exceptions import (
 )
 from alligator.gator import Gator
 from alligator.outbox import outbox_at
+from alligator.outbox.tables import Summary
 from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling
@@ -86,7 +87,7 @@ def _status(gator: Gator, options: argparse.Namespace) -> int:
     else:
         names = {*_queues(gator, options), *(name for one in workers for name in one.queues)}
     counts = {name: gator.backend.count(name) for name in sorted(names)}
-    summary = outbox_at(options.outbox).summary() if options.outbox else None
+    summary = _outbox_summary(options.outbox) if options.outbox else None
     if options.json:
         _print_json(reports.status_json(counts, workers, summary))
         return 0
@@ -100,6 +101,13 @@ def _status(gator: Gator, options: argparse.Namespace) -> int:
     else:
         print(_nobody(gator.backend, options))
     return 0
+
+
+def _outbox_summary(dsn: str) -> Summary:
+    outbox = outbox_at(dsn)
+    if outbox.migration():  # to look is not to make one
+        raise BackendRefused(f"There is no outbox in {outbox.dsn}.")
+    return outbox.summary()
 
 
 def _list(gator: Gator, options: argparse.Namespace) -> int:

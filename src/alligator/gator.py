@@ -169,17 +169,17 @@ class Gator:
     def using(self, connection: object) -> AbstractContextManager["Gator"]:
         """Return a context manager inside which tasks are queued in a transaction of your own.
 
-        Rolled back, a task never was; committed, it surely is. With SQLite, your tables have to be in the
-        queue's file, and a worker notices the task within 50 ms; with PostgreSQL, they have to be in the same
-        database, and the commit wakes a worker.
+        Rolled back, a task never was; committed, it surely is. Where your tables are in the database of the
+        queue, the store takes part in the transaction; otherwise tasks go to an outbox beside them, which
+        workers with ``--outbox`` forward: docs/stores.md tells what differs.
 
         Args:
             connection: Of psycopg 3 or of the sqlite3 module, or a SQLAlchemy 2 connection or session or a
                 Django connection that uses one. You commit it, in the block or after it.
 
         Raises, at its beginning:
-            InvalidOption: The store can do no such thing, or the connection is to another one, or commits each
-                statement at once.
+            InvalidOption: That is no such connection, it commits each statement at once, or there is neither
+                the queue nor an outbox in its database.
 
         Example:
             >>> import sqlite3, tempfile

@@ -13,6 +13,7 @@ import pytest
 
 from alligator import Gator, cli
 from alligator.backends.base import Ack, Backend, Counts, Message
+from alligator.bell import Bell
 from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
@@ -28,7 +29,8 @@ from tests.features.joining_work import CALLERS, Caller, plain
 from tests.features.work import do, done, work_off
 from tests.integration.scenes import Scene, played, until
 from tests.support.postgres import SAFE, PostgresServer
-from tests.support.running import Child, in_threads
+from tests.support.running import A_MOMENT, Child, in_threads, later
+from tests.support.stores import LONG, soon_but_after
 
 Open = Callable[[str], AbstractContextManager[Caller]]
 
@@ -287,6 +289,22 @@ def test_what_commits_late_is_not_passed_over(
     assert gator.len() == 3
 
 
+def test_a_commit_is_heard_by_who_waits(
+    gator: Gator, postgres_server: PostgresServer, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres_server.empty()
+    dsn = postgres_server.dsn
+    forwarder = opened(gator, dsn)
+    forwarder.forward_all()
+    monkeypatch.setattr("alligator.outbox.postgres_outbox.LOOK_EVERY", LONG)
+
+    with soon_but_after(A_MOMENT), later(lambda: write(gator, dsn, "t1")):
+        forwarder.wait(Bell())
+    forwarder.forward_all()
+
+    assert gator.len() == 1
+
+
 def test_each_store_has_its_own(file: str, gator: Gator, tmp_path: Path, opened: Opened) -> None:
     other = Gator(f"sqlite://{tmp_path}/queue.db")
     write(gator, file, "t1")
@@ -420,29 +438,65 @@ def test_wherever_it_dies_each_task_comes_once(
     assert at > 5
 
 
+@pytest.mark.parametrize("others_move", [1, AT_ONCE])
 def test_one_that_slept_while_others_went_on_moves_nothing_twice(
-    gator: Gator, file: str, opened: Opened
+    gator: Gator,
+    file: str,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+    others_move: int,
 ) -> None:
     """Its turn was over without its knowing: a lock that is lost costs the order, and nothing else."""
-    write(gator, file, "t1", "t2")
+    names = ["t1", "t2", "t3"]
+    write(gator, file, *names)
     outbox = outbox_at(file)
     store = Gator(gator.dsn.url)
     pushed = store.backend.push_many_if
+    ran: list[str] = []
 
     def slow(*args: Any) -> bool:
-        copy = Path(file.removeprefix("sqlite://"))
-        (copy.parent / "shop.db-outbox").unlink()  # so that another has its turn
-        opened(gator, file).forward_all()
-        assert run_all(gator) == ["t1", "t2"]
+        Path(f"{file.removeprefix('sqlite://')}-outbox").unlink()  # so that another has its turn
+        monkeypatch.setattr("alligator.outbox.forwarding._SureStep.limit", others_move)
+        opened(gator, file).forward()
+        ran.extend(run_all(gator))
         return pushed(*args)
 
     backend: Any = store.backend
     backend.push_many_if = slow
     with closing(outbox):
         Forwarder(store, outbox).forward()
+    assert run_all(gator) == []
+    opened(gator, file).forward_all()
+
+    assert ran + run_all(gator) == names
+    assert waiting(file) == 0
+
+
+def test_one_that_dies_after_moving_them_one_by_one_has_moved_each_once(
+    gator: Gator, database: str, opened: Opened
+) -> None:
+    write(gator, database, "t1", "t2", "t3")
+    trap = Trap(1, Died, is_after=False)
+    with closing(outbox_at(database)) as outbox:
+        inside: Any = Trapped(outbox, ["remove"], trap)
+        store = Gator(gator.dsn.url)
+        backend: Any = store.backend
+        pushed = backend.push_many_if
+
+        def singly(queue: str, messages: Sequence[Message], *record: Any) -> Any:
+            if len(messages) > 1:
+                raise BackendRefused("one at a time")
+            return pushed(queue, messages, *record)
+
+        backend.push_many_if = singly
+        with pytest.raises(Died):
+            Forwarder(store, inside).forward()
+    assert run_all(gator) == ["t1", "t2", "t3"]
+
+    opened(gator, database).forward_all()
 
     assert run_all(gator) == []
-    assert waiting(file) == 0
+    assert waiting(database) == 0
 
 
 def test_a_store_that_cannot_tell_gets_each_task_at_least_once(
@@ -649,6 +703,8 @@ def test_alligator_makes_the_table_and_tells_of_it(
     new.touch()
     options = [gator.dsn.url, "--outbox", f"sqlite://{new}"]
 
+    assert cli.main(["status", *options]) == 1
+    assert "There is no outbox" in capsys.readouterr().err
     assert cli.main(["migrate", *options, "--sql"]) == 0
     assert "CREATE TABLE IF NOT EXISTS alligator_outbox " in capsys.readouterr().out
     assert not outbox_is_in(new)

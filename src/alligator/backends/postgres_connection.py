@@ -198,10 +198,11 @@ class Server(Calls):
         if not isinstance(connection, psycopg.Connection):
             return False
         with self.translated():
-            if self._identity is None:
-                with self.connection() as ours:
-                    self._identity = _identity(ours)
-            return _identity(connection) == self._identity
+            theirs = _identity(connection)
+            if theirs != self._identity:  # not known yet, or the server was started anew
+                with self.connection() as our_own:
+                    self._identity = _identity(our_own)
+        return theirs == self._identity
 
     def connect(self) -> Connection:
         """Open a connection of its own."""
@@ -319,7 +320,8 @@ class Server(Calls):
 
 def _identity(connection: Any) -> Row | None:
     """Return what tells a database from all others, by whatever name or pooler it is reached."""
-    query = "SELECT system_identifier, current_database() FROM pg_catalog.pg_control_system()"
+    # What tells servers apart is not for everyone to read; when they were started, to the microsecond, is.
+    query = "SELECT pg_postmaster_start_time()::text, current_database()"
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         found: Row | None = cursor.execute(query, prepare=False).fetchone()
         return found
