@@ -20,6 +20,7 @@ from alligator.exceptions import (
     InvalidOption,
     QueueFull,
     TaskTooBig,
+    UnknownTask,
 )
 from alligator.outbox import outbox_at
 from alligator.outbox.forwarding import AT_ONCE, Forwarder
@@ -254,6 +255,36 @@ def test_postgres_knows_its_own_database(
     assert (gator.len(), waiting(shop)) == (0, 1)
     opened(gator, shop).forward_all()
     assert (gator.len(), Gator(shop).len()) == (1, 0)
+
+
+def test_few_rights_will_do(gator: Gator, postgres_server: PostgresServer, opened: Opened) -> None:
+    postgres_server.empty()
+    dsn = postgres_server.dsn
+    outbox_at(dsn).migrate()
+    for role, rights in (("clerk", "INSERT"), ("porter", "SELECT, UPDATE, DELETE")):
+        postgres_server.run(f"DROP ROLE IF EXISTS {role}")
+        postgres_server.run(f"CREATE ROLE {role} LOGIN")
+        postgres_server.run(f"GRANT USAGE ON SCHEMA alligator_outbox TO {role}")
+        postgres_server.run(f"GRANT {rights} ON alligator_outbox.tasks TO {role}")
+    postgres_server.run("GRANT SELECT ON alligator_outbox.identity TO porter")
+
+    write(gator, dsn.replace("alligator@", "clerk@"), "t1", "bad")
+    store = choosy(gator, TaskTooBig("no"), "bad")
+    opened(store, dsn.replace("alligator@", "porter@")).forward_all()
+
+    assert run_all(gator) == ["t1"]
+    postgres_server.empty()
+    postgres_server.run("DROP ROLE clerk, porter")
+
+
+def test_until_it_is_forwarded_nothing_is_known_of_it(gator: Gator, file: str) -> None:
+    keeping = gator.options(keep_result=60)
+    with closing(plain(file)) as connection, connection, gator.using(connection):
+        task = keeping.task(do, "work")
+
+    assert gator.status(task.task_id).state == "unknown"
+    with pytest.raises(UnknownTask):
+        task.wait(0)
 
 
 # Forwarding.

@@ -77,9 +77,9 @@ SELECT seq, id, task_id, body,
 FROM alligator_outbox.tasks WHERE store = %s AND queue = %s AND refused IS NULL ORDER BY seq LIMIT %s
 """
 
+# By their numbers, along the primary key, whatever is known of the table's size; an id is one row's alone.
 _REMOVE = """
-DELETE FROM alligator_outbox.tasks
-WHERE (seq, id) IN (SELECT * FROM unnest(%s::bigint[], %s::text[]))
+DELETE FROM alligator_outbox.tasks WHERE seq = ANY (%s::bigint[]) AND id = ANY (%s::text[])
 """
 
 _SET_ASIDE = "UPDATE alligator_outbox.tasks SET refused = %s WHERE seq = %s AND id = %s"

@@ -56,9 +56,17 @@ INSERT INTO main.alligator_outbox
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-_QUEUES = (
-    "SELECT DISTINCT queue FROM alligator_outbox WHERE store = ? AND refused IS NULL ORDER BY queue"
+# Steps from name to name along the index, instead of reading every row.
+_QUEUES = """
+WITH RECURSIVE names (name) AS (
+    SELECT min(queue) FROM alligator_outbox WHERE store = :store AND refused IS NULL
+    UNION ALL
+    SELECT (SELECT min(queue) FROM alligator_outbox
+        WHERE store = :store AND refused IS NULL AND queue > name)
+    FROM names WHERE name IS NOT NULL
 )
+SELECT name FROM names WHERE name IS NOT NULL
+"""
 
 _ROWS = """
 SELECT seq, id, task_id, body, max(0.0, delay - max(0.0, ? - written_at)), due_at, priority, replaces
@@ -154,7 +162,8 @@ class SQLiteOutbox(Outbox):
 
     def queues(self, store: str) -> list[str]:
         """Return the names of the queues that rows are there for."""
-        return [name for (name,) in self._rows(_QUEUES, store)]
+        found = self._open().execute(_QUEUES, {"store": store})
+        return [name for (name,) in found]
 
     def rows(self, store: str, queue_name: str, limit: int) -> list[Row]:
         """Return the first rows of a queue."""
