@@ -25,6 +25,8 @@ from alligator.exceptions import (
     InvalidOption,
 )
 from alligator.gator import Gator
+from alligator.outbox import outbox_at
+from alligator.outbox.tables import Summary
 from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling
@@ -85,16 +87,27 @@ def _status(gator: Gator, options: argparse.Namespace) -> int:
     else:
         names = {*_queues(gator, options), *(name for one in workers for name in one.queues)}
     counts = {name: gator.backend.count(name) for name in sorted(names)}
+    summary = _outbox_summary(options.outbox) if options.outbox else None
     if options.json:
-        _print_json(reports.status_json(counts, workers))
+        _print_json(reports.status_json(counts, workers, summary))
         return 0
     print(reports.queues_text(counts, _width()))
     print()
+    if summary is not None:
+        print(reports.outbox_text(summary))
+        print()
     if workers:
         print(reports.workers_text(workers, time.time(), _width()))
     else:
         print(_nobody(gator.backend, options))
     return 0
+
+
+def _outbox_summary(dsn: str) -> Summary:
+    outbox = outbox_at(dsn)
+    if outbox.migration():  # to look is not to make one
+        raise BackendRefused(f"There is no outbox in {outbox.dsn}.")
+    return outbox.summary()
 
 
 def _list(gator: Gator, options: argparse.Namespace) -> int:
@@ -248,15 +261,17 @@ def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
 def _migrate(gator: Gator, options: argparse.Namespace) -> int:
     if options.create_queues:
         return _create_queues(gator, options)
+    made = outbox_at(options.outbox) if options.outbox else gator.backend
     if options.sql:
-        print(gator.backend.migration(), end="")
+        print(made.migration(), end="")
         return 0
-    is_new = gator.backend.migrate()
+    is_new = made.migrate()
     if options.json:
         _print_json({"migrated": is_new})
     else:
         what = "Done" if is_new else "Nothing to do"
-        print(f"{what}: the store is ready for this version of Alligator.")
+        ready = "outbox" if options.outbox else "store"
+        print(f"{what}: the {ready} is ready for this version of Alligator.")
     return 0
 
 
@@ -362,6 +377,7 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="how many tasks are in which state, and who works")
     status.add_argument("target", nargs="?", metavar="TARGET", help="ALLIGATOR_CONN by default")
+    status.add_argument("--outbox", metavar="DSN", help="tell of what is in this outbox, too")
     _add_common(status, _status)
 
     dead = commands.add_parser("dead", help="tasks that failed for good: list, show, retry, purge")
@@ -388,6 +404,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help=what)
     migrate.add_argument("target", metavar="TARGET")
     migrate.add_argument("--sql", action="store_true", help="only print what would be done")
+    migrate.add_argument("--outbox", metavar="DSN", help="the table for an outbox there, instead")
     what = "the queues named by --queue, in a store that makes none by itself (sqs)"
     migrate.add_argument("--create-queues", action="store_true", help=what)
     _add_common(migrate, _migrate, checks=False)

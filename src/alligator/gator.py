@@ -170,17 +170,17 @@ class Gator:
     def using(self, connection: object) -> AbstractContextManager["Gator"]:
         """Return a context manager inside which tasks are queued in a transaction of your own.
 
-        Rolled back, a task never was; committed, it surely is. With SQLite, your tables have to be in the
-        queue's file, and a worker notices the task within 50 ms; with PostgreSQL, they have to be in the same
-        database, and the commit wakes a worker.
+        Rolled back, a task never was; committed, it surely is. Where your tables are in the database of the
+        queue, the store takes part in the transaction; otherwise tasks go to an outbox beside them, which
+        workers with ``--outbox`` forward: docs/stores.md tells what differs.
 
         Args:
             connection: Of psycopg 3 or of the sqlite3 module, or a SQLAlchemy 2 connection or session or a
                 Django connection that uses one. You commit it, in the block or after it.
 
         Raises, at its beginning:
-            InvalidOption: The store can do no such thing, or the connection is to another one, or commits each
-                statement at once.
+            InvalidOption: That is no such connection, it commits each statement at once, or there is neither
+                the queue nor an outbox in its database.
 
         Example:
             >>> import sqlite3, tempfile
@@ -268,6 +268,12 @@ class Gator:
             TaskExists: One with ``if_exists="raise"`` is queued or runs already; the others are queued.
         """
         messages = [self._message(task) for task in tasks]
+        outbox = joining.outbox_of(self)
+        if outbox is not None:
+            from alligator.outbox import writing
+
+            writing.write(self, outbox, tasks, messages)
+            return
         backend = joining.backend_of(self)
         if not backend.keeps_ids:
             self._send_unnamed(tasks, messages)
@@ -549,7 +555,9 @@ class Gator:
     def _fix_expiry(self, task: Task) -> None:
         """Let its seconds count from now on."""
         if task.expires is not None and task.expires[0]:
-            task.expires = 0.0, self.backend.now() + task.expires[0]
+            # By way of an outbox, the store is not asked for anything: it may be away.
+            now = self.backend.now() if joining.outbox_of(self) is None else time.time()
+            task.expires = 0.0, now + task.expires[0]
 
     def _is_ours(self, task: Task) -> bool:
         """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""

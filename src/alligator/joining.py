@@ -1,4 +1,7 @@
-"""Being a part of the caller's own transaction: queueing in it, and ending a task in it."""
+"""Being a part of the caller's own transaction: queueing in it, and ending a task in it.
+
+A store that is in the same database joins the transaction; for any other one, tasks go to an outbox there.
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,8 +13,9 @@ from alligator.running import current_task
 
 if TYPE_CHECKING:
     from alligator.gator import Gator
+    from alligator.outbox.tables import Writer
 
-_JOINED: "ContextVar[tuple[tuple[Gator, Backend], ...]]" = ContextVar(
+_JOINED: "ContextVar[tuple[tuple[Gator, Backend | Writer], ...]]" = ContextVar(
     "alligator_joined", default=()
 )
 """Whose tasks are queued in a transaction of the caller's now, and by what client."""
@@ -20,8 +24,16 @@ _JOINED: "ContextVar[tuple[tuple[Gator, Backend], ...]]" = ContextVar(
 @contextmanager
 def using(gator: "Gator", connection: object) -> Generator["Gator"]:
     """Let what is queued in the block be a part of the connection's transaction."""
-    gator.check_can("using()")
-    joined = gator.backend.within(connection)
+    backend = gator.backend
+    if not backend.spans_processes:
+        gator.check_can("using()")
+    joined: Backend | Writer
+    if backend.joins(connection):
+        joined = backend.within(connection)
+    else:
+        from alligator.outbox import writer_on  # here, for few need it
+
+        joined = writer_on(connection)
     token = _JOINED.set((*_JOINED.get(), (gator, joined)))
     try:
         yield gator
@@ -30,11 +42,19 @@ def using(gator: "Gator", connection: object) -> Generator["Gator"]:
 
 
 def backend_of(gator: "Gator") -> Backend:
-    """Return what a Gator's tasks are to be queued with here and now."""
-    for other, joined in reversed(_JOINED.get()):
-        if other is gator:
-            return joined
-    return gator.backend
+    """Return what a Gator's tasks are to be queued with here and now, if not by way of an outbox."""
+    joined = _joined(gator)
+    return joined if isinstance(joined, Backend) else gator.backend
+
+
+def outbox_of(gator: "Gator") -> "Writer | None":
+    """Return the outbox that a Gator's tasks go to here and now, if they do."""
+    joined = _joined(gator)
+    return None if isinstance(joined, Backend) else joined
+
+
+def _joined(gator: "Gator") -> "Backend | Writer | None":
+    return next((joined for other, joined in reversed(_JOINED.get()) if other is gator), None)
 
 
 @contextmanager

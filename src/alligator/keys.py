@@ -14,6 +14,7 @@
 ``parked:<limit>/<ref>``      which of those a task is in (limits/lines.py)
 ``schedules:<queue>/<name>``  what is queued again and again (schedules/)
 ``schedules/<queue>``         which queues have such (schedules/)
+``outboxes:<queue>/<id>``     which rows of an outbox came here last (outbox/)
 ============================  ==============================================================================
 
 A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
@@ -27,6 +28,7 @@ NEEDS = "needs"
 DEPENDENTS = "dependents"
 FAILED_BY = "failed-by"
 SCHEDULES = "schedules"
+OUTBOXES = "outboxes"
 LIMITS = "limits"
 PARKED = "parked"
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace, level: int) -> None:
         scheduler=_scheduler(gator, queues) if options.schedule else None,
         reloader=Reloader(Path.cwd()) if options.reload else None,
     )
-    with progress or nullcontext():
+    with progress or nullcontext(), _forwarding(gator, options):
         supervisor.run()
 
 
@@ -91,6 +91,14 @@ def _scheduler(gator: Gator, queues: Sequence[str]) -> "Scheduler":
     from alligator.schedules import Scheduler  # here, for few need it
 
     return Scheduler(gator.backend, queues, gator.task_class)
+
+
+def _forwarding(gator: Gator, options: argparse.Namespace) -> AbstractContextManager[None]:
+    if not options.outbox:
+        return nullcontext()
+    from alligator.outbox.forwarding import forwarding  # here, for few need it
+
+    return forwarding(gator, options.outbox, first=options.burst)
 
 
 def queues_in(words: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -183,6 +191,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--burst", action="store_true", help="leave when nothing is ready")
     add("--schedule", action="store_true", help="queue what is to be queued again and again")
+    add(
+        "--outbox",
+        action="append",
+        metavar="DSN",
+        help="forward what was queued in transactions of this database (postgres, sqlite); repeatable",
+    )
     add(
         "--reload",
         action="store_true",

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,7 @@ class Worker:
         concurrency: Tasks to run at the same time if they are ``async def`` functions, which share an event
             loop; others run in ``threads`` beside it. Up to 1,000.
         schedule: Whether to queue what ``Gator.every`` and ``Gator.cron`` have put down for these queues.
+        outbox: The DSN of a database, or several: what was queued in transactions there is forwarded.
         max_memory: MiB of memory beyond which the worker leaves, after what runs; 0: none.
         code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
         board: Where a supervising process reads what this one holds, and does what is said above
@@ -119,6 +120,7 @@ class Worker:
         threads: int = 1,
         concurrency: int = 1,
         schedule: bool = False,
+        outbox: str | Sequence[str] = (),
         max_memory: int = 0,
         code_wait: float = 10.0,
         board: Board | None = None,
@@ -134,6 +136,7 @@ class Worker:
         self.threads = whole(1, "threads", threads)
         self.concurrency = whole(1, "concurrency", concurrency, MAX_CONCURRENCY)
         self.schedule = schedule
+        self.outbox = [outbox] if isinstance(outbox, str) else list(outbox)
         self.max_memory = whole(0, "max_memory", max_memory)
         self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
@@ -217,6 +220,7 @@ class Worker:
                 warn_of(self._backend, log)
                 stack.enter_context(self._kept())
                 stack.enter_context(self._signals())
+                stack.enter_context(self._forwarding())
             elif not self._backend.shares_leases:  # nobody else can extend what is held here
                 stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
             elif not self._backend.can_recover:
@@ -500,6 +504,13 @@ class Worker:
                 self._give_all_back()
             finally:
                 os._exit(0)
+
+    def _forwarding(self) -> AbstractContextManager[None]:
+        if not self.outbox:
+            return nullcontext()
+        from alligator.outbox.forwarding import forwarding  # here, for few need it
+
+        return forwarding(self.gator, self.outbox, first=self.burst)
 
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from alligator import Gator
 from alligator.backends.base import Ack, Backend, Counts
+from alligator.outbox import outbox_at
+from alligator.outbox.forwarding import Forwarder
 from alligator.testing.running import A_MOMENT, in_threads, later
 from alligator.testing.stores import (
     IN_A_WHILE,
@@ -106,3 +110,19 @@ def test_who_waits_for_a_record_finds_it_in_a_while(backend: Backend) -> None:
             records_of(backend).wait(["a/b"], IN_A_WHILE)
 
     assert time.monotonic() - started < IN_A_WHILE
+
+
+def test_an_outbox_is_forwarded(bouncer: str, tmp_path: Path) -> None:
+    gator = Gator(f"sqlite://{tmp_path}/queue.db")
+    forwarders = [Forwarder(gator, outbox_at(f"{bouncer}?listen=no")) for _ in range(2)]
+    forwarders[0].forward_all()  # makes the table
+    for _ in range(10):
+        with psycopg.connect(bouncer) as connection, gator.using(connection):
+            gator.task(print, "work")
+        for forwarder in forwarders:
+            forwarder.forward_all()
+
+    assert gator.len() == 10
+    for forwarder in forwarders:
+        forwarder.close()
+    gator.backend.close()

@@ -8,9 +8,9 @@ import pytest
 
 from alligator import Gator, Worker
 from alligator.exceptions import InvalidOption, NotFinished, TaskFailed
-from tests.conftest import empty_store
-from tests.support.running import later
-from tests.support.stores import LONG
+from alligator.testing.running import later
+from alligator.testing.stores import LONG
+from tests.support.kinds import empty_store
 
 
 @pytest.fixture(params=["beanstalk", "sqs"])

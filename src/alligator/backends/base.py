@@ -235,7 +235,7 @@ class Backend(ABC):
     """False: ``priority`` is refused at push."""
     can_find = True
     """False: nothing can be asked or changed of a single task: there is no ``replaces``, ``follow``, ``find``,
-    ``watch``, ``reschedule`` and ``push_if``."""
+    ``watch``, ``reschedule``, ``push_if`` and ``push_many_if``."""
     can_pick = True
     """False: no task can be taken out by its id: there is no ``reserve_task``, ``cancel`` and ``get``."""
     can_recover = True
@@ -306,6 +306,12 @@ class Backend(ABC):
 
         The record's family goes with this queue ("schedules:<queue>"). Returns whether it was done.
         """
+        return self.push_many_if(queue_name, [message], key, old, new)
+
+    def push_many_if(
+        self, queue_name: str, messages: Sequence[Message], key: str, old: bytes, new: bytes
+    ) -> bool:
+        """Queue up to a thousand tasks, in order, and swap a record, all in one step; see ``push_if``."""
         raise self._cannot("push_if()", "can_find", "records")
 
     def find(self, queue_name: str, task_id: str) -> Found | None:
@@ -458,6 +464,10 @@ class Backend(ABC):
     @abstractmethod
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         """Remove dead letters for good; return the ids removed."""
+
+    def joins(self, connection: object) -> bool:
+        """Return whether a connection of the caller's is to the database that the tasks are in."""
+        return False
 
     def within(self, connection: object) -> "Backend":
         """Return a client all of whose calls are made over a connection of the caller's, in its transaction.

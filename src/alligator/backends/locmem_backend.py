@@ -67,12 +67,16 @@ class Client(Backend):
         self._wake()
         return queued
 
-    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
-        """Queue a task and swap a record."""
+    def push_many_if(
+        self, queue_name: str, messages: Sequence[Message], key: str, old: bytes, new: bytes
+    ) -> bool:
+        """Queue tasks and swap a record."""
         with self._lock:  # who sees the new record and looks for the task, waits until it is there
             if not self._records.swap(key, old, new):
                 return False
-            self._push(self._queue(queue_name), message, self._clock())
+            queue, now = self._queue(queue_name), self._clock()
+            for message in messages:
+                self._push(queue, message, now)
         self._wake()
         return True
 

@@ -27,6 +27,7 @@ from alligator.backends.base import (
     Settlement,
     no_room,
 )
+from alligator.backends.driver_connections import driver_connection
 from alligator.backends.postgres_connection import Calls, Server
 from alligator.backends.postgres_joined import JoinedCalls
 from alligator.backends.postgres_listener import TASKS, Listener
@@ -122,13 +123,12 @@ class Client(Backend):
             queued += self._push(queue_name, some, max_length)
         return queued
 
-    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
-        columns = _columns([message])
-        return bool(
-            self._calls.call(
-                "push_if", key, old, new, queue_name, None, *columns, [message.replaces]
-            )
-        )
+    def push_many_if(
+        self, queue_name: str, messages: Sequence[Message], key: str, old: bytes, new: bytes
+    ) -> bool:
+        columns = _columns(messages)
+        replace = [message.replaces for message in messages]
+        return bool(self._calls.call("push_if", key, old, new, queue_name, None, *columns, replace))
 
     def find(self, queue_name: str, task_id: str) -> Found | None:
         rows = self._calls.rows(_FIND, (queue_name, task_id))
@@ -247,6 +247,9 @@ class Client(Backend):
         letters = _letters(letter_ids)
         gone = {letter for (letter,) in self._calls.rows(query, (queue_name, letters))}
         return [str(letter) for letter in letters if letter in gone]
+
+    def joins(self, connection: object) -> bool:
+        return self._server.is_reached_by(driver_connection(connection))
 
     def within(self, connection: object) -> "Client":
         joined = copy.copy(self)

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import psycopg
 from psycopg import conninfo, errors
 from psycopg.abc import RV, PQGen
+from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
 from alligator.backends import postgres_schema as schemas
@@ -154,6 +155,7 @@ class Server(Calls):
         self._idle: list[Connection] = []
         self._pid = os.getpid()
         self._is_ready = False
+        self._identity: Row | None = None
 
     def rows(
         self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False
@@ -190,6 +192,17 @@ class Server(Calls):
         if version == schemas.VERSION:
             return ""
         return f"BEGIN;\n{schemas.migration(self.schema, version)}COMMIT;\n"
+
+    def is_reached_by(self, connection: Any) -> bool:
+        """Return whether a connection of psycopg's, of whomever, is to this very database."""
+        if not isinstance(connection, psycopg.Connection):
+            return False
+        with self.translated():
+            theirs = _identity(connection)
+            if theirs != self._identity:  # not known yet, or the server was started anew
+                with self.connection() as our_own:
+                    self._identity = _identity(our_own)
+        return theirs == self._identity
 
     def connect(self) -> Connection:
         """Open a connection of its own."""
@@ -303,6 +316,15 @@ class Server(Calls):
                 f"{schemas.VERSION}). Update Alligator, or name another with ?schema=..."
             )
         return version
+
+
+def _identity(connection: Any) -> Row | None:
+    """Return what tells a database from all others, by whatever name or pooler it is reached."""
+    # What tells servers apart is not for everyone to read; when they were started, to the microsecond, is.
+    query = "SELECT pg_postmaster_start_time()::text, current_database()"
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        found: Row | None = cursor.execute(query, prepare=False).fetchone()
+        return found
 
 
 def _places(values: Sequence[Any]) -> str:

@@ -83,10 +83,13 @@ class Client(Backend):
                 queued += map(bool, reply)
         return queued
 
-    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
+    def push_many_if(
+        self, queue_name: str, messages: Sequence[Message], key: str, old: bytes, new: bytes
+    ) -> bool:
         prefix = self._server.prefix
         keys = [self._prefix(queue_name), name_of(prefix, key), index_of(prefix, key)]
-        call = script_call(scripts.PUSH_IF, keys, old, new, *_pushed(message))
+        pushed = itertools.chain(*map(_pushed, messages))
+        call = script_call(scripts.PUSH_IF, keys, old, new, *pushed)
         return self._push(queue_name, [call], again=False) == [1]
 
     def find(self, queue_name: str, task_id: str) -> Found | None:

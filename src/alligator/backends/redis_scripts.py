@@ -90,7 +90,7 @@ return push_from(2)
 )
 
 # KEYS: the queue's, a record, the index of its family. ARGV: old and new value of the record, then nine values
-# of a task. Returns 1 if the record was as it should be, and so is swapped, and the task queued.
+# of each task. Returns 1 if the record was as it should be, and so is swapped, and the tasks queued.
 PUSH_IF = (
     "#!lua\n"
     + START

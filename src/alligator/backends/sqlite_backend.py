@@ -26,7 +26,7 @@ from alligator.backends.base import (
     token_of,
 )
 from alligator.backends.sqlite_file import Database, version_of
-from alligator.backends.sqlite_joined import JoinedDatabase
+from alligator.backends.sqlite_joined import JoinedDatabase, is_to
 from alligator.backends.sqlite_records import FileRecords
 from alligator.backends.sqlite_tasks import Tasks
 from alligator.backends.sqlite_wake import LONGEST_LOOK, SHORTEST_LOOK, Wake
@@ -113,11 +113,13 @@ class Client(Backend):
                 tasks.refuse_more_than(max_length, queue_name, [one.task_id for one in messages])
             return tasks.push(queue_name, messages)
 
-    def push_if(self, queue_name: str, message: Message, key: str, old: bytes, new: bytes) -> bool:
+    def push_many_if(
+        self, queue_name: str, messages: Sequence[Message], key: str, old: bytes, new: bytes
+    ) -> bool:
         with self._changing() as tasks:
             if not self._records.swap_within(tasks.db, key, old, new):
                 return False
-            tasks.push(queue_name, [message])
+            tasks.push(queue_name, messages)
         self._records.ring()
         return True
 
@@ -252,6 +254,9 @@ class Client(Backend):
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         with self._changing() as tasks:
             return tasks.purge_dead(queue_name, letter_ids)
+
+    def joins(self, connection: object) -> bool:
+        return is_to(self._path, connection)
 
     def within(self, connection: object) -> "Client":
         with self._database.read():  # so that the file and its tables are there

@@ -26,22 +26,25 @@ try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # Windows: SQLite's own waiting must do
 
-    def _try_lock(file: int) -> bool:
+    def try_lock(file: int) -> bool:
+        """Take a file's lock, if nobody has it; return whether it is ours."""
         return True
 
-    def _unlock(file: int) -> None:
-        pass
+    def unlock(file: int) -> None:
+        """Give the lock back."""
 else:
 
-    def _unlock(file: int) -> None:
-        flock(file, LOCK_UN)
-
-    def _try_lock(file: int) -> bool:
+    def try_lock(file: int) -> bool:
+        """Take a file's lock, if nobody has it; return whether it is ours."""
         try:
             flock(file, LOCK_EX | LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+    def unlock(file: int) -> None:
+        """Give the lock back."""
+        flock(file, LOCK_UN)
 
 
 APPLICATION = 0x416C6C69
@@ -218,9 +221,9 @@ class _File:
         finally:
             if turn is self._turn:
                 try:
-                    _unlock(self.lock)
+                    unlock(self.lock)
                 except BaseException:  # it has been raised on the way there
-                    _unlock(self.lock)
+                    unlock(self.lock)
                     raise
 
     @contextmanager
@@ -241,7 +244,7 @@ class _File:
 
     def _wait_for_lock(self) -> None:
         wait, until = 0.0002, time.monotonic() + LOCK_TIMEOUT
-        while not _try_lock(self.lock):
+        while not try_lock(self.lock):
             if time.monotonic() > until:
                 raise BackendUnavailable(
                     f"{self.path} is locked by a writer that does not go on. Try again, or end that process."

@@ -34,7 +34,7 @@ class JoinedDatabase(Database):
         self._path = path
         self._connection = found
         with self._plainly() as db:
-            [main] = [row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main"]
+            main = _main_of(db)
         if not (main and Path(main).samefile(path)):
             raise InvalidOption(
                 f"The connection is to {main or 'no file'}, and the queue is in {path}: one transaction has to "
@@ -68,14 +68,35 @@ class JoinedDatabase(Database):
     @contextmanager
     def _plainly(self) -> Generator[sqlite3.Connection]:
         """Give the connection; its rows are plain ones meanwhile."""
-        db = self._connection
-        factories = db.row_factory, db.text_factory
-        db.row_factory, db.text_factory = None, str
-        try:
-            with translated(self._path):
-                yield db
-        finally:
-            db.row_factory, db.text_factory = factories
+        with translated(self._path), _plain(self._connection) as db:
+            yield db
 
     def close(self) -> None:
         """Leave it open: it is the caller's."""
+
+
+def is_to(path: Path, connection: object) -> bool:
+    """Return whether a connection is to a file, as its main database."""
+    found = driver_connection(connection)
+    if not isinstance(found, sqlite3.Connection):
+        return False
+    with translated(path), _plain(found) as db:
+        main = _main_of(db)
+        return bool(main) and Path(main).exists() and path.exists() and Path(main).samefile(path)
+
+
+def _main_of(db: sqlite3.Connection) -> str:
+    """Return the path of the main database; empty: it is in no file."""
+    [main] = [row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main"]
+    return main or ""
+
+
+@contextmanager
+def _plain(db: sqlite3.Connection) -> Generator[sqlite3.Connection]:
+    """Give a connection of the caller's; its rows are plain ones meanwhile."""
+    factories = db.row_factory, db.text_factory
+    db.row_factory, db.text_factory = None, str
+    try:
+        yield db
+    finally:
+        db.row_factory, db.text_factory = factories

@@ -19,6 +19,7 @@ from alligator.commands.tables import (
     printable,
     table,
 )
+from alligator.outbox.tables import Summary
 from alligator.registry import Presence
 
 FEW = 10
@@ -28,12 +29,28 @@ _STATES = ("waiting", "delayed", "running", "dead")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 
 
-def status_json(counts: Mapping[str, Counts], workers: Sequence[Presence]) -> dict[str, Any]:
-    """Return how many tasks of each queue are in which state, and who works."""
-    return {
+def status_json(
+    counts: Mapping[str, Counts], workers: Sequence[Presence], outbox: Summary | None = None
+) -> dict[str, Any]:
+    """Return how many tasks of each queue are in which state, who works, and what an outbox has."""
+    told: dict[str, Any] = {
         "queues": [{"queue": name, **count._asdict()} for name, count in counts.items()],
         "workers": [{**asdict(one), "started_at": iso(one.started_at)} for one in workers],
     }
+    return told if outbox is None else {**told, "outbox": outbox._asdict()}
+
+
+def outbox_text(summary: Summary) -> str:
+    """Return what an outbox has, in a sentence or two.
+
+    Example:
+        >>> outbox_text(Summary({"redis": 2}, 90.0, 1))
+        'Outbox: 2 tasks to be forwarded, the oldest for 1 min. 1 task refused, and kept aside.'
+    """
+    number = sum(summary.waiting.values())
+    since = f", the oldest for {duration(summary.oldest)}" if number else ""
+    aside = f" {counted(summary.aside, 'task')} refused, and kept aside." if summary.aside else ""
+    return f"Outbox: {counted(number, 'task')} to be forwarded{since}.{aside}"
 
 
 def queues_text(counts: Mapping[str, Counts], width: int | None) -> str:

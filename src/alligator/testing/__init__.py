@@ -71,7 +71,7 @@ def records(backend: Backend) -> Records:
 @pytest.fixture
 def dsn(store: str, abilities: Backend) -> str:
     """The DSN of the store, if several processes can share it."""
-    if abilities.in_process:
+    if not abilities.spans_processes:
         pytest.skip("no other process can see this store")
     naming.forget()
     return store

@@ -121,6 +121,22 @@ def test_a_task_that_is_queued_already_stays_and_the_record_is_swapped(
     assert backend.cancel(QUEUE, "delayed") == b"delayed"
 
 
+def test_several_tasks_are_queued_in_their_order_or_none(
+    backend: Backend, records: Records
+) -> None:
+    names = [f"t{number}" for number in range(1000)]
+    messages = [Message(name, name.encode()) for name in names]
+    records.set(KEY, b"old")
+
+    assert not backend.push_many_if(QUEUE, messages, KEY, b"another", b"new")
+    assert backend.count(QUEUE) == Counts()
+    assert backend.push_many_if(QUEUE, messages, KEY, b"old", b"new")
+    assert not backend.push_many_if(QUEUE, messages, KEY, b"old", b"new")
+
+    assert records.get(KEY) == b"new"
+    assert ids(take_ready(backend, 1000)) == names
+
+
 def test_a_dead_letter_is_no_obstacle(backend: Backend, records: Records) -> None:
     buried(backend, "t1")
     records.set(KEY, b"old")
