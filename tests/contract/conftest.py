@@ -23,7 +23,9 @@ BEYOND = (
     "replaces",
     "replaces_held",
     "reschedule",
+    "walk",
     "walks",
+    "put_dead",
 )
 """What takes either."""
 

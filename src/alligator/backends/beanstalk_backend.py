@@ -72,6 +72,7 @@ class Client(Backend):
     """
 
     can_find = False
+    can_walk = False
     names_tasks = True
     holds_by_connection = True
     carries_any_name = False

@@ -75,6 +75,7 @@ class SimpleBackend(Backend):
     can_delay = False
     can_prioritize = False
     can_find = False
+    can_walk = False
 
     def __init__(self, client: SimpleClient, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
