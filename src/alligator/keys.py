@@ -14,6 +14,9 @@
 ``parked:<limit>/<ref>``      which of those a task is in (limits/lines.py)
 ``schedules:<queue>/<name>``  what is queued again and again (schedules/)
 ``schedules/<queue>``         which queues have such (schedules/)
+``moving:<queue>/<task>``     that a task is being moved here from another store (commands/moving.py)
+``moved:<queue>/<task>``      that it was taken out there for that
+``moves:<queue>/mover``       who moves it; whoever begins anew stops all others
 ============================  ==============================================================================
 
 A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
@@ -29,6 +32,9 @@ FAILED_BY = "failed-by"
 SCHEDULES = "schedules"
 LIMITS = "limits"
 PARKED = "parked"
+MOVING = "moving"
+MOVED = "moved"
+MOVES = "moves"
 
 
 def ref(queue_name: str, task_id: str) -> str:

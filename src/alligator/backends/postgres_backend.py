@@ -296,7 +296,7 @@ class Client(Backend):
         if state == "waiting":
             values += (queue_name, first, limit, limit)
         rows = self._calls.rows(query, values)
-        listed = [Listed(*row[:5], follow=_follow(*row[5:8])) for row in rows]
+        listed = [Listed._make((*row[:5], _follow(*row[5:8]))) for row in rows]
         return listed, json.dumps(rows[-1][8:]) if len(rows) == limit else ""
 
     def take_out(

@@ -68,7 +68,7 @@ def walk(
     first, second = json.loads(cursor) if cursor else begin
     values = {"queue": queue_name, "first": first, "second": second, "limit": limit}
     rows = db.execute(query, values).fetchall()
-    listed = [Listed(*row[:5], follow=_follow(*row[5:8])) for row in rows]
+    listed = [Listed._make((*row[:5], _follow(*row[5:8]))) for row in rows]
     return listed, json.dumps(rows[-1][8:]) if len(rows) == limit else ""
 
 
