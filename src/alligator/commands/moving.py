@@ -388,7 +388,9 @@ class Move:
             purged = set(
                 self._source.purge_dead(self._queue, [letter.letter_id for letter in page])
             )
-            self._purge([letter for letter in page if letter.letter_id not in purged])
+            if len(purged) < len(page):
+                self._check_that_it_is_ours()  # else another move may have them all by now
+                self._purge([letter for letter in page if letter.letter_id not in purged])
             self._moved.dead += len(purged)
             self._tell(self._moved)
             left = skip
