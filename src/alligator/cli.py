@@ -26,6 +26,7 @@ from alligator.commands import (
     schedule_reports,
 )
 from alligator.commands.letters import Ref
+from alligator.commands.moved import Moved
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
 from alligator.commands.targets import TargetParser, checked, gator_at
@@ -248,7 +249,7 @@ def _move(gator: Gator, options: argparse.Namespace) -> int:
     target = gator_at(options.to)
     checked(target)
     source = gator.backend
-    names = options.queue or sorted({*source.queues(), *schedules.queues(source)})
+    names = options.queue or _queues_of(gator)
     if options.dry_run:
         moving.check(source, target.backend)
         counts = {name: source.count(name) for name in names}
@@ -270,7 +271,13 @@ def _move(gator: Gator, options: argparse.Namespace) -> int:
     return 0 if moved.is_all else 1
 
 
-def _tell_moved(moved: moving.Moved) -> None:
+def _queues_of(gator: Gator) -> list[str]:
+    """Return the queues of a store; the Gator's own, where that cannot name them."""
+    names = {*gator.backend.queues(), *schedules.queues(gator.backend)}
+    return sorted(names) or [gator.queue_name]
+
+
+def _tell_moved(moved: Moved) -> None:
     """Keep a line up to date on a terminal."""
     if os.isatty(2):
         print(f"\r{moving_reports.line_text(moved)}", end="", file=sys.stderr, flush=True)

@@ -12,13 +12,15 @@ from alligator import Concurrency, Gator, checkpoints, limits, schedules
 from alligator.backends import locmem_backend, sqlite_backend
 from alligator.backends.base import NEVER, Ack, Backend, Bury, Follow, Listed, Message
 from alligator.commands import letters, revival
-from alligator.commands.moving import Moved, move
+from alligator.commands.moved import Moved
+from alligator.commands.moving import move
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
 from alligator.exceptions import BackendRefused, InvalidOption
 from alligator.keys import with_queue
+from tests.conftest import empty_store
 from tests.features import work
 from tests.features.work import work_off
-from tests.support.stores import FAR_OFF, QUEUE, drain, push, records_of, take
+from tests.support.stores import FAR_OFF, QUEUE, drain, opened, push, records_of, take, take_ready
 
 SCHEDULE = f"schedules:{with_queue(QUEUE)}/nightly"
 NEXT = "next"
@@ -454,3 +456,55 @@ def test_into_each_kind_of_store_all_is_moved_whole_and_in_order(gator: Gator, n
     assert target.walk(QUEUE, "delayed")[0] == [Listed("later", b"\0", due_at, 4, "", follow)]
     odd, even = range(1, 300, 2), range(0, 300, 2)
     assert drain(target, limit=100) == [str(n) for n in (*odd, *even)]
+
+
+# From and to stores that cannot list their tasks.
+
+
+@pytest.fixture(params=["beanstalk", "sqs"])
+def plain(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A store that keeps nothing but queues."""
+    with opened(empty_store(request.param, request)) as backend:
+        yield backend
+
+
+def test_from_a_store_that_cannot_list_what_is_ready_is_moved(plain: Backend, new: Gator) -> None:
+    push(plain, "a", "b", "c")
+    held = take(plain)
+    push(plain, "later", delay=600)
+
+    moved = move(plain, new.backend, [QUEUE])
+
+    assert (moved.waiting, moved.delayed, moved.at_least_once, moved.is_all) == (2, 0, True, False)
+    others = {b"a", b"b", b"c"} - {held.body}
+    assert {one.body for one in take_ready(new.backend)} == others
+    assert plain.settle([Ack(held)]) == []
+    assert take_ready(plain) == []
+
+
+def test_to_a_store_that_cannot_list_what_it_can_take_is_moved(plain: Backend, new: Gator) -> None:
+    old = new.backend
+    push(old, "a", "b")
+    push(old, "later", delay=600)
+    old.push_many(QUEUE, [Message("followed", b"", follow=Follow(NEXT, b"", b""))])
+
+    with pytest.raises(InvalidOption, match=r"'followed'.*cannot do what depends_on needs"):
+        move(old, plain, [QUEUE])
+    assert old.count(QUEUE) == (3, 1, 0, 0)
+
+    moved = move(old, plain, [QUEUE], skip=True)
+
+    assert (moved.waiting, moved.delayed, moved.skipped) == (2, 1, [(QUEUE, "followed")])
+    assert {one.body for one in take_ready(plain)} == {b"a", b"b"}
+    assert drain(old) == ["followed", NEXT]
+
+
+def test_what_was_pushed_before_the_mover_was_killed_is_not_pushed_again(new: Gator) -> None:
+    old = locmem_backend.Client("locmem://")
+    old.can_walk = False  # as in a store that cannot list
+    push(old, "a", "b")
+    new.backend.push_many(QUEUE, [Message("a", b"a")])
+
+    assert move(old, new.backend, [QUEUE]).waiting == 2
+
+    assert drain(new.backend) == ["a", "b"]

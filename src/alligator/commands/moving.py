@@ -17,8 +17,8 @@ either; and then brings to an end what it finds.
 
 import base64
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from alligator import keys, limits, payloads
 from alligator.backends.base import (
@@ -32,6 +32,8 @@ from alligator.backends.base import (
     State,
 )
 from alligator.checkpoints import KEPT_FOR
+from alligator.commands.carrying import Carrying, why_not
+from alligator.commands.moved import Moved, Tell
 from alligator.commands.moving_edges import Edges
 from alligator.exceptions import BackendRefused, InvalidOption
 from alligator.schedules import schedule_records
@@ -39,40 +41,6 @@ from alligator.utils import new_id
 
 PAGE = 200
 """Tasks to move at a time: their bodies are in memory, and both stores are free for others in between."""
-
-
-@dataclass(slots=True)
-class Moved:
-    """What has been moved, and what stays."""
-
-    waiting: int = 0
-    delayed: int = 0
-    dead: int = 0
-    schedules: int = 0
-    running: int = 0
-    """Tasks that run, and stay."""
-    stay: int = 0
-    """Other tasks and dead letters that stay, for whatever reason."""
-    blocked: int = 0
-    """Tasks that stay for what they depend on: it runs, or is only just over."""
-    clashing: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Queues and ids of tasks that stay, for another one of that id is queued where they were to go."""
-    skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Those that stay, for the new store cannot do what they need."""
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks have been moved."""
-        return self.waiting + self.delayed
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing stays."""
-        return not (self.running or self.stay)
-
-
-Tell = Callable[[Moved], None]
-"""Is called again and again, with what has been moved so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +96,30 @@ def move(
         BackendRefused: Another move of one of these queues has begun meanwhile; it does the rest.
     """
     check(source, target)
-    left = [ref for name in queue_names for ref in _unfit(source, name, queue_names)]
+    left = [ref for name in queue_names for ref in _unfit(source, target, name, queue_names)]
     if left and not skip:
         queue_name, task_id, why = left[0]
         raise InvalidOption(
             f"Task {task_id!r} of queue {queue_name!r} cannot be moved: {why} Nothing was moved; "
             f"--skip leaves such tasks ({len(left):,}) where they are."
         )
-    moved = Moved(skipped=[(queue_name, task_id) for queue_name, task_id, _ in left])
-    moves = [Move(source, target, name, moved, tell) for name in queue_names]
+    moved = Moved(
+        skipped=[(queue_name, task_id) for queue_name, task_id, _ in left],
+        at_least_once=not is_exact(source, target),
+    )
+    if moved.at_least_once:
+        for name in queue_names:
+            Carrying(source, target, name, moved, tell).carry()
+    else:
+        _move_all([Move(source, target, name, moved, tell) for name in queue_names], moved)
+    for name in queue_names:
+        counts = source.count(name)
+        moved.running += counts.running
+        moved.stay += counts.waiting + counts.delayed + counts.dead
+    return moved
+
+
+def _move_all(moves: Sequence["Move"], moved: Moved) -> None:
     for one in moves:
         one.begin()
     for one in moves:
@@ -152,9 +135,11 @@ def move(
             one.move_tasks("waiting")
     for one in moves:
         one.end()
-    moved.stay = sum(one.stays() for one in moves)
-    moved.running = sum(source.count(name).running for name in queue_names)
-    return moved
+
+
+def is_exact(source: Backend, target: Backend) -> bool:
+    """Whether both stores can tell, after a crash, which of them has a task."""
+    return all(one.can_walk and one.records is not None for one in (source, target))
 
 
 def check(source: Backend, target: Backend) -> None:
@@ -163,12 +148,13 @@ def check(source: Backend, target: Backend) -> None:
     Raises:
         InvalidOption: They cannot.
     """
-    for backend, whence in ((source, "From"), (target, "To")):
-        if not backend.can_walk or backend.records is None:
-            raise InvalidOption(
-                f"{whence} {type(backend).__module__} nothing can be moved without running it twice or "
-                "losing it now and then: that store cannot list its tasks. Let its workers empty it."
-            )
+    if not (source.can_lease and target.can_lease):
+        raise InvalidOption(
+            "A client with the five documented methods takes out what it hands out, and would lose it if this "
+            "were killed. Let workers empty it."
+        )
+    if not is_exact(source, target):
+        return
     probe = f"{keys.MOVES}/{new_id()}"
     _records(target).set(probe, b"?", 60.0)
     try:
@@ -179,9 +165,11 @@ def check(source: Backend, target: Backend) -> None:
 
 
 def _unfit(
-    source: Backend, queue_name: str, queue_names: Sequence[str]
+    source: Backend, target: Backend, queue_name: str, queue_names: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     """Return tasks that cannot be moved: queue, id and why."""
+    if not source.can_walk:
+        return []  # what it has, it tells when it hands it out
     found: list[tuple[str, str, str]] = []
     states: tuple[State, ...] = ("delayed", "waiting")
     for state in states:
@@ -189,11 +177,15 @@ def _unfit(
         while cursor != "":
             listed, cursor = source.walk(queue_name, state, cursor or "", PAGE)
             for task in listed:
-                others = Edges.queues_needed(task.body) - set(queue_names)
-                if others:
-                    why = f"it depends on tasks of queue {min(others)!r}, which is not moved."
+                if why := _why_unfit(target, task, queue_names):
                     found.append((queue_name, task.task_id, why))
     return found
+
+
+def _why_unfit(target: Backend, task: Listed, queue_names: Sequence[str]) -> str:
+    if others := Edges.queues_needed(task.body) - set(queue_names):
+        return f"it depends on tasks of queue {min(others)!r}, which is not moved."
+    return why_not(target, task)
 
 
 class Move:
@@ -239,11 +231,6 @@ class Move:
         if self._there.get(self._mover) == self._id:
             self._there.delete(self._mover)
             self._here.delete(self._mover)
-
-    def stays(self) -> int:
-        """Count what is still in the old store, but for what runs."""
-        counts = self._source.count(self._queue)
-        return counts.waiting + counts.delayed + counts.dead
 
     def _finish(self, left: dict[str, bytes]) -> None:
         """Bring to an end what a move before this one has begun."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from alligator.backends.base import Counts
-from alligator.commands.moving import Moved
+from alligator.commands.moved import Moved
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted
 from alligator.registry import Presence
@@ -56,6 +56,8 @@ def moved_text(moved: Moved) -> str:
     other = moved.stay - moved.blocked - len(moved.clashing) - len(moved.skipped)
     if other > 0:
         lines.append(f"{other:,} came or changed meanwhile: run this again.")
+    if moved.at_least_once:
+        lines.append("Had this been killed, some tasks would be in both stores, and run twice.")
     return "\n".join(lines)
 
 
