@@ -1,7 +1,7 @@
 """What is queued moves to another store: once, whole, and whatever happens on the way."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Faults:
                     setattr(owner, name, self._watched(getattr(owner, name)))
 
     @contextmanager
-    def at(self, call: int, act: Callable[[], None]) -> Iterator[None]:
+    def at(self, call: int, act: Callable[[], None]) -> Generator[None]:
         """Act once in this block: before a call if the number is even, else after it."""
         self.calls, self._at, self._act = 0, call, act
         try:
@@ -150,7 +150,7 @@ class House:
 
 
 @contextmanager
-def houses(kind: str, folder: Path) -> Iterator[Callable[[], House]]:
+def houses(kind: str, folder: Path) -> Generator[Callable[[], House]]:
     """Makes pairs of stores."""
     numbers = itertools.count()
     with ExitStack() as stack:
@@ -179,6 +179,7 @@ def die() -> None:
 def test_wherever_the_mover_is_killed_each_task_runs_once(
     tmp_path: Path, works_between: bool
 ) -> None:
+    call = 0
     with houses("locmem", tmp_path) as made:
         for call in itertools.count():
             house = made()
@@ -210,6 +211,7 @@ def test_wherever_the_mover_is_killed_again_and_again_each_task_runs_once(tmp_pa
 def test_whenever_workers_of_both_stores_run_what_is_ready_each_task_runs_once(
     tmp_path: Path,
 ) -> None:
+    call = 0
     with houses("locmem", tmp_path) as made:
         for call in itertools.count():
             house = made()
@@ -222,6 +224,7 @@ def test_whenever_workers_of_both_stores_run_what_is_ready_each_task_runs_once(
 
 
 def test_whenever_another_mover_begins_each_task_runs_once(tmp_path: Path) -> None:
+    call = 0
     with houses("locmem", tmp_path) as made:
         for call in itertools.count():
             house = made()
@@ -342,6 +345,28 @@ def test_what_depends_on_others_runs_after_them(gator: Gator, new: Gator) -> Non
     assert edges_left(gator, *"abcd") == []
     work_off(new)
     assert work.done == ["a", "b", "c", "d"]
+
+
+def test_wherever_the_mover_is_killed_what_depends_on_others_runs_once_after_them() -> None:
+    call = 0
+    for call in itertools.count():
+        work.done.clear()
+        old, new = Gator("locmem://"), Gator("locmem://")
+        queue(old, "a")
+        queue(old, "b", "a")
+        queue(old, "c", "a", "b")
+        try:
+            with Faults(old.backend, new.backend).at(call, die):
+                move(old.backend, new.backend, [QUEUE])
+        except Killed:
+            assert move(old.backend, new.backend, [QUEUE]).is_all
+        else:
+            break
+        assert edges_left(old, *"abc") == []
+        work_off(new)
+        assert work.done == ["a", "b", "c"]
+        assert edges_left(new, *"abc") == []
+    assert call > 50
 
 
 def test_what_depends_on_one_that_runs_stays_until_that_is_done(gator: Gator, new: Gator) -> None:

@@ -238,18 +238,29 @@ class Move:
         noted = self._there.get_many([self._moved_key(task_id) for task_id in intents])
         gone: dict[str, Intent] = {}
         for task_id, intent in intents.items():
-            found = self._target.find(self._queue, task_id)
-            if intent is None or found is None or found.due_at != NEVER:
+            if intent is None:
                 continue
             if noted.get(self._moved_key(task_id)) == intent.move:
                 gone[task_id] = intent
-            else:
+            elif (found := self._target.find(self._queue, task_id)) and found.due_at == NEVER:
                 self._edges.read(self._target, [task_id])
                 self._take_back([Listed(task_id, found.body, NEVER, found.priority)])
         self._edges.read(self._source, list(gone))
-        self._release(dict(sorted(gone.items(), key=lambda item: item[1].number)))
-        self._edges.forget(list(gone))
+        # Some may be due already, or have run.
+        self._release(
+            {
+                task_id: intent
+                for task_id, intent in sorted(gone.items(), key=lambda item: item[1].number)
+                if self._is_untold(task_id)
+            }
+        )
+        # Of the same id there may be another one by now.
+        self._clean_up([id for id in gone if self._source.find(self._queue, id) is None])
         self._forget(list(intents))
+
+    def _is_untold(self, task_id: str) -> bool:
+        found = self._target.find(self._queue, task_id)
+        return found is not None and found.due_at == NEVER
 
     def move_tasks(self, state: State) -> None:
         """Move those of a state that can go now."""
@@ -286,9 +297,7 @@ class Move:
                 [Listed(task.task_id, task.body, NEVER, task.priority) for task in late]
             )
         self._release(gone)
-        self._edges.forget(list(gone))
-        if gone:
-            self._there.delete(*(_progress(self._queue, task_id) for task_id in gone))
+        self._clean_up(list(gone))
         self._forget(list(intents))
         if state == "waiting":
             self._moved.waiting += len(gone)
@@ -332,6 +341,12 @@ class Move:
                 by_moment.setdefault(intent.due_at, []).append(task_id)
         for due_at, task_ids in by_moment.items():
             self._target.reschedule(self._queue, task_ids, due_at)
+
+    def _clean_up(self, task_ids: Sequence[str]) -> None:
+        """Delete from the old store what belonged to tasks that are gone."""
+        self._edges.forget(task_ids)
+        if task_ids:
+            self._there.delete(*(_progress(self._queue, task_id) for task_id in task_ids))
 
     def _forget(self, task_ids: Sequence[str]) -> None:
         # In this order: without a note, what is being moved would be taken back.
