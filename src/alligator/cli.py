@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from alligator import registry, schedules, stops, version
-from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, check_name
-from alligator.commands import letters, looking, migrating, reports, revival, schedule_reports
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, State, check_name
+from alligator.commands import (
+    letters,
+    listing,
+    looking,
+    migrating,
+    moving,
+    moving_reports,
+    reports,
+    revival,
+    schedule_reports,
+)
 from alligator.commands.letters import Ref
+from alligator.commands.moved import Moved
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
 from alligator.commands.targets import TargetParser, checked, gator_at
@@ -229,6 +240,62 @@ def _tell(
     return 0 if known else 1
 
 
+def _tasks(gator: Gator, options: argparse.Namespace) -> int:
+    states: Sequence[State] = (options.state,) if options.state else listing.STATES
+    limit = options.limit or LIMIT
+    queues = _queues(gator, options)
+    # One more than is shown tells whether there are more.
+    found = listing.tasks(gator.backend, queues, states, limit + 1)
+    shown = found[:limit]
+    if options.json:
+        _print_json(listing.tasks_json(shown))
+    elif not shown:
+        print(f"No tasks{_in_queue(options)}.")
+    else:
+        print(listing.tasks_text(shown, gator.backend.now(), _width()))
+        if len(found) > limit:
+            print(f"\nThe first {limit:,}; --limit N shows more.")
+    return 0
+
+
+def _move(gator: Gator, options: argparse.Namespace) -> int:
+    target = gator_at(options.to)
+    checked(target)
+    source = gator.backend
+    names = options.queue or _queues_of(gator)
+    if options.dry_run:
+        moving.check(source, target.backend)
+        counts = {name: source.count(name) for name in names}
+        if options.json:
+            _print_json(reports.status_json(counts, []))
+        else:
+            print(moving_reports.plan_text(counts))
+        return 0
+    workers = [one for one in registry.present(source) if {*one.queues} & {*names}]
+    if workers:
+        _complain(moving_reports.workers_text(workers))
+    moved = moving.move(source, target.backend, names, skip=options.skip, tell=_tell_moved)
+    if os.isatty(2):
+        print(file=sys.stderr)
+    if options.json:
+        _print_json(moving_reports.moved_json(moved))
+    else:
+        print(moving_reports.moved_text(moved))
+    return 0 if moved.is_all else 1
+
+
+def _queues_of(gator: Gator) -> list[str]:
+    """Return the queues of a store; the Gator's own, where that cannot name them."""
+    names = {*gator.backend.queues(), *schedules.queues(gator.backend)}
+    return sorted(names) or [gator.queue_name]
+
+
+def _tell_moved(moved: Moved) -> None:
+    """Keep a line up to date on a terminal."""
+    if os.isatty(2):
+        print(f"\r{moving_reports.line_text(moved)}", end="", file=sys.stderr, flush=True)
+
+
 def _schedules(gator: Gator, options: argparse.Namespace) -> int:
     queues = [options.queue] if options.queue else schedules.queues(gator.backend)
     found = [one for name in queues for one in schedules.listed(gator.backend, name)]
@@ -386,6 +453,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_limit(dead)
     _add_actions(dead)
 
+    what = "what is queued: its ids, states and priorities"
+    listed = commands.add_parser("list", help=what)
+    listed.add_argument("target", metavar="TARGET")
+    what = "those only that are waiting, delayed or running"
+    listed.add_argument("--state", choices=sorted(listing.STATES), help=what)
+    _add_common(listed, _tasks)
+    _add_limit(listed)
+
+    what = "move what waits, is delayed or dead to another store"
+    move = commands.add_parser("move", help=what)
+    move.add_argument("target", metavar="FROM", help="a DSN, or module:gator")
+    move.add_argument("to", metavar="TO", help="a DSN, or module:gator")
+    move.add_argument("--dry-run", action="store_true", help="only say what would be moved")
+    what = "leave what cannot be moved, rather than move nothing"
+    move.add_argument("--skip", action="store_true", help=what)
+    _add_common(move, _move, takes_queue=False)
+    what = "this queue only; repeatable"
+    move.add_argument("--queue", type=_queue, action="append", metavar="NAME", help=what)
+
     cancel = commands.add_parser("cancel", help="take a task out, or ask one that runs to end")
     cancel.add_argument("target", metavar="TARGET")
     cancel.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
@@ -447,11 +533,12 @@ def _add_common(
     *,
     is_action: bool = False,
     checks: bool = True,
+    takes_queue: bool = True,
 ) -> None:
     # An action's own defaults would undo what was said before its name.
     default = argparse.SUPPRESS if is_action else None
     add = parser.add_argument
-    if checks:
+    if checks and takes_queue:
         add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
     add("--json", action="store_true", default=default, help="for programs to read")
     parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)

@@ -15,6 +15,9 @@
 ``schedules:<queue>/<name>``  what is queued again and again (schedules/)
 ``schedules/<queue>``         which queues have such (schedules/)
 ``outboxes:<queue>/<id>``     which rows of an outbox came here last (outbox/)
+``moving:<queue>/<task>``     that a task is being moved here from another store (commands/moving.py)
+``moved:<queue>/<task>``      that it was taken out there for that
+``moves:<queue>/mover``       who moves it; whoever begins anew stops all others
 ============================  ==============================================================================
 
 A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
@@ -31,6 +34,9 @@ SCHEDULES = "schedules"
 OUTBOXES = "outboxes"
 LIMITS = "limits"
 PARKED = "parked"
+MOVING = "moving"
+MOVED = "moved"
+MOVES = "moves"
 
 
 def ref(queue_name: str, task_id: str) -> str:

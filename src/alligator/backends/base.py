@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from alligator.backends.abilities import refusal
 from alligator.bell import Bell
@@ -131,6 +131,20 @@ class DeadLetter(NamedTuple):
     body: bytes
     note: str
     buried_at: float
+    priority: int = 0
+
+
+class Listed(NamedTuple):
+    """A task as a walk met it."""
+
+    task_id: str
+    body: bytes
+    due_at: float = 0.0
+    """When it is delayed: until when, as in ``Found``. Else 0."""
+    priority: int = 0
+    token: str = ""
+    """When it is held: by which hand-out. Else empty."""
+    follow: Follow | None = None
 
 
 class Found(NamedTuple):
@@ -148,6 +162,10 @@ class Found(NamedTuple):
     deliveries: int = 0
     """Hand-outs since the task last had an outcome, the present one included."""
     priority: int = 0
+
+
+State = Literal["waiting", "delayed", "running"]
+"""What a task that is queued can be."""
 
 
 class Counts(NamedTuple):
@@ -236,6 +254,8 @@ class Backend(ABC):
     can_find = True
     """False: nothing can be asked or changed of a single task: there is no ``replaces``, ``follow``, ``find``,
     ``watch``, ``reschedule``, ``push_if`` and ``push_many_if``."""
+    can_walk = True
+    """False: what is queued cannot be gone through: there is no ``walk``, ``take_out`` and ``put_dead``."""
     can_pick = True
     """False: no task can be taken out by its id: there is no ``reserve_task``, ``cancel`` and ``get``."""
     can_recover = True
@@ -468,6 +488,54 @@ class Backend(ABC):
     def joins(self, connection: object) -> bool:
         """Return whether a connection of the caller's is to the database that the tasks are in."""
         return False
+
+    def walk(
+        self, queue_name: str, state: State, cursor: str = "", limit: int = 500
+    ) -> tuple[list[Listed], str]:
+        """Return some tasks of a queue that are in a state, and the cursor to go on with.
+
+        A task that is in that state all the while comes at least once, whatever else is done meanwhile. Those
+        that wait come in the order in which they would be handed out, those that are delayed by when they are
+        due. A page costs by its own size, not by the queue's.
+
+        Args:
+            queue_name: The queue.
+            state: Which tasks.
+            cursor: What the call before has returned; empty: begin.
+            limit: How many; of what is held, all of a hand-out come together.
+
+        Returns:
+            The tasks, and the cursor; that is empty when this was the last page.
+        """
+        raise self._cannot("walk()", "can_walk")
+
+    def take_out(
+        self, queue_name: str, tasks: Sequence[Listed], key: str, value: bytes, notes: Sequence[str]
+    ) -> list[bool]:
+        """Take tasks out for good, and write in the same step that it was done. What follows them stays away.
+
+        Only those that nobody holds and that are just as they were listed; and none, unless the record ``key``
+        is ``value``. So who writes another value there stops all who would go on with the old one.
+
+        Args:
+            queue_name: The queue. The families of ``key`` and ``notes`` go with it.
+            tasks: What was listed.
+            key: The record to look at.
+            value: What it must be.
+            notes: For each task the key of the record that is then written, with the same value.
+
+        Returns:
+            For each whether it was taken out.
+        """
+        raise self._cannot("take_out()", "can_walk")
+
+    def put_dead(self, queue_name: str, letters: Sequence[DeadLetter]) -> list[bool]:
+        """Put dead letters of another store as they are, but for their ids, the last one as the newest.
+
+        Returns:
+            For each whether it was put. False: one with that task, body, note and moment is there already.
+        """
+        raise self._cannot("put_dead()", "can_walk")
 
     def within(self, connection: object) -> "Backend":
         """Return a client all of whose calls are made over a connection of the caller's, in its transaction.

@@ -74,6 +74,7 @@ class Client(Backend):
     """
 
     can_find = False
+    can_walk = False
     keeps_ids = False
     orders_by_due = False
     knows_fractions = False

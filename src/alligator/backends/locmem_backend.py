@@ -4,7 +4,10 @@ Each client is a store of its own, so that one test cannot find another's tasks.
 Pushing, reserving and settling cost O(log n) of the tasks waiting, or delayed; leases are looked through.
 """
 
+import heapq
 import itertools
+import json
+import math
 import queue
 import threading
 import time
@@ -20,10 +23,12 @@ from alligator.backends.base import (
     DeadLetter,
     Follow,
     Found,
+    Listed,
     Message,
     Release,
     Reservation,
     Settlement,
+    State,
     no_room,
     token_of,
 )
@@ -266,6 +271,53 @@ class Client(Backend):
             dead = self._queue(queue_name).dead
             return [letter_id for letter_id in letter_ids if dead.pop(letter_id, None)]
 
+    def walk(
+        self, queue_name: str, state: State, cursor: str = "", limit: int = 500
+    ) -> tuple[list[Listed], str]:
+        """List some tasks of a state."""
+        with self._lock:
+            found = self._queue(queue_name)
+            if state == "running":
+                held = found.entries.keys() - found.waiting.ids() - found.delayed.ids()
+                places: list[tuple[float, str]] = [(0.0, task_id) for task_id in held]
+            else:
+                line = found.waiting if state == "waiting" else found.delayed
+                places = [(line.key(task_id) or 0.0, task_id) for task_id in line.ids()]
+            after = tuple(json.loads(cursor)) if cursor else (-math.inf, "")
+            page = heapq.nsmallest(limit, (place for place in places if place > after))
+            listed = [_listed(found.entries[task_id], state, at) for at, task_id in page]
+            return listed, json.dumps(page[-1]) if len(page) == limit else ""
+
+    def take_out(
+        self, queue_name: str, tasks: Sequence[Listed], key: str, value: bytes, notes: Sequence[str]
+    ) -> list[bool]:
+        """Take tasks out, if they are as listed."""
+        with self._lock:
+            if self._records.get(key) != value:
+                return [False] * len(tasks)
+            found = self._queue(queue_name)
+            taken: list[bool] = []
+            for task, note in zip(tasks, notes, strict=True):
+                taken.append(self._is_as_listed(found, task))
+                if taken[-1]:
+                    self._take(found, task.task_id)
+                    del found.entries[task.task_id]
+                    self._records.set(note, value)
+            return taken
+
+    def put_dead(self, queue_name: str, letters: Sequence[DeadLetter]) -> list[bool]:
+        """Put dead letters of another store."""
+        with self._lock:
+            dead = self._queue(queue_name).dead
+            put: list[bool] = []
+            for letter in letters:
+                what = letter[2:]
+                put.append(all(one.letter[2:] != what for one in dead.values()))
+                if put[-1]:
+                    new = letter._replace(queue_name=queue_name, letter_id=str(next(self._numbers)))
+                    dead[new.letter_id] = Letter(new, new.priority)
+            return put
+
     def interrupt(self) -> None:
         """Wake up a reserve that waits."""
         self._interrupts.put(None)
@@ -359,6 +411,13 @@ class Client(Backend):
         moments = [held.lapses_at for held in found.leases.values()]
         return min([*moments, found.delayed.first_key()])
 
+    def _is_as_listed(self, found: Queue, task: Listed) -> bool:
+        entry = found.entries.get(task.task_id)
+        due_at = found.delayed.key(task.task_id)
+        if entry is None or (due_at is None and found.waiting.key(task.task_id) is None):
+            return False
+        return _listed(entry, "delayed", due_at or 0.0) == task
+
     def _take(self, found: Queue, task_id: str) -> Entry | None:
         return found.waiting.remove(task_id) or found.delayed.remove(task_id)
 
@@ -412,6 +471,7 @@ class Client(Backend):
             entry.body,
             bury.note,
             self._clock(),
+            entry.priority,
         )
         found.dead[letter.letter_id] = Letter(letter, entry.priority)
 
@@ -465,6 +525,17 @@ def _wait(bell: "queue.SimpleQueue[None]", timeout: float) -> None:
         bell.get(timeout=timeout)
     except queue.Empty:
         pass
+
+
+def _listed(entry: Entry, state: State, at: float) -> Listed:
+    return Listed(
+        entry.task_id,
+        entry.body,
+        at if state == "delayed" else 0.0,
+        entry.priority,
+        entry.token if state == "running" else "",
+        entry.follow,
+    )
 
 
 def _order(entry: Entry) -> int:

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import math
+from collections.abc import KeysView
 from dataclasses import dataclass, field
 
 from alligator.backends.base import DeadLetter, Follow, Message
@@ -63,6 +64,10 @@ class Line:
         """Return a task's key; None when it is not there."""
         item = self._items.get(task_id)
         return item[0] if item else None
+
+    def ids(self) -> KeysView[str]:
+        """Return whose it is, in no order."""
+        return self._items.keys()
 
     def first_key(self) -> float:
         """Return the first one's key; infinite when there is none."""

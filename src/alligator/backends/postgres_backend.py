@@ -7,12 +7,14 @@ with a ``max_length``, O(n).
 
 import copy
 import itertools
+import json
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from alligator.backends.base import (
+    MAX_PRIORITY,
     Ack,
     Backend,
     Batch,
@@ -21,10 +23,12 @@ from alligator.backends.base import (
     DeadLetter,
     Follow,
     Found,
+    Listed,
     Message,
     Release,
     Reservation,
     Settlement,
+    State,
     no_room,
 )
 from alligator.backends.driver_connections import driver_connection
@@ -83,9 +87,45 @@ UNION SELECT name FROM dead_names WHERE name IS NOT NULL
 """
 
 _DEAD = """
-SELECT queue, letter_id::text, task_id, body, note, buried_at FROM {s}.dead
+SELECT queue, letter_id::text, task_id, body, note, buried_at, priority FROM {s}.dead
 WHERE queue = %s::text AND {which} ORDER BY dead.letter_id DESC LIMIT %s OFFSET %s
 """
+
+
+# Each begins behind the last row of the page before, along an index. Those that wait are in two parts, for one
+# condition for both would read that index from its beginning.
+_COLUMNS = """
+task_id, body, coalesce(due_at, 0), priority, coalesce(token, ''), follow_id, on_success, on_failure
+"""
+_WAITING = """
+(SELECT {columns}, priority, seq FROM {s}.tasks
+WHERE queue = %s::text AND token IS NULL AND due_at IS NULL
+    AND priority = %s::smallint AND seq > %s::bigint
+ORDER BY seq LIMIT %s)
+UNION ALL
+(SELECT {columns}, priority, seq FROM {s}.tasks
+WHERE queue = %s::text AND token IS NULL AND due_at IS NULL AND priority < %s::smallint
+ORDER BY priority DESC, seq LIMIT %s)
+LIMIT %s
+""".replace("{columns}", _COLUMNS)
+_DELAYED = """
+SELECT {columns}, due_at, seq FROM {s}.tasks
+WHERE queue = %s::text AND due_at IS NOT NULL
+    AND (due_at, seq) > (%s::float8, %s::bigint)
+ORDER BY due_at, seq LIMIT %s
+""".replace("{columns}", _COLUMNS)
+_RUNNING = """
+SELECT {columns}, token, seq FROM {s}.tasks
+WHERE token IS NOT NULL AND queue = %s::text
+    AND (token, seq) > (%s::text, %s::bigint)
+ORDER BY token, seq LIMIT %s
+""".replace("{columns}", _COLUMNS)
+_PAGES: dict[State, tuple[str, tuple[Any, int]]] = {
+    "waiting": (_WAITING, (MAX_PRIORITY + 2, 0)),
+    "delayed": (_DELAYED, (0.0, 0)),
+    "running": (_RUNNING, ("", 0)),
+}
+"""For each state the query, and where it begins."""
 
 
 class Client(Backend):
@@ -229,8 +269,8 @@ class Client(Backend):
         query = _DEAD.replace("{which}", which)
         rows = self._calls.rows(query, (queue_name, *values, limit, skip))
         return [
-            DeadLetter(queue, letter, id, body, note.decode(errors="surrogatepass"), at)
-            for queue, letter, id, body, note, at in rows
+            DeadLetter(queue, letter, id, body, note.decode(errors="surrogatepass"), *rest)
+            for queue, letter, id, body, note, *rest in rows
         ]
 
     def retry_dead(
@@ -250,6 +290,47 @@ class Client(Backend):
 
     def joins(self, connection: object) -> bool:
         return self._server.is_reached_by(driver_connection(connection))
+
+    def walk(
+        self, queue_name: str, state: State, cursor: str = "", limit: int = 500
+    ) -> tuple[list[Listed], str]:
+        query, begin = _PAGES[state]
+        first, second = json.loads(cursor) if cursor else begin
+        values: tuple[Any, ...] = (queue_name, first, second, limit)
+        if state == "waiting":
+            values += (queue_name, first, limit, limit)
+        rows = self._calls.rows(query, values)
+        listed = [Listed._make((*row[:5], _follow(*row[5:8]))) for row in rows]
+        return listed, json.dumps(rows[-1][8:]) if len(rows) == limit else ""
+
+    def take_out(
+        self, queue_name: str, tasks: Sequence[Listed], key: str, value: bytes, notes: Sequence[str]
+    ) -> list[bool]:
+        taken: list[bool] = self._calls.call(
+            "take_out",
+            queue_name,
+            key,
+            value,
+            [task.task_id for task in tasks],
+            [task.body for task in tasks],
+            [float(task.due_at) for task in tasks],
+            [task.priority for task in tasks],
+            [task.follow.task_id if task.follow else "" for task in tasks],
+            list(notes),
+        )
+        return taken
+
+    def put_dead(self, queue_name: str, letters: Sequence[DeadLetter]) -> list[bool]:
+        put: list[bool] = self._calls.call(
+            "put_dead",
+            queue_name,
+            [letter.task_id for letter in letters],
+            [letter.body for letter in letters],
+            [letter.note.encode(errors="surrogatepass") for letter in letters],
+            [letter.buried_at for letter in letters],
+            [letter.priority for letter in letters],
+        )
+        return put
 
     def within(self, connection: object) -> "Client":
         joined = copy.copy(self)
@@ -424,3 +505,11 @@ def _letters(letter_ids: Sequence[str]) -> list[int]:
     """Return ids of dead letters as numbers; without those that cannot be any, and each once."""
     numbers = (int(one) for one in letter_ids if one.isascii() and one.isdigit() and len(one) < 19)
     return list(dict.fromkeys(numbers))
+
+
+def _follow(
+    task_id: str | None, on_success: bytes | None, on_failure: bytes | None
+) -> Follow | None:
+    if task_id is None:
+        return None
+    return Follow(task_id, on_success or b"", on_failure or b"")

@@ -585,6 +585,60 @@ BEGIN
 END $$;
 """
 
+_MOVING = """
+-- Takes out tasks that nobody holds, if they are as listed and the record is as told, and notes each. Returns
+-- which. The record stays as it is until this is committed: who changes it then stops all that comes later.
+CREATE OR REPLACE FUNCTION {s}.take_out(
+    _queue text, _key text, _value bytea, _ids text[], _bodies bytea[], _dues float8[],
+    _priorities smallint[], _follow_ids text[], _notes text[]
+) RETURNS boolean[] {along_indexes} AS $$
+DECLARE
+    one record;
+    may boolean;
+    taken boolean[] := ARRAY[]::boolean[];
+BEGIN
+    PERFORM 1 FROM {s}.records WHERE key = _key AND value = _value FOR SHARE;
+    may := FOUND;
+    FOR one IN
+        SELECT * FROM unnest(_ids, _bodies, _dues, _priorities, _follow_ids, _notes)
+            AS given (id, its_body, due, prio, follow, note)
+    LOOP
+        DELETE FROM {s}.tasks WHERE may AND queue = _queue AND task_id = one.id
+            AND token IS NOT DISTINCT FROM NULL AND body = one.its_body
+            AND coalesce(due_at, 0) = one.due AND priority = one.prio
+            AND coalesce(follow_id, '') = one.follow;
+        taken := taken || FOUND;
+        IF taken[cardinality(taken)] THEN
+            INSERT INTO {s}.records VALUES (one.note, _value, NULL)
+            ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = NULL;
+        END IF;
+    END LOOP;
+    RETURN taken;
+END $$;
+
+-- Puts dead letters, unless they are there. Returns which.
+CREATE OR REPLACE FUNCTION {s}.put_dead(
+    _queue text, _ids text[], _bodies bytea[], _notes bytea[], _moments float8[], _priorities smallint[]
+) RETURNS boolean[] {along_indexes} AS $$
+DECLARE
+    one record;
+    put boolean[] := ARRAY[]::boolean[];
+BEGIN
+    FOR one IN
+        SELECT * FROM unnest(_ids, _bodies, _notes, _moments, _priorities)
+            AS given (id, its_body, its_note, moment, prio)
+    LOOP
+        INSERT INTO {s}.dead (queue, task_id, priority, body, note, buried_at)
+        SELECT _queue, one.id, one.prio, one.its_body, one.its_note, one.moment WHERE NOT EXISTS (
+            SELECT 1 FROM {s}.dead WHERE queue = _queue AND task_id = one.id
+            AND body = one.its_body AND note = one.its_note AND buried_at = one.moment
+        );
+        put := put || FOUND;
+    END LOOP;
+    RETURN put;
+END $$;
+"""
+
 # Waking who waits.
 
 _TELL = """
@@ -696,6 +750,7 @@ ALL = (
     _RECOVER,
     _CANCEL,
     _DROP_ALL,
+    _MOVING,
     _RECORDS,
     _PUSH_IF,
 )

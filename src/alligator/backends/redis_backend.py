@@ -7,6 +7,7 @@ what waits.
 
 import functools
 import itertools
+import json
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from alligator.backends import redis_scripts as scripts
 from alligator.backends import redis_task_scripts as task_scripts
+from alligator.backends import redis_walk_scripts as walk_scripts
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -23,9 +25,11 @@ from alligator.backends.base import (
     DeadLetter,
     Follow,
     Found,
+    Listed,
     Message,
     Reservation,
     Settlement,
+    State,
     no_room,
 )
 from alligator.backends.redis_connection import Command, hash_tag, script_call
@@ -42,6 +46,8 @@ MOST = 3000
 """Tasks to hand out at once: a script can pass about 8,000 values to a command, and it takes two each."""
 AT_ONCE = 1000
 """Tasks a script: it holds up the server for about 5 ms. Round trips stay one: they go out together."""
+LETTERS_AT_ONCE = 100
+"""Dead letters a script: their notes are long."""
 REGISTER_EVERY = 60.0
 """Seconds after which a producer notes its queue's name again, lest the server was emptied."""
 
@@ -230,8 +236,9 @@ class Client(Backend):
                 body,
                 note.decode(),
                 int(at) / 1_000_000,
+                int(priority or 0),
             )
-            for letter, id, body, note, at in reply
+            for letter, id, body, note, at, priority in reply
         ]
 
     def retry_dead(
@@ -241,6 +248,51 @@ class Client(Backend):
 
     def purge_dead(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         return self._empty_dead(queue_name, letter_ids, "")
+
+    def walk(
+        self, queue_name: str, state: State, cursor: str = "", limit: int = 500
+    ) -> tuple[list[Listed], str]:
+        limit = min(limit, AT_ONCE)
+        if state == "running":
+            call = self._call(walk_scripts.WALK_HELD, queue_name, cursor or "0")
+            next_one, *rows = self._server.run([call])[0]
+            held = [_listed(row)._replace(token=row[1].decode()) for row in rows]
+            return held, "" if next_one == b"0" else next_one.decode()
+        last = json.loads(cursor) if cursor else ()
+        rows = self._server.run([self._call(walk_scripts.WALK, queue_name, state, limit, *last)])[0]
+        listed = [
+            _listed(row)._replace(due_at=_seconds(row[1]) if state == "delayed" else 0.0)
+            for row in rows
+        ]
+        if len(rows) < limit:
+            return listed, ""
+        return listed, json.dumps((rows[-1][1].decode(), listed[-1].task_id))
+
+    def take_out(
+        self, queue_name: str, tasks: Sequence[Listed], key: str, value: bytes, notes: Sequence[str]
+    ) -> list[bool]:
+        taken: list[bool] = []
+        for at in range(0, len(tasks), AT_ONCE):
+            prefix, some = self._server.prefix, notes[at : at + AT_ONCE]
+            names = [name_of(prefix, key), index_of(prefix, some[0])]
+            names += [name_of(prefix, note) for note in some]
+            told = itertools.chain(*map(_told, tasks[at : at + AT_ONCE]))
+            call = script_call(
+                walk_scripts.TAKE_OUT, [self._prefix(queue_name), *names], value, *told
+            )
+            taken += map(bool, self._server.run([call])[0])
+        return taken
+
+    def put_dead(self, queue_name: str, letters: Sequence[DeadLetter]) -> list[bool]:
+        chunks = [
+            letters[at : at + LETTERS_AT_ONCE] for at in range(0, len(letters), LETTERS_AT_ONCE)
+        ]
+        calls = [
+            self._call(walk_scripts.PUT_DEAD, queue_name, *itertools.chain(*map(_letter, chunk)))
+            for chunk in chunks
+        ]
+        replies = self._push(queue_name, calls) if calls else []
+        return [bool(put) for reply in replies for put in reply]
 
     def interrupt(self) -> None:
         self._bell.interrupt()
@@ -351,6 +403,24 @@ def _pushed(message: Message) -> tuple[Any, ...]:
 
 def _following(follow: Follow | None) -> tuple[Any, ...]:
     return (follow.task_id, follow.on_success, follow.on_failure) if follow else ("", b"", b"")
+
+
+def _listed(row: Sequence[Any]) -> Listed:
+    """Return a task as the scripts tell it, but for its moment and its token."""
+    id, _, body, priority, *follow = row
+    follows = Follow(follow[0].decode(errors="surrogateescape"), *follow[1:]) if follow else None
+    return Listed(id.decode(errors="surrogateescape"), body, priority=int(priority), follow=follows)
+
+
+def _told(task: Listed) -> tuple[Any, ...]:
+    """Return a task that was listed as the five values of a script. Its moment was a whole number before."""
+    due = "inf" if task.due_at == math.inf else round(task.due_at * 1_000_000)
+    return task.task_id, task.body, due, task.priority, task.follow.task_id if task.follow else ""
+
+
+def _letter(letter: DeadLetter) -> tuple[Any, ...]:
+    at = round(letter.buried_at * 1_000_000)
+    return letter.task_id, letter.body, letter.note, at, letter.priority
 
 
 def _by_queue(settlements: Sequence[Settlement]) -> dict[str, list[Settlement]]:

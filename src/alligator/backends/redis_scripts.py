@@ -25,7 +25,7 @@ The scripts but for the three that push and those that write records run with ``
 full must still be able to drain. They need Redis 7.0 or Valkey for that.
 """
 
-from alligator.backends import redis_record_scripts, redis_task_scripts
+from alligator.backends import redis_record_scripts, redis_task_scripts, redis_walk_scripts
 from alligator.backends.redis_lua import (
     FOLLOW,
     GIVE_BACK,
@@ -401,5 +401,6 @@ ALL = (
     EXTEND,
     RECOVER,
     *redis_task_scripts.ALL,
+    *redis_walk_scripts.ALL,
     *redis_record_scripts.ALL,
 )

@@ -192,7 +192,8 @@ else
 end
 local found = {}
 for i, letter in ipairs(letters) do
-  found[i] = redis.call('HMGET', q .. 'dead:' .. letter, 'task_id', 'body', 'note', 'buried_at')
+  found[i] = redis.call('HMGET', q .. 'dead:' .. letter, 'task_id', 'body', 'note', 'buried_at',
+    'priority')
   table.insert(found[i], 1, tostring(letter))
 end
 return found

@@ -76,6 +76,7 @@ class SimpleBackend(Backend):
     can_delay = False
     can_prioritize = False
     can_find = False
+    can_walk = False
     limits_exactly = False
 
     def __init__(self, client: SimpleClient, clock: Callable[[], float] = time.monotonic) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from alligator.backends import sqlite_walk
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -20,9 +21,11 @@ from alligator.backends.base import (
     DeadLetter,
     Follow,
     Found,
+    Listed,
     Message,
     Reservation,
     Settlement,
+    State,
     token_of,
 )
 from alligator.backends.sqlite_file import Database, version_of
@@ -65,7 +68,7 @@ WITH RECURSIVE names (name) AS (
 
 
 _DEAD = """
-SELECT queue, letter_id, task_id, body, note, buried_at FROM dead
+SELECT queue, letter_id, task_id, body, note, buried_at, priority FROM dead
 WHERE {which} ORDER BY letter_id DESC LIMIT ? OFFSET ?
 """
 
@@ -257,6 +260,29 @@ class Client(Backend):
 
     def joins(self, connection: object) -> bool:
         return is_to(self._path, connection)
+
+    def walk(
+        self, queue_name: str, state: State, cursor: str = "", limit: int = 500
+    ) -> tuple[list[Listed], str]:
+        with self._database.read() as db:
+            return sqlite_walk.walk(db, queue_name, state, cursor, limit)
+
+    def take_out(
+        self, queue_name: str, tasks: Sequence[Listed], key: str, value: bytes, notes: Sequence[str]
+    ) -> list[bool]:
+        with self._database.write() as db:
+            if not self._records.swap_within(db, key, value, value):
+                return [False] * len(tasks)
+            taken: list[bool] = []
+            for task, note in zip(tasks, notes, strict=True):
+                taken.append(sqlite_walk.take_out(db, queue_name, task))
+                if taken[-1]:
+                    self._records.set_within(db, note, value)
+            return taken
+
+    def put_dead(self, queue_name: str, letters: Sequence[DeadLetter]) -> list[bool]:
+        with self._database.write() as db:
+            return [sqlite_walk.put_dead(db, queue_name, letter) for letter in letters]
 
     def within(self, connection: object) -> "Client":
         with self._database.read():  # so that the file and its tables are there

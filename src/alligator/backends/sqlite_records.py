@@ -70,6 +70,10 @@ class FileRecords:
         self._set(db, key, new, ttl)
         return True
 
+    def set_within(self, db: sqlite3.Connection, key: str, value: bytes) -> None:
+        """Write a value in a transaction of the caller, for nobody who waits."""
+        self._set(db, key, value, None)
+
     def delete(self, *keys: str) -> None:
         """Forget keys."""
         with self._database.write() as db:

@@ -66,6 +66,7 @@ class Client(Backend):
 
     can_prioritize = False
     can_find = False
+    can_walk = False
     can_pick = False
     can_recover = False
     keeps_ids = False

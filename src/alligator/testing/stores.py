@@ -324,3 +324,9 @@ def skip_unless_it_prioritizes(backend: Backend) -> None:
     """Skip the test where a store knows no priorities, and so refuses them."""
     if not backend.can_prioritize:
         pytest.skip("this store knows no priorities")
+
+
+def skip_unless_it_walks(backend: Backend) -> None:
+    """Skip the test where what is queued cannot be gone through."""
+    if not backend.can_walk:
+        pytest.skip("this store cannot list what is queued")

@@ -1,0 +1,451 @@
+"""Moving what is queued from one store to another: ``alligator move``.
+
+Each task runs in one of the two, and once, wherever this is killed. For some tasks at a time:
+
+1. In the new store it is written what is about to come (``moving:``), and by whom.
+2. The tasks are put there, delayed until someone says otherwise: nobody runs them yet.
+3. They are taken out of the old store, those that are still as they were listed; in the same step that is
+   noted there (``moved:``). What a worker has got hold of meanwhile stays its own, and is taken back in the
+   new store.
+4. In the new store they get back what follows them, and become due.
+5. What was written is deleted, in the new store first.
+
+So where something is being moved, the note in the old store says which of the two has the task. Who begins
+anew writes itself into both stores (``moves:``), from which moment nobody else can take anything out of
+either; and then brings to an end what it finds.
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alligator import keys, limits, payloads
+from alligator.backends.base import (
+    NEVER,
+    Backend,
+    DeadLetter,
+    Follow,
+    Listed,
+    Message,
+    Records,
+    State,
+)
+from alligator.checkpoints import KEPT_FOR
+from alligator.commands.carrying import Carrying, why_not
+from alligator.commands.moved import Moved, Tell
+from alligator.commands.moving_edges import Edges
+from alligator.exceptions import BackendRefused, InvalidOption
+from alligator.schedules import schedule_records
+from alligator.utils import new_id
+
+PAGE = 200
+"""Tasks to move at a time: their bodies are in memory, and both stores are free for others in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is written in the new store of a task that is about to come."""
+
+    move: bytes
+    number: int
+    """Its place among those that are moved together."""
+    due_at: float
+    follow: Follow | None
+
+    def written(self) -> bytes:
+        """Return the record."""
+        follow = self.follow and [self.follow.task_id, *map(_as_text, self.follow[1:])]
+        due_at = None if self.due_at == NEVER else self.due_at
+        told = {"move": self.move.decode(), "n": self.number, "due_at": due_at, "follow": follow}
+        return payloads.encode(told).encode()
+
+    @classmethod
+    def read(cls, value: bytes) -> "Intent | None":
+        """Read a record; None: the task has been taken back."""
+        try:
+            told = json.loads(value)
+            follow = told["follow"] and Follow(
+                told["follow"][0], *map(base64.b64decode, told["follow"][1:])
+            )
+            due_at = NEVER if told["due_at"] is None else float(told["due_at"])
+            return cls(told["move"].encode(), int(told["n"]), due_at, follow or None)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+def move(
+    source: Backend,
+    target: Backend,
+    queue_names: Sequence[str],
+    *,
+    skip: bool = False,
+    tell: Tell = lambda moved: None,
+) -> Moved:
+    """Move what waits, is delayed or dead, and the schedules, of some queues to another store.
+
+    Args:
+        source: Where it is.
+        target: Where it is to be.
+        queue_names: The queues.
+        skip: Leave tasks that the other store cannot take, rather than move nothing.
+        tell: See ``Tell``.
+
+    Raises:
+        InvalidOption: The stores are one, or cannot do this; or a task cannot be moved. Nothing was.
+        BackendRefused: Another move of one of these queues has begun meanwhile; it does the rest.
+    """
+    check(source, target)
+    left = [ref for name in queue_names for ref in _unfit(source, target, name, queue_names)]
+    if left and not skip:
+        queue_name, task_id, why = left[0]
+        raise InvalidOption(
+            f"Task {task_id!r} of queue {queue_name!r} cannot be moved: {why} Nothing was moved; "
+            f"--skip leaves such tasks ({len(left):,}) where they are."
+        )
+    moved = Moved(
+        skipped=[(queue_name, task_id) for queue_name, task_id, _ in left],
+        at_least_once=not is_exact(source, target),
+    )
+    if moved.at_least_once:
+        for name in queue_names:
+            Carrying(source, target, name, moved, tell).carry()
+    else:
+        _move_all([Move(source, target, name, moved, tell) for name in queue_names], moved)
+    for name in queue_names:
+        counts = source.count(name)
+        moved.running += counts.running
+        moved.stay += counts.waiting + counts.delayed + counts.dead
+    return moved
+
+
+def _move_all(moves: Sequence["Move"], moved: Moved) -> None:
+    for one in moves:
+        one.begin()
+    for one in moves:
+        one.move_dead()
+        one.move_schedules()
+    # What depends on others goes after these: so once more, until there is nothing that can go.
+    before = -1
+    while moved.tasks > before:
+        before, moved.blocked = moved.tasks, 0
+        for one in moves:
+            # What waits in line for a limit is the older.
+            one.move_tasks("delayed")
+            one.move_tasks("waiting")
+    for one in moves:
+        one.end()
+
+
+def is_exact(source: Backend, target: Backend) -> bool:
+    """Whether both stores can tell, after a crash, which of them has a task."""
+    return all(one.can_walk and one.records is not None for one in (source, target))
+
+
+def check(source: Backend, target: Backend) -> None:
+    """Check that tasks can be moved between two stores.
+
+    Raises:
+        InvalidOption: They cannot.
+    """
+    if not (source.can_lease and target.can_lease):
+        raise InvalidOption(
+            "A client with the five documented methods takes out what it hands out, and would lose it if this "
+            "were killed. Let workers empty it."
+        )
+    if not is_exact(source, target):
+        return
+    probe = f"{keys.MOVES}/{new_id()}"
+    _records(target).set(probe, b"?", 60.0)
+    try:
+        if _records(source).get(probe) is not None:
+            raise InvalidOption("Both are the same store: there is nothing to move.")
+    finally:
+        _records(target).delete(probe)
+
+
+def _unfit(
+    source: Backend, target: Backend, queue_name: str, queue_names: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """Return tasks that cannot be moved: queue, id and why."""
+    if not source.can_walk:
+        return []  # what it has, it tells when it hands it out
+    found: list[tuple[str, str, str]] = []
+    states: tuple[State, ...] = ("delayed", "waiting")
+    for state in states:
+        cursor = None
+        while cursor != "":
+            listed, cursor = source.walk(queue_name, state, cursor or "", PAGE)
+            for task in listed:
+                if why := _why_unfit(target, task, queue_names):
+                    found.append((queue_name, task.task_id, why))
+    return found
+
+
+def _why_unfit(target: Backend, task: Listed, queue_names: Sequence[str]) -> str:
+    if others := Edges.queues_needed(task.body) - set(queue_names):
+        return f"it depends on tasks of queue {min(others)!r}, which is not moved."
+    return why_not(target, task)
+
+
+class Move:
+    """The move of a queue.
+
+    Args:
+        source: Where it is.
+        target: Where it is to be.
+        queue_name: The queue.
+        moved: Where to note what was done.
+        tell: See ``Tell``.
+    """
+
+    def __init__(
+        self, source: Backend, target: Backend, queue_name: str, moved: Moved, tell: Tell
+    ) -> None:
+        self._source, self._target = source, target
+        self._there, self._here = _records(source), _records(target)
+        self._queue = queue_name
+        self._moved = moved
+        self._tell = tell
+        self._edges = Edges(source, target, queue_name)
+        self._id = new_id().encode()
+        with_queue = keys.with_queue(queue_name)
+        self._mover = f"{keys.MOVES}:{with_queue}/mover"
+        self._schedule = f"{keys.MOVES}:{with_queue}/schedule:"
+        self._moving_family = f"{keys.MOVING}:{with_queue}"
+        self._moved_family = f"{keys.MOVED}:{with_queue}"
+        self._stay = {task_id for name, task_id in moved.skipped if name == queue_name}
+
+    def begin(self) -> None:
+        """Stop any other move of this queue, and bring to an end what it has left."""
+        self._here.set(self._mover, self._id)
+        self._there.set(self._mover, self._id)
+        while left := self._here.list(self._moving_family, PAGE):
+            self._finish(left)
+        # Of what has been brought to an end before.
+        while noted := self._there.list(self._moved_family, PAGE):
+            self._there.delete(*noted)
+
+    def end(self) -> None:
+        """Leave no trace."""
+        if self._there.get(self._mover) == self._id:
+            self._there.delete(self._mover)
+            self._here.delete(self._mover)
+
+    def _finish(self, left: dict[str, bytes]) -> None:
+        """Bring to an end what a move before this one has begun."""
+        intents = {keys.unescaped(key.partition("/")[2]): Intent.read(left[key]) for key in left}
+        noted = self._there.get_many([self._moved_key(task_id) for task_id in intents])
+        gone: dict[str, Intent] = {}
+        for task_id, intent in intents.items():
+            if intent is None:
+                continue
+            if noted.get(self._moved_key(task_id)) == intent.move:
+                gone[task_id] = intent
+            elif (found := self._target.find(self._queue, task_id)) and found.due_at == NEVER:
+                self._edges.read(self._target, [task_id])
+                self._take_back([Listed(task_id, found.body, NEVER, found.priority)])
+        self._edges.read(self._source, list(gone))
+        # Some may be due already, or have run.
+        self._release(
+            {
+                task_id: intent
+                for task_id, intent in sorted(gone.items(), key=lambda item: item[1].number)
+                if self._is_untold(task_id)
+            }
+        )
+        # Of the same id there may be another one by now.
+        self._clean_up([id for id in gone if self._source.find(self._queue, id) is None])
+        self._forget(list(intents))
+
+    def _is_untold(self, task_id: str) -> bool:
+        found = self._target.find(self._queue, task_id)
+        return found is not None and found.due_at == NEVER
+
+    def move_tasks(self, state: State) -> None:
+        """Move those of a state that can go now."""
+        cursor = None
+        while cursor != "":
+            listed, cursor = self._source.walk(self._queue, state, cursor or "", PAGE)
+            fit = [one for one in listed if one.task_id not in self._stay]
+            free = self._edges.movable(fit)
+            self._moved.blocked += len(fit) - len(free)
+            if free:
+                self._move(free, state)
+                self._tell(self._moved)
+
+    def _move(self, tasks: Sequence[Listed], state: State) -> None:
+        intents = {
+            task.task_id: Intent(self._id, number, self._due_at(task), task.follow)
+            for number, task in enumerate(tasks)
+        }
+        self._here.set_many(
+            {self._moving_key(task_id): intent.written() for task_id, intent in intents.items()}
+        )
+        put = self._put(tasks)
+        self._edges.copy([task.task_id for task in put])
+        self._copy_progress([task.task_id for task in put])
+        notes = [self._moved_key(task.task_id) for task in put]
+        taken = self._source.take_out(self._queue, put, self._mover, self._id, notes)
+        gone = {
+            task.task_id: intents[task.task_id] for task, was in zip(put, taken, strict=True) if was
+        }
+        late = [task for task in put if task.task_id not in gone]
+        if late:
+            self._check_that_it_is_ours()
+            self._take_back(
+                [Listed(task.task_id, task.body, NEVER, task.priority) for task in late]
+            )
+        self._release(gone)
+        self._clean_up(list(gone))
+        self._forget(list(intents))
+        if state == "waiting":
+            self._moved.waiting += len(gone)
+        else:
+            self._moved.delayed += len(gone)
+
+    def _put(self, tasks: Sequence[Listed]) -> list[Listed]:
+        """Put tasks into the new store, where they wait to be told. Returns those that are there now."""
+        queued = self._target.push_many(
+            self._queue,
+            [Message(one.task_id, one.body, due_at=NEVER, priority=one.priority) for one in tasks],
+        )
+        put: list[Listed] = []
+        for task, is_new in zip(tasks, queued, strict=True):
+            if is_new or self._is_here(task):
+                put.append(task)
+            else:
+                self._stay.add(task.task_id)
+                self._moved.clashing.append((self._queue, task.task_id))
+        return put
+
+    def _is_here(self, task: Listed) -> bool:
+        found = self._target.find(self._queue, task.task_id)
+        return found is not None and (found.body, found.due_at) == (task.body, NEVER)
+
+    def _take_back(self, tasks: Sequence[Listed]) -> None:
+        """Take tasks out of the new store that were not taken out of the old one."""
+        # What is noted with it tells nobody anything (``Intent.read``).
+        notes = [self._moving_key(task.task_id) for task in tasks]
+        self._target.take_out(self._queue, tasks, self._mover, self._id, notes)
+        self._edges.take_back([task.task_id for task in tasks])
+
+    def _release(self, gone: dict[str, Intent]) -> None:
+        """Let tasks be due that are in the new store alone now."""
+        for task_id, intent in gone.items():
+            if intent.follow:
+                self._target.watch(self._queue, task_id, intent.follow)
+        by_moment: dict[float, list[str]] = {}
+        for task_id, intent in gone.items():
+            if intent.due_at != NEVER:
+                by_moment.setdefault(intent.due_at, []).append(task_id)
+        for due_at, task_ids in by_moment.items():
+            self._target.reschedule(self._queue, task_ids, due_at)
+
+    def _clean_up(self, task_ids: Sequence[str]) -> None:
+        """Delete from the old store what belonged to tasks that are gone."""
+        self._edges.forget(task_ids)
+        if task_ids:
+            self._there.delete(*(_progress(self._queue, task_id) for task_id in task_ids))
+
+    def _forget(self, task_ids: Sequence[str]) -> None:
+        # In this order: without a note, what is being moved would be taken back.
+        if task_ids:
+            self._here.delete(*map(self._moving_key, task_ids))
+            self._there.delete(*map(self._moved_key, task_ids))
+
+    def _check_that_it_is_ours(self) -> None:
+        if self._there.get(self._mover) != self._id:
+            raise BackendRefused(
+                f"Another move of queue {self._queue!r} has begun: it does the rest, and this one has stopped."
+            )
+
+    def _due_at(self, task: Listed) -> float:
+        """Return when a task is to be due in the new store."""
+        if not task.due_at:
+            return 0.0
+        needed_until = self._edges.due_at(task.task_id)
+        if needed_until is not None:
+            return needed_until  # it looks by itself then, whether it may start
+        limit = limits.limit_in(task.body) if b'"limit"' in task.body else None
+        if limit is not None and task.due_at != NEVER:
+            line = limits.standing(self._source, self._queue, task.task_id, task.due_at, limit)
+            if line is not None:
+                return 0.0  # it lines up anew
+        return task.due_at
+
+    def _copy_progress(self, task_ids: Sequence[str]) -> None:
+        known = self._there.get_many([_progress(self._queue, task_id) for task_id in task_ids])
+        if known:
+            self._here.set_many(known, KEPT_FOR)
+
+    def move_dead(self) -> None:
+        """Move dead letters, the oldest first. Each is in both stores for a moment: it does nothing there."""
+        left = self._source.count(self._queue).dead
+        while left > 0:
+            skip = max(0, left - PAGE)
+            page = self._source.dead(self._queue, limit=left - skip, skip=skip)[::-1]
+            self._target.put_dead(self._queue, page)
+            self._edges.copy_failed(page)
+            purged = set(
+                self._source.purge_dead(self._queue, [letter.letter_id for letter in page])
+            )
+            if len(purged) < len(page):
+                self._check_that_it_is_ours()  # else another move may have them all by now
+                self._purge([letter for letter in page if letter.letter_id not in purged])
+            self._moved.dead += len(purged)
+            self._tell(self._moved)
+            left = skip
+
+    def _purge(self, letters: Sequence[DeadLetter]) -> None:
+        """Remove dead letters from the new store that someone has just retried or purged in the old one."""
+        for letter in letters:
+            same = [
+                one.letter_id
+                for one in self._target.dead(self._queue, task_id=letter.task_id)
+                if one.body == letter.body and one.note == letter.note
+            ]
+            self._target.purge_dead(self._queue, same[:1])
+
+    def move_schedules(self) -> None:
+        """Move schedules: out of the old store first, so that no moment is queued in both."""
+        family = schedule_records.family(self._queue)
+        for key, value in self._there.list(family).items():
+            kept = self._schedule + key.partition("/")[2]
+            if value != _GONE:
+                self._here.set(kept, value)
+                if not self._there.swap(key, value, _GONE):
+                    continue  # it was just queued, or changed: it stays for this time
+            self._there.delete(key)
+        for kept, value in self._here.list(self._mover.partition("/")[0]).items():
+            if not kept.startswith(self._schedule):
+                continue
+            key = f"{family}/{kept.removeprefix(self._schedule)}"
+            if self._there.get(key) is None:
+                self._here.set(f"{keys.SCHEDULES}/{keys.escaped(self._queue)}", b"{}")
+                self._moved.schedules += self._here.swap(key, None, value)
+            self._here.delete(kept)
+
+    def _moving_key(self, task_id: str) -> str:
+        return f"{self._moving_family}/{keys.escaped(task_id)}"
+
+    def _moved_key(self, task_id: str) -> str:
+        return f"{self._moved_family}/{keys.escaped(task_id)}"
+
+
+_GONE = b'{"moved":true}'
+"""What stands in the old store for a schedule that is being moved: no schedule."""
+
+
+def _progress(queue_name: str, task_id: str) -> str:
+    return f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}"
+
+
+def _records(backend: Backend) -> Records:
+    if backend.records is None:
+        raise InvalidOption("A store that keeps no records can be no part of a move.")
+    return backend.records
+
+
+def _as_text(body: bytes) -> str:
+    return base64.b64encode(body).decode()

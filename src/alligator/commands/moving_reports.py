@@ -1,0 +1,93 @@
+"""What ``alligator move`` says: as text for people, and as JSON for programs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from alligator.backends.base import Counts
+from alligator.commands.moved import Moved
+from alligator.commands.reports import quoted
+from alligator.commands.tables import counted
+from alligator.registry import Presence
+
+FEW = 10
+"""Tasks to name one by one; of more, their number."""
+
+
+def moved_json(moved: Moved) -> dict[str, Any]:
+    """Return what has been moved, and what stays."""
+    return {
+        **asdict(moved),
+        "clashing": [{"queue": queue, "task_id": id} for queue, id in moved.clashing],
+        "skipped": [{"queue": queue, "task_id": id} for queue, id in moved.skipped],
+    }
+
+
+def moved_text(moved: Moved) -> str:
+    """Return what has been moved, and what stays, in sentences.
+
+    Example:
+        >>> print(moved_text(Moved(waiting=12, delayed=3, dead=2, running=1)))
+        Moved 12 waiting, 3 delayed, 2 dead letters.
+        1 task runs, and stays: run this again when it is done.
+    """
+    lines = [f"{line_text(moved)}."]
+    if moved.running:
+        run = (
+            "1 task runs, and stays"
+            if moved.running == 1
+            else f"{moved.running:,} tasks run, and stay"
+        )
+        done = "it is" if moved.running == 1 else "they are"
+        lines.append(f"{run}: run this again when {done} done.")
+    if moved.blocked:
+        what = counted(moved.blocked, "task")
+        lines.append(f"{what} depending on such, or on what is only just over: again.")
+    for why, tasks in (
+        ("another of that id is queued there", moved.clashing),
+        ("it cannot be moved", moved.skipped),
+    ):
+        lines += [
+            f"{quoted(task_id)} of queue {quoted(queue)} stays: {why}."
+            for queue, task_id in tasks[:FEW]
+        ]
+        if len(tasks) > FEW:
+            lines.append(f"... and {len(tasks) - FEW:,} more.")
+    other = moved.stay - moved.blocked - len(moved.clashing) - len(moved.skipped)
+    if other > 0:
+        lines.append(f"{other:,} came or changed meanwhile: run this again.")
+    if moved.at_least_once:
+        lines.append("Had this been killed, some tasks would be in both stores, and run twice.")
+    return "\n".join(lines)
+
+
+def line_text(moved: Moved) -> str:
+    """Return what has been moved so far, in one line."""
+    parts = [
+        f"{moved.waiting:,} waiting",
+        f"{moved.delayed:,} delayed",
+        counted(moved.dead, "dead letter"),
+    ]
+    if moved.schedules:
+        parts.append(counted(moved.schedules, "schedule"))
+    return f"Moved {', '.join(parts)}"
+
+
+def plan_text(counts: Mapping[str, Counts]) -> str:
+    """Return what would be moved."""
+    waiting = sum(count.waiting for count in counts.values())
+    delayed = sum(count.delayed for count in counts.values())
+    dead = sum(count.dead for count in counts.values())
+    running = sum(count.running for count in counts.values())
+    return (
+        f"Would move {waiting:,} waiting, {delayed:,} delayed, {counted(dead, 'dead letter')} of "
+        f"{counted(len(counts), 'queue')}; {running:,} running would stay."
+    )
+
+
+def workers_text(workers: Sequence[Presence]) -> str:
+    """Return the warning that others work on what is to be moved."""
+    return (
+        f"{counted(len(workers), 'worker')} of the old store still run: what they take, they finish there. "
+        "Stop them to move all."
+    )
