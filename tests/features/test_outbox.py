@@ -636,14 +636,14 @@ def test_where_all_are_refused_all_stay(
 ) -> None:
     write(gator, database, "t1", "t2")
     other = Gator(gator.dsn.url, "other")
-    write(other, database, "t3")
+    write(other, database, *(f"other-{number}" for number in range(2 * AT_ONCE + 1)))
     forwarder = opened(choosy(gator, err, "t1", "t2"), database)
 
     with pytest.raises(BackendRefused):
         forwarder.forward_all()
 
     assert (waiting(database), in_outbox(database).aside) == (2, 0)
-    assert (gator.len(), other.len()) == (0, 1)
+    assert (gator.len(), other.len()) == (0, 2 * AT_ONCE + 1)
     opened(gator, database).forward_all()
     assert run_all(gator) == ["t1", "t2"]
 

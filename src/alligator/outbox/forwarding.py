@@ -34,7 +34,7 @@ AT_ONCE_UNSURE = 10
 """Rows that are moved together where they may be moved twice: what one request of SQS takes."""
 MOST_BYTES = 4_000_000
 """Of the bodies that are moved together, but for one that is bigger alone."""
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 2.0
 """Seconds between two tries, at the most, while the store or the database is away."""
 END_WITHIN = 2.0
 """Seconds for the thread to end what it is at, when its worker has left."""
@@ -74,7 +74,7 @@ class Forwarder:
                 raise
             except AlligatorException as err:
                 failures.append(err)  # of this queue, perhaps; the others go on
-        if failures:
+        if failures and not has_more:  # else the others would have to wait for each next try
             raise failures[0]
         return has_more
 
