@@ -88,8 +88,14 @@ ROWS = [
     Row("`max_length`", (), partly={"limits_exactly": "about"}, yes="exactly"),
     Row("`gator.get`, `gator.cancel` of what is queued", ("can_pick",), "refused"),
     Row("`gator.status` of what is queued", ("can_find",), "refused"),
+    Row("`alligator list`", ("can_walk",), "refused"),
     Row("canceling what runs, progress, resuming", _SINGLE),
-    Row("`gator.using(connection)`: your own transaction", ("can_join",), "refused"),
+    Row(
+        "`gator.using(connection)`: your own transaction",
+        ("spans_processes",),
+        "refused",
+        {"can_join": "by an outbox"},
+    ),
     Row("`gator.completing(connection)`", ("can_lease", "can_join"), "refused"),
     Row(
         "order, within a priority",

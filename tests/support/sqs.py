@@ -9,14 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from alligator.testing.stores import QUEUES
 from tests.support.servers import STARTS_WITHIN, free_port, kill_with_us, missing
 
 REGION = "us-west-2"
-QUEUES = [
-    *("a", "all", "b", "c", "clock", "d", "empty", "high", "low"),
-    *("mail", "middle", "never-used", "one", "other", "parent", "two"),
-]
-"""What tests call their queues: in SQS, a queue has to be made."""
 DEAD = "dead-letters"
 
 

@@ -151,7 +151,7 @@ CALLS: dict[str, tuple[Callable[[Gator], object], set[str]]] = {
     "cancel()": (lambda gator: gator.cancel("t1"), {"sqs"}),
     "every() and cron()": (lambda gator: gator.every(60, jobs.add, 1, 2), {*REFUSED}),
     "every() and cron() ": (lambda gator: gator.cron("@daily", jobs.add, 1, 2), {*REFUSED}),
-    "using()": (using, {"locmem", "redis", *REFUSED}),
+    "using()": (using, {"locmem"}),
 }
 
 

@@ -161,6 +161,27 @@ def test_a_package_may_register_a_scheme(folder: Path) -> None:
         Gator("their://somewhere")
 
 
+def test_a_scheme_with_a_plus_may_be_registered(folder: Path) -> None:
+    source = "from alligator.backends.locmem_backend import Client as Base\nclass Client(Base): ..."
+    install(folder, "theirs+tls", "someones_store:Client", source)
+
+    assert type(Gator("theirs+tls://somewhere").backend).__module__ == "someones_store"
+    with pytest.raises(BackendMissing, match=r"No backend for 'theirs'. Known: .*theirs\+tls"):
+        Gator("theirs://somewhere")
+
+
+def test_a_registered_store_may_keep_the_results_of_another(folder: Path) -> None:
+    source = "from alligator.backends.locmem_backend import Client as Base\nclass Client(Base): ..."
+    install(folder, "theirs", "someones_store:Client", source)
+
+    gator = Gator("five://", backend_class=FiveMethods, results="theirs://somewhere?a=b")
+
+    with gator.options(keep_result=60) as opts:
+        task = opts.task(jobs.add, 1, 2)
+    popped(gator)
+    assert gator.result(task.task_id) == 3
+
+
 def test_a_registered_store_may_have_five_methods_alone(folder: Path) -> None:
     source = "from tests.unit.five_methods import FiveMethods"
     install(folder, "theirs", "someones_store:FiveMethods", source)

@@ -17,7 +17,9 @@ LACKS: dict[str, tuple[str, ...]] = {
     "can_prioritize": ("sqs",),
     "can_find": ("beanstalk", "sqs"),
     "can_pick": ("sqs",),
+    "can_walk": ("beanstalk", "sqs"),
     "can_join": ("locmem", "redis", "beanstalk", "sqs"),
+    "spans_processes": ("locmem",),
 }
 """By the attribute of ``Backend``: the built-in stores that say no to it."""
 
@@ -34,7 +36,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "get()": ("can_pick",),
     "cancel()": ("can_pick",),
     "status()": ("can_find",),
-    "using()": ("can_join",),
+    "using()": ("spans_processes",),
+    "alligator list": ("can_walk",),
     "completing()": ("can_lease", "can_join"),
 }
 """By option of a task, or call of a Gator: the attributes of ``Backend`` that it needs. What is not here, every
@@ -59,8 +62,8 @@ def refusal(store: object, what: str, *needs: str, way_out: str = "") -> str:
         way_out: What to do, if it is not to use another store.
 
     Example:
-        >>> print(refusal("my://", "using()"))
-        The store my:// cannot do what using() needs: use a store that can (sqlite, postgres).
+        >>> print(refusal("my://", "completing()"))
+        The store my:// cannot do what completing() needs: use a store that can (sqlite, postgres).
     """
     instead = f"{way_out}, or " if way_out else ""
     able = ", ".join(stores_with(*(needs or NEEDS[what])))

@@ -17,6 +17,11 @@ from alligator.testing.running import A_MOMENT, later
 from alligator.utils import new_id
 
 QUEUE = "all"
+QUEUES = [
+    *("a", "all", "b", "c", "clock", "d", "empty", "high", "low"),
+    *("mail", "middle", "never-used", "one", "other", "parent", "two"),
+]
+"""What the tests call their queues, for a store where a queue has to be made first."""
 WORKER = new_id()
 """The worker of a test that has one client."""
 
