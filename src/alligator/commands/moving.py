@@ -384,7 +384,7 @@ class Move:
             self._there.delete(*(_progress(self._queue, task_id) for task_id in task_ids))
 
     def _forget(self, task_ids: Sequence[str]) -> None:
-        # In this order: without a note, what is being moved would be taken back.
+        # In this order, so that nothing is written of here that is not noted there.
         if task_ids:
             self._here.delete(*map(self._moving_key, task_ids))
             self._there.delete(*map(self._moved_key, task_ids))
