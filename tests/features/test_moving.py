@@ -124,6 +124,7 @@ class House:
                 Message("w3", b"w3"),
                 Message("d1", b"d1", due_at=clock.now + 100),
                 Message("d2", b"d2", due_at=clock.now + 200, priority=-1),
+                Message("told", b"told", due_at=NEVER),
             ],
         )
         push(source, "x1", "x2", to="bin")
@@ -144,10 +145,11 @@ class House:
     def check(self) -> None:
         """Check that all is in the new store, or has run; and nothing twice."""
         assert self.move().is_all
+        assert self.target.reschedule(QUEUE, ["told"]) == [True]
         self.clock.now += 1000
         assert drain(self.source) == []
         self.work()
-        assert sorted(self.ran) == ["d1", "d2", "dead", NEXT, "w1", "w2", "w3"]
+        assert sorted(self.ran) == ["d1", "d2", "dead", NEXT, "told", "w1", "w2", "w3"]
         assert [one.task_id for one in self.target.dead("bin")] == ["x2", "x1"]
         assert self.source.count(QUEUE) == self.source.count("bin") == (0, 0, 0, 0)
         assert records_of(self.target).get(SCHEDULE) == b"a schedule"
@@ -270,7 +272,7 @@ def test_all_of_a_queue_is_moved_in_order(tmp_path: Path) -> None:
 
         moved = house.move()
 
-        assert (moved.waiting, moved.delayed, moved.dead, moved.schedules) == (450, 2, 2, 1)
+        assert (moved.waiting, moved.delayed, moved.dead, moved.schedules) == (450, 3, 2, 1)
         assert drain(house.target) == list(map(str, range(450)))
         found = house.target.find(QUEUE, "d2")
         assert found is not None

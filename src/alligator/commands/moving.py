@@ -3,7 +3,7 @@
 Each task runs in one of the two, and once, wherever this is killed. For some tasks at a time:
 
 1. In the new store it is written what is about to come (``moving:``), and by whom.
-2. The tasks are put there, delayed until someone says otherwise: nobody runs them yet.
+2. The tasks are put there, *parked*: delayed for centuries. Nobody runs them yet.
 3. They are taken out of the old store, those that are still as they were listed; in the same step that is
    noted there (``moved:``). What a worker has got hold of meanwhile stays its own, and is taken back in the
    new store.
@@ -17,6 +17,7 @@ either; and then brings to an end what it finds.
 
 import base64
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ from alligator.exceptions import BackendRefused, InvalidOption
 from alligator.schedules import schedule_records
 from alligator.utils import new_id
 
+FAR_AWAY = 8_800_000_000
+"""The first of the moments, in the years 2248 to 2252, that tasks are parked until: whole seconds, which every
+store keeps as they are. Each move draws one, so that none takes the tasks of another for its own."""
+MOMENTS = 100_000_000
 PAGE = 200
 """Tasks to move at a time: their bodies are in memory, and both stores are free for others in between."""
 
@@ -48,6 +53,8 @@ class Intent:
     """What is written in the new store of a task that is about to come."""
 
     move: bytes
+    parked_until: float
+    """The moment by which those of this move are known there, until they are due."""
     number: int
     """Its place among those that are moved together."""
     due_at: float
@@ -57,7 +64,13 @@ class Intent:
         """Return the record."""
         follow = self.follow and [self.follow.task_id, *map(_as_text, self.follow[1:])]
         due_at = None if self.due_at == NEVER else self.due_at
-        told = {"move": self.move.decode(), "n": self.number, "due_at": due_at, "follow": follow}
+        told = {
+            "move": self.move.decode(),
+            "parked_until": self.parked_until,
+            "n": self.number,
+            "due_at": due_at,
+            "follow": follow,
+        }
         return payloads.encode(told).encode()
 
     @classmethod
@@ -69,7 +82,8 @@ class Intent:
                 told["follow"][0], *map(base64.b64decode, told["follow"][1:])
             )
             due_at = NEVER if told["due_at"] is None else float(told["due_at"])
-            return cls(told["move"].encode(), int(told["n"]), due_at, follow or None)
+            parked_until = float(told["parked_until"])
+            return cls(told["move"].encode(), parked_until, int(told["n"]), due_at, follow or None)
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -209,6 +223,7 @@ class Move:
         self._tell = tell
         self._edges = Edges(source, target, queue_name)
         self._id = new_id().encode()
+        self._parked_until = float(FAR_AWAY + secrets.randbelow(MOMENTS))
         with_queue = keys.with_queue(queue_name)
         self._mover = f"{keys.MOVES}:{with_queue}/mover"
         self._schedule = f"{keys.MOVES}:{with_queue}/schedule:"
@@ -229,6 +244,8 @@ class Move:
     def end(self) -> None:
         """Leave no trace."""
         if self._there.get(self._mover) == self._id:
+            while left := self._here.list(self._moving_family, PAGE):
+                self._finish(left)
             self._there.delete(self._mover)
             self._here.delete(self._mover)
 
@@ -242,25 +259,28 @@ class Move:
                 continue
             if noted.get(self._moved_key(task_id)) == intent.move:
                 gone[task_id] = intent
-            elif (found := self._target.find(self._queue, task_id)) and found.due_at == NEVER:
+            elif found := self._parked(task_id, intent.parked_until):
                 self._edges.read(self._target, [task_id])
-                self._take_back([Listed(task_id, found.body, NEVER, found.priority)])
+                self._take_back([found])
         self._edges.read(self._source, list(gone))
         # Some may be due already, or have run.
         self._release(
             {
                 task_id: intent
                 for task_id, intent in sorted(gone.items(), key=lambda item: item[1].number)
-                if self._is_untold(task_id)
+                if self._parked(task_id, intent.parked_until)
             }
         )
         # Of the same id there may be another one by now.
         self._clean_up([id for id in gone if self._source.find(self._queue, id) is None])
         self._forget(list(intents))
 
-    def _is_untold(self, task_id: str) -> bool:
+    def _parked(self, task_id: str, until: float) -> Listed | None:
+        """Return a task that stands in the new store, and waits to be told there."""
         found = self._target.find(self._queue, task_id)
-        return found is not None and found.due_at == NEVER
+        if found is None or found.due_at != until:
+            return None
+        return Listed(task_id, found.body, until, found.priority)
 
     def move_tasks(self, state: State) -> None:
         """Move those of a state that can go now."""
@@ -276,7 +296,9 @@ class Move:
 
     def _move(self, tasks: Sequence[Listed], state: State) -> None:
         intents = {
-            task.task_id: Intent(self._id, number, self._due_at(task), task.follow)
+            task.task_id: Intent(
+                self._id, self._parked_until, number, self._due_at(task), task.follow
+            )
             for number, task in enumerate(tasks)
         }
         self._here.set_many(
@@ -291,14 +313,13 @@ class Move:
             task.task_id: intents[task.task_id] for task, was in zip(put, taken, strict=True) if was
         }
         late = [task for task in put if task.task_id not in gone]
-        if late:
+        if len(gone) < len(tasks):
             self._check_that_it_is_ours()
-            self._take_back(
-                [Listed(task.task_id, task.body, NEVER, task.priority) for task in late]
-            )
+        if late:
+            self._take_back([self._as_parked(task) for task in late])
         self._release(gone)
         self._clean_up(list(gone))
-        self._forget(list(intents))
+        self._forget(list(gone))  # of the others, someone else may have written meanwhile
         if state == "waiting":
             self._moved.waiting += len(gone)
         else:
@@ -306,12 +327,8 @@ class Move:
 
     def _put(self, tasks: Sequence[Listed]) -> list[Listed]:
         """Put tasks into the new store, where they wait to be told. Returns those that are there now."""
-        queued = self._target.push_many(
-            self._queue,
-            [Message(one.task_id, one.body, due_at=NEVER, priority=one.priority) for one in tasks],
-        )
         put: list[Listed] = []
-        for task, is_new in zip(tasks, queued, strict=True):
+        for task, is_new in zip(tasks, self._push(tasks), strict=True):
             if is_new or self._is_here(task):
                 put.append(task)
             else:
@@ -319,9 +336,28 @@ class Move:
                 self._moved.clashing.append((self._queue, task.task_id))
         return put
 
+    def _push(self, tasks: Sequence[Listed]) -> list[bool]:
+        return self._target.push_many(
+            self._queue,
+            [
+                Message(one.task_id, one.body, due_at=self._parked_until, priority=one.priority)
+                for one in tasks
+            ],
+        )
+
+    def _as_parked(self, task: Listed) -> Listed:
+        """Return a task as it is in the new store before it is due."""
+        return task._replace(due_at=self._parked_until, follow=None)
+
     def _is_here(self, task: Listed) -> bool:
+        """Whether a task that is there already was put there by this move; it is if another left it parked."""
         found = self._target.find(self._queue, task.task_id)
-        return found is not None and (found.body, found.due_at) == (task.body, NEVER)
+        if found is None or found.body != task.body:
+            return False
+        if FAR_AWAY <= found.due_at < FAR_AWAY + MOMENTS and found.due_at != self._parked_until:
+            self._take_back([Listed(task.task_id, found.body, found.due_at, found.priority)])
+            return self._push([task]) == [True]
+        return found.due_at == self._parked_until
 
     def _take_back(self, tasks: Sequence[Listed]) -> None:
         """Take tasks out of the new store that were not taken out of the old one."""
@@ -337,8 +373,7 @@ class Move:
                 self._target.watch(self._queue, task_id, intent.follow)
         by_moment: dict[float, list[str]] = {}
         for task_id, intent in gone.items():
-            if intent.due_at != NEVER:
-                by_moment.setdefault(intent.due_at, []).append(task_id)
+            by_moment.setdefault(intent.due_at, []).append(task_id)
         for due_at, task_ids in by_moment.items():
             self._target.reschedule(self._queue, task_ids, due_at)
 
@@ -349,7 +384,7 @@ class Move:
             self._there.delete(*(_progress(self._queue, task_id) for task_id in task_ids))
 
     def _forget(self, task_ids: Sequence[str]) -> None:
-        # In this order: without a note, what is being moved would be taken back.
+        # In this order, so that nothing is written of here that is not noted there.
         if task_ids:
             self._here.delete(*map(self._moving_key, task_ids))
             self._there.delete(*map(self._moved_key, task_ids))
