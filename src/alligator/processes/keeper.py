@@ -81,8 +81,8 @@ class Keeper:
         if held:
             lost = self._backend.extend([task.reservation for _, task in held], self._lease)
             for board, task in held:
-                # Also what was started by now: it may not run yet.
-                if task.reservation in lost:
+                # Also what was started by now: it may not run yet. What is done may be lost to us alone.
+                if task.reservation in lost and task.state != State.DONE:
                     board.mark(task.number, Mark.GONE)
         # After the marks: the worker takes this to mean that what has none is still its own.
         for board in boards:
