@@ -406,6 +406,8 @@ def test_what_is_done_is_acknowledged_while_another_runs(
     telling.tick([holdings.board])
 
     assert gator.backend.count(QUEUE).running == 1
+    clock.turn(LEASE / 2)
+    telling.tick([holdings.board])  # and extends the leases
     late = gator.backend.settle(holdings.send())
     assert len(late) == 1
     assert holdings.sent(late) == []  # no surprise
