@@ -1,17 +1,12 @@
-"""What a store says of how it is set up, to those who start workers."""
+"""What Redis and Valkey say of how they are set up, to those who start workers."""
 
 import pytest
 
-from alligator.backends.base import Backend
 from alligator.exceptions import BackendUnavailable
 from alligator.testing.stores import opened
 from tests.support.servers import Server
 
 EVICTING = ["allkeys-lru", "allkeys-random", "volatile-ttl"]
-
-
-def test_a_store_that_is_set_up_well_warns_of_nothing(backend: Backend) -> None:
-    assert backend.warnings() == []
 
 
 @pytest.mark.parametrize("policy", EVICTING)

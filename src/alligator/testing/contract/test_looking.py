@@ -96,3 +96,7 @@ def test_a_client_that_was_closed_opens_again(backend: Backend) -> None:
     assert backend.settle([Ack(held)]) == []
     assert take(backend).task_id == "t2"
     assert backend.queues() == [QUEUE]
+
+
+def test_a_store_that_is_set_up_well_warns_of_nothing(backend: Backend) -> None:
+    assert backend.warnings() == []
