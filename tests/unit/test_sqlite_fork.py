@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -63,10 +64,8 @@ def test_nobody_gets_in_while_a_fork_is_made() -> None:
         assert entering.result() == "inside"
 
 
-def test_threads_work_on_before_and_after_forks(dsn: str) -> None:
-    if not dsn.startswith("sqlite"):
-        pytest.skip("it is about SQLite")
-    client, stop = Client(dsn), threading.Event()
+def test_threads_work_on_before_and_after_forks(tmp_path: Path) -> None:
+    client, stop = Client(f"sqlite://{tmp_path}/queue.db"), threading.Event()
 
     def work() -> int:
         count = 0

@@ -7,7 +7,6 @@ has no such thread, to let it go.
 import os
 import threading
 import time
-from types import TracebackType
 
 LONGEST_WAIT = 5.0
 """Seconds that a fork waits for the others at most. They take milliseconds, unless they wait for a writer."""
@@ -30,18 +29,13 @@ class _Gate:
         try:
             while self._forker not in (None, me) and not depth:
                 self._inside.pop(me)
-                time.sleep(LOOK)
+                time.sleep(LOOK)  # no lock to wait on: a copy might find that one taken
                 self._inside[me] = 1
         except BaseException:  # a task's timeout may be raised at any step
             self._leave(me)
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leave(threading.get_ident())
 
     def _leave(self, me: int) -> None:
@@ -56,7 +50,7 @@ class _Gate:
         self._forking.acquire()
         self._forker = me
         while self._inside.keys() - {me} and time.monotonic() < until:
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # so that who is inside need not tell, each time, that he leaves
 
     def open(self) -> None:
         """After a fork, in the parent."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from alligator.attempts import Attempt, Run
@@ -112,12 +111,7 @@ class AsyncCrew:
             threading.Thread(target=job, name=f"alligator-{number}", daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         ends_at = time.monotonic() + END_WITHIN
         with self._lock:
             self._is_closed = True
