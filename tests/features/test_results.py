@@ -42,11 +42,11 @@ from tests.features.results_work import (
     Wait,
     ask_in_loop,
     ask_in_thread,
+    once_waited_for,
     wait_in_loop,
     wait_in_thread,
 )
 from tests.features.work import do, fail, work_off
-from tests.support.running import later
 from tests.support.servers import Server
 from tests.support.stores import LONG, ODD_IDS, records_of, take, until
 from tests.unit.five_methods import FiveMethods
@@ -538,7 +538,7 @@ def test_what_was_replaced_while_it_ran_does_not_tell_for_its_replacement(
     with pytest.raises(NotFinished):
         wait(second, 0)
     with (
-        later(lambda: gator.backend.settle([outcome.settlement])),
+        once_waited_for(lambda: gator.backend.settle([outcome.settlement])),
         pytest.raises(NotFinished),
     ):
         wait(second, 0.3)
@@ -560,7 +560,7 @@ def test_what_was_replaced_while_it_was_waited_for_does_not_tell_either(
         outcome = Runner(gator.backend, Task, results=gator.results).attempt(held)
         gator.backend.settle([outcome.settlement])
 
-    with later(end_first), pytest.raises(NotFinished):
+    with once_waited_for(end_first), pytest.raises(NotFinished):
         wait(second, 0.3)
 
 
