@@ -3,10 +3,16 @@
 import asyncio
 import json
 import os
+import threading
 import zlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Protocol
+from unittest import mock
 
 from alligator import Gator, Task, current_task
+from alligator.results.waiting import Waiting
+from alligator.testing.running import in_a_thread
 from alligator.testing.stores import LONG
 
 
@@ -129,3 +135,27 @@ def wait_in_thread(task: Task, timeout: float | None = LONG) -> Any:
 def wait_in_loop(task: Task, timeout: float | None = LONG) -> Any:
     """Wait in an event loop."""
     return asyncio.run(task.wait_async(timeout))
+
+
+@contextmanager
+def once_waited_for(function: Callable[[], Any], by: int = 1) -> Generator[None]:
+    """Call a function in a thread when so many of this process have looked, and begin to wait, in the block."""
+    enough = threading.Event()
+    have_looked: set[Waiting] = set()
+    look = Waiting.look
+
+    def watched_look(waiting: Waiting, value: bytes | None) -> Any:
+        try:
+            return look(waiting, value)
+        finally:
+            have_looked.add(waiting)
+            if len(have_looked) >= by:
+                enough.set()
+
+    def wait() -> None:
+        assert enough.wait(LONG), "nobody waits"
+        function()
+
+    with mock.patch.object(Waiting, "look", watched_look), in_a_thread(wait) as called:
+        yield
+    called.result()

@@ -43,6 +43,7 @@ from tests.features.results_work import (
     Wait,
     ask_in_loop,
     ask_in_thread,
+    once_waited_for,
     wait_in_loop,
     wait_in_thread,
 )
@@ -542,7 +543,7 @@ def test_what_was_replaced_while_it_ran_does_not_tell_for_its_replacement(
     with pytest.raises(NotFinished):
         wait(second, 0)
     with (
-        later(lambda: gator.backend.settle([outcome.settlement])),
+        once_waited_for(lambda: gator.backend.settle([outcome.settlement])),
         pytest.raises(NotFinished),
     ):
         wait(second, 0.3)
@@ -564,7 +565,7 @@ def test_what_was_replaced_while_it_was_waited_for_does_not_tell_either(
         outcome = Runner(gator.backend, Task, results=gator.results).attempt(held)
         gator.backend.settle([outcome.settlement])
 
-    with later(end_first), pytest.raises(NotFinished):
+    with once_waited_for(end_first), pytest.raises(NotFinished):
         wait(second, 0.3)
 
 

@@ -26,7 +26,13 @@ from alligator.exceptions import (
 from alligator.results import waiting
 from alligator.testing.running import Child, in_a_thread, in_processes, in_threads, later
 from alligator.testing.stores import LONG, SOON, at_rest, soon_but_after, until
-from tests.features.results_work import Ask, ask_in_loop, ask_in_thread, return_pid
+from tests.features.results_work import (
+    Ask,
+    ask_in_loop,
+    ask_in_thread,
+    once_waited_for,
+    return_pid,
+)
 from tests.features.test_results import KEPT, kept_in, push
 from tests.features.work import do, fail, work_off
 from tests.integration.scenes import played
@@ -73,14 +79,18 @@ def run_soon(gator: Gator) -> Callable[[], None]:
 def test_who_waits_is_told_as_soon_as_the_task_is_over(gator: Gator, ask: Ask) -> None:
     task = push(gator, do, 7)
 
-    with later(run_soon(gator)), soon_but_after(0.0):
+    with once_waited_for(run_soon(gator)), soon_but_after(0.0):
         assert ask(gator, task.task_id, None) == 7
 
 
 def test_who_waits_is_told_as_soon_as_the_task_has_failed(gator: Gator, ask: Ask) -> None:
     task = push(gator, fail, "badly")
 
-    with later(run_soon(gator)), soon_but_after(0.0), pytest.raises(TaskFailed, match="badly"):
+    with (
+        once_waited_for(run_soon(gator)),
+        soon_but_after(0.0),
+        pytest.raises(TaskFailed, match="badly"),
+    ):
         ask(gator, task.task_id, None)
 
 
@@ -88,7 +98,7 @@ def test_who_waits_is_told_as_soon_as_the_task_is_canceled(gator: Gator, ask: As
     task = push(gator, do, 7)
 
     with (
-        later(lambda: gator.cancel(task.task_id)),
+        once_waited_for(lambda: gator.cancel(task.task_id)),
         soon_but_after(0.0),
         pytest.raises(TaskCanceled),
     ):
@@ -148,7 +158,7 @@ def test_nobody_waits_for_a_task_that_was_dropped(gator: Gator, ask: Ask) -> Non
     task = push(gator, do, 7)
 
     with (
-        later(lambda: gator.backend.drop_all("all")),
+        once_waited_for(lambda: gator.backend.drop_all("all")),
         soon_but_after(0.0),
         pytest.raises(UnknownTask),
     ):
@@ -166,7 +176,7 @@ def test_a_dead_letter_of_a_former_task_is_not_told_of_one_that_was_dropped(
     monkeypatch.setattr(gator.backend, "now", lambda: letter.buried_at + 60)
     push(gator, do, 7, task_id="t1")
 
-    with later(lambda: gator.backend.drop_all("all")), pytest.raises(UnknownTask):
+    with once_waited_for(lambda: gator.backend.drop_all("all")), pytest.raises(UnknownTask):
         gator.result("t1")
 
 
@@ -190,7 +200,7 @@ def test_a_task_that_left_its_queue_a_moment_ago_may_still_be_noted(
         time.sleep(1.2)  # those who wait look in between
         results.keep_canceled(kept_in(gator), "all", task.task_id, KEPT)
 
-    with later(cancel_slowly), soon_but_after(1.2), pytest.raises(TaskCanceled):
+    with once_waited_for(cancel_slowly), soon_but_after(1.2), pytest.raises(TaskCanceled):
         ask(gator, task.task_id, None)
 
 
@@ -200,7 +210,7 @@ def test_a_task_that_left_its_queue_a_moment_ago_may_still_be_noted(
 def test_many_threads_may_wait_for_one_result(gator: Gator) -> None:
     task = push(gator, do, 7)
 
-    with later(run_soon(gator)):
+    with once_waited_for(run_soon(gator), by=50):
         assert in_threads(50, lambda _: gator.result(task.task_id, LONG)) == [7] * 50
 
 
@@ -210,7 +220,7 @@ def test_many_coroutines_may_wait_for_one_result(gator: Gator) -> None:
     async def wait() -> list[Any]:
         return await asyncio.gather(*[task.wait_async(LONG) for _ in range(50)])
 
-    with later(run_soon(gator)):
+    with once_waited_for(run_soon(gator), by=50):
         assert asyncio.run(wait()) == [7] * 50
 
 
@@ -262,7 +272,7 @@ def test_several_loops_may_wait_at_once(gator: Gator) -> None:
 
         return asyncio.run(both())
 
-    with later(run_soon(gator)):
+    with once_waited_for(run_soon(gator), by=16):
         assert in_threads(8, wait) == [[number, (number + 1) % 8] for number in range(8)]
 
 
@@ -277,7 +287,7 @@ def test_coroutines_of_one_loop_may_wait_for_different_things(gator: Gator) -> N
             return_exceptions=True,
         )
 
-    with later(run_soon(gator)):
+    with once_waited_for(run_soon(gator), by=4):
         found = asyncio.run(wait())
 
     assert found[0] == 7
@@ -390,7 +400,7 @@ def test_one_who_waits_may_be_killed(shared_gator: Gator, tmp_path: Path) -> Non
             until(is_about_to.exists, "it waits")
             child.kill()
         is_about_to.unlink()
-    with later(run_soon(gator)):
+    with once_waited_for(run_soon(gator)):
         assert gator.result(task.task_id, LONG) == 7
 
 
@@ -468,7 +478,7 @@ def test_a_store_that_is_away_is_waited_for(own_server: Server, ask: Ask) -> Non
         own_server.start()
         work_off(Gator(own_server.dsn))
 
-    with later(restart):
+    with once_waited_for(restart):
         assert ask_in_a_moment() == 7
 
 
@@ -492,7 +502,11 @@ def test_a_store_that_went_away_while_it_was_waited_on_is_named(
     gator = Gator(own_server.dsn)
     task = push(gator, do, 7)
 
-    with later(own_server.kill), soon_but_after(1.0), pytest.raises(NotFinished) as caught:
+    with (
+        once_waited_for(own_server.kill),
+        soon_but_after(1.0),
+        pytest.raises(NotFinished) as caught,
+    ):
         ask(gator, task.task_id, 1.0)
     assert isinstance(caught.value.__cause__, BackendUnavailable)
 
@@ -503,7 +517,7 @@ def test_a_store_that_has_forgotten_everything_is_not_waited_for(
     gator = Gator(own_server.dsn)
     task = push(gator, do, 7)
 
-    with later(lambda: own_server.command("FLUSHALL")), pytest.raises(UnknownTask):
+    with once_waited_for(lambda: own_server.command("FLUSHALL")), pytest.raises(UnknownTask):
         ask(gator, task.task_id, None)
 
 

@@ -18,9 +18,10 @@ import pytest
 import redis
 
 from alligator import Task
-from alligator.backends import redis_scripts, sqlite_file
+from alligator.backends.redis import scripts
+from alligator.backends.sqlite import file
 from alligator.backends.base import Ack, Counts, Message, as_bytes
-from alligator.backends.sqlite_file import Database
+from alligator.backends.sqlite.file import Database
 from alligator.exceptions import BackendUnavailable, InvalidOption
 from alligator.testing.running import Child
 from alligator.testing.stores import ids
@@ -237,7 +238,7 @@ def test_what_a_killed_writer_has_forked_keeps_nobody_from_writing(
     scene.push("t1")
     with stuck_writer(tmp_path / "queue.db", forks=True) as writer:
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite_file, "LOCK_TIMEOUT", 0.3)
+            patch.setattr(file, "LOCK_TIMEOUT", 0.3)
             with pytest.raises(BackendUnavailable):  # the fork did not let go of the writer's lock
                 scene.push("t2")
         writer.kill()
@@ -255,7 +256,7 @@ def test_a_writer_that_was_stopped_lets_others_fail_and_not_hang(
     with stuck_writer(tmp_path / "queue.db", forks=False) as writer:
         os.kill(writer.pid, signal.SIGSTOP)
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite_file, "LOCK_TIMEOUT", 0.3)
+            patch.setattr(file, "LOCK_TIMEOUT", 0.3)
             with pytest.raises(BackendUnavailable, match="does not go on"):
                 scene.push("t2")
             assert scene.counts == Counts(waiting=1)  # who only reads is not held up
@@ -326,7 +327,7 @@ def test_a_server_that_knows_some_scripts_hands_out_and_settles_once(
     [first] = backend.reserve(["all"], "worker").reservations
     with client_of(scene) as client:
         client.script_flush()
-        client.script_load(getattr(redis_scripts, known))
+        client.script_load(getattr(scripts, known))
 
     batch = backend.reserve(["all"], "worker", settlements=[Ack(first)])
 

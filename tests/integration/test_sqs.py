@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alligator import Gator, Worker
-from alligator.backends import sqs_sending
+from alligator.backends.sqs import sending
 from alligator.backends.base import Counts
 from tests.integration import jobs
 from tests.integration.scenes import BEHIND, SHORT, Scene, played, until
@@ -141,7 +141,7 @@ def test_a_missing_queue_is_told_at_the_start(scene: Scene) -> None:
 def test_a_delay_longer_than_sqs_has_ends_in_time(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqs_sending, "LONGEST_DELAY", 1)
+    monkeypatch.setattr(sending, "LONGEST_DELAY", 1)
     began = time.monotonic()
     scene.push("t1", delay_by=2.5)
 

@@ -11,8 +11,8 @@ import greenstalk
 import pytest
 
 from alligator import Gator, Task
-from alligator.backends import beanstalk_connection
-from alligator.backends import beanstalk_format as form
+from alligator.backends.beanstalk import connection
+from alligator.backends.beanstalk import format as form
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.beanstalk_backend import Client
 from alligator.exceptions import (
@@ -687,7 +687,7 @@ def still_held(client: Client, reservations: list[Reservation]) -> list[Reservat
 def test_a_server_that_hangs_is_not_waited_for_without_end(
     own_server: Beanstalkd, own: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beanstalk_connection, "SOCKET_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "SOCKET_TIMEOUT", 0.3)
     push(own, "one")
     held = take(own)
     own_server.freeze()

@@ -11,12 +11,8 @@ from typing import Self
 import psycopg
 import pytest
 
-from alligator.backends import (
-    postgres_backend,
-    postgres_connection,
-    postgres_listener,
-    postgres_schema,
-)
+from alligator.backends import postgres_backend
+from alligator.backends.postgres import connection, listener, schema
 from alligator.backends.base import Ack, Backend, Counts, Message, Release, Reservation
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
@@ -71,7 +67,7 @@ def test_many_processes_may_make_the_tables_at_once(server: PostgresServer) -> N
     with opened(server.dsn) as backend:
         assert sorted(drain(backend)) == [f"t{number}" for number in range(6)]
     [[version]] = server.run("SELECT version FROM alligator.version")
-    assert version == postgres_schema.VERSION
+    assert version == schema.VERSION
 
 
 def test_a_newer_schema_is_left_alone(server: PostgresServer, client: Client) -> None:
@@ -112,7 +108,7 @@ def test_a_schemas_name_is_plain(name: str) -> None:
 
 
 def test_the_sql_of_a_migration_makes_the_schema(server: PostgresServer) -> None:
-    server.run(postgres_schema.migration("alligator", None))
+    server.run(schema.migration("alligator", None))
 
     with opened(server.dsn) as backend:
         assert push(backend, "t1") == [True]
@@ -264,7 +260,7 @@ def test_who_waits_is_told_and_need_not_look(
     server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SHORTEST_LOOK", "LONGEST_LOOK"):
-        monkeypatch.setattr(postgres_listener, name, LONG)
+        monkeypatch.setattr(listener, name, LONG)
     held: list[Reservation] = []
 
     def tell(number: int) -> None:
@@ -274,8 +270,8 @@ def test_who_waits_is_told_and_need_not_look(
         elif number == 1:
             assert client.settle([Release(held[0])]) == []
         elif number == 2:
-            with psycopg.connect(server.dsn) as connection:
-                push(client.within(connection), "t2")
+            with psycopg.connect(server.dsn) as db:
+                push(client.within(db), "t2")
         else:
             records_of(client).set("a/b", b"")
 
@@ -343,7 +339,7 @@ def test_what_is_not_told_is_found_in_a_while(server: PostgresServer, client: Cl
 def test_a_server_that_hangs_is_given_up(
     server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_connection, "ANSWERS_WITHIN", 0.3)
+    monkeypatch.setattr(connection, "ANSWERS_WITHIN", 0.3)
     [[pid]] = client._server.rows("SELECT pg_backend_pid()")  # pyright: ignore[reportPrivateUsage]
     os.kill(pid, signal.SIGSTOP)
     try:

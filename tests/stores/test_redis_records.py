@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alligator.backends import redis_records
+from alligator.backends.redis.records import name_of
 from alligator.backends.base import Records
 
 pytestmark = pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
@@ -33,7 +33,7 @@ def test_what_the_server_has_thrown_out_is_not_among_the_first(records: Records)
     keys = [f"many/{number:02}" for number in range(50)]
     records.set_many(dict.fromkeys(keys, b""))
     server: Any = vars(records)["_server"]
-    server.run([("DEL", *(redis_records.name_of("", key) for key in keys[:40]))])
+    server.run([("DEL", *(name_of("", key) for key in keys[:40]))])
 
     assert list(records.list("many", 3)) == keys[40:43]
     assert list(records.list("many", 30)) == keys[40:]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from alligator.backends.base import Backend
-from alligator.backends.redis_address import Address, Where
-from alligator.backends.redis_connection import Server as Connected
+from alligator.backends.redis.address import Address, Where
+from alligator.backends.redis.connection import Server as Connected
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.testing.stores import (

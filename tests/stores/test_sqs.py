@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from alligator import Gator, cli
-from alligator.backends import sqs_backend, sqs_sending
+from alligator.backends import sqs_backend
+from alligator.backends.sqs import sending
 from alligator.backends.base import Ack, Bury, Counts, Message, Release, Settlement
 from alligator.backends.sqs_backend import Client
-from alligator.backends.sqs_messages import ROOM, fitted
+from alligator.backends.sqs.messages import ROOM, fitted
 from alligator.exceptions import (
     BackendMissing,
     BackendRefused,
@@ -290,7 +291,7 @@ def test_a_delay_longer_than_sqs_has_is_kept_and_counts_no_delivery(
     arn = "arn:aws:sqs:us-west-2:123456789012:other"
     policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "1"}}'
     made(boto, "strict", RedrivePolicy=policy)
-    monkeypatch.setattr(sqs_sending, "LONGEST_DELAY", 1)
+    monkeypatch.setattr(sending, "LONGEST_DELAY", 1)
     began = time.monotonic()
     store.push_many("strict", [Message("t1", b"one", delay=3.5)])
 

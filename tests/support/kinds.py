@@ -76,7 +76,7 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """The DSN of an empty store, of each kind: for the contract."""
     if request.param == "sqs":
         # Moto sees all messages at each look; a second for each time that there are none makes minutes.
-        for module in ("sqs_backend", "sqs_dead"):
+        for module in ("sqs_backend", "sqs.dead"):
             monkeypatch.setattr(f"alligator.backends.{module}.SURE_AFTER", 0)
     return empty_store(request.param, request)
 

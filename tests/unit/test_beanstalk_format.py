@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alligator.backends import beanstalk_format as form
+from alligator.backends.beanstalk import format as form
 from alligator.backends.base import MAX_PRIORITY
 from alligator.exceptions import InvalidOption
 

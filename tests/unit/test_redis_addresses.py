@@ -7,7 +7,7 @@ import pytest
 
 from alligator import Gator
 from alligator.backends.loading import BUILT_IN
-from alligator.backends.redis_address import Address, Where
+from alligator.backends.redis.address import Address, Where
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption
 

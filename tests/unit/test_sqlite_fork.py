@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from alligator.backends import sqlite_fork
+from alligator.backends.sqlite import fork
 from alligator.backends.base import Message
 from alligator.backends.sqlite_backend import Client
-from alligator.backends.sqlite_fork import INSIDE
+from alligator.backends.sqlite.fork import INSIDE
 from alligator.testing.running import Child, in_a_thread, later
 from alligator.testing.stores import QUEUE, push, until
 
@@ -45,7 +45,7 @@ def test_a_fork_does_not_wait_for_itself() -> None:
 
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_fork, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(fork, "LONGEST_WAIT", 0.01)
 
     with a_thread_inside(), Child(lambda: "made") as child:
         assert child.result() == "made"

@@ -1,1 +1,1 @@
-"""What a store does (base.py), and how each does it: one file a store."""
+"""What a store does (base.py), and how each does it: <scheme>_backend.py, of the parts in <scheme>/."""

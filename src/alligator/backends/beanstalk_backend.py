@@ -1,6 +1,6 @@
 """Tasks in beanstalkd: a queue is a tube, a task a job, and a job's TTR the lease.
 
-How tasks look there stands in beanstalk_format.py, what becomes of dead letters in beanstalk_letters.py. A job
+How tasks look there stands in beanstalk/format.py, what becomes of dead letters in beanstalk/letters.py. A job
 is held by the connection that reserved it: only that one extends and settles it, and when it is closed, the
 server hands the job to others at once. So every hand-out is bound to its connection here; and if that is cut,
 we try to be the others.
@@ -18,7 +18,7 @@ from typing import Any
 
 import greenstalk
 
-from alligator.backends import beanstalk_format as form
+from alligator.backends.beanstalk import format as form
 from alligator.backends.base import (
     Backend,
     Batch,
@@ -33,7 +33,7 @@ from alligator.backends.base import (
     too_big,
     worker_of,
 )
-from alligator.backends.beanstalk_connection import (
+from alligator.backends.beanstalk.connection import (
     Address,
     Command,
     Connection,
@@ -41,9 +41,9 @@ from alligator.backends.beanstalk_connection import (
     is_error,
     refused,
 )
-from alligator.backends.beanstalk_letters import Letters
-from alligator.backends.beanstalk_pool import Pool
-from alligator.backends.beanstalk_settling import Settling
+from alligator.backends.beanstalk.letters import Letters
+from alligator.backends.beanstalk.pool import Pool
+from alligator.backends.beanstalk.settling import Settling
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import BackendUnavailable

@@ -32,8 +32,8 @@ from alligator.backends.base import (
     no_room,
     token_of,
 )
-from alligator.backends.locmem_queue import Entry, Lease, Letter, Queue, place
-from alligator.backends.locmem_records import MemoryRecords
+from alligator.backends.locmem.queue import Entry, Lease, Letter, Queue, place
+from alligator.backends.locmem.records import MemoryRecords
 
 
 class Client(Backend):

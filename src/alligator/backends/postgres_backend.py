@@ -32,10 +32,10 @@ from alligator.backends.base import (
     no_room,
 )
 from alligator.backends.driver_connections import driver_connection
-from alligator.backends.postgres_connection import Calls, Server
-from alligator.backends.postgres_joined import JoinedCalls
-from alligator.backends.postgres_listener import TASKS, Listener
-from alligator.backends.postgres_records import Records
+from alligator.backends.postgres.connection import Calls, Server
+from alligator.backends.postgres.joined import JoinedCalls
+from alligator.backends.postgres.listener import TASKS, Listener
+from alligator.backends.postgres.records import Records
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption

@@ -1,6 +1,6 @@
 """Tasks in Redis or Valkey: one atomic script for each change of state, one round trip for each call.
 
-What the keys are and mean stands in redis_scripts.py. Costs, with n tasks waiting or delayed: push, reserve,
+What the keys are and mean stands in redis/scripts.py. Costs, with n tasks waiting or delayed: push, reserve,
 settle, cancel and find O(log n) a task; extend, recover and to find a held task go by what is held, not by
 what waits.
 """
@@ -13,9 +13,9 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from alligator.backends import redis_scripts as scripts
-from alligator.backends import redis_task_scripts as task_scripts
-from alligator.backends import redis_walk_scripts as walk_scripts
+from alligator.backends.redis import scripts
+from alligator.backends.redis import task_scripts
+from alligator.backends.redis import walk_scripts
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -32,10 +32,10 @@ from alligator.backends.base import (
     State,
     no_room,
 )
-from alligator.backends.redis_connection import Command, hash_tag, script_call
-from alligator.backends.redis_records import Records, index_of, name_of
-from alligator.backends.redis_servers import servers_at
-from alligator.backends.redis_settings import warnings_of
+from alligator.backends.redis.connection import Command, hash_tag, script_call
+from alligator.backends.redis.records import Records, index_of, name_of
+from alligator.backends.redis.servers import servers_at
+from alligator.backends.redis.settings import warnings_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable
@@ -56,7 +56,7 @@ class Client(Backend):
     """A store in Redis or Valkey: one server, a primary that Sentinels name, or a cluster.
 
     Args:
-        conn_string: ``redis://[[user]:password@]host[:port][/database]``; redis_address.py has the others.
+        conn_string: ``redis://[[user]:password@]host[:port][/database]``; redis/address.py has the others.
 
     Raises:
         InvalidOption: The DSN cannot be understood.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from alligator.backends import sqlite_walk
+from alligator.backends.sqlite import walking
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -28,11 +28,11 @@ from alligator.backends.base import (
     State,
     token_of,
 )
-from alligator.backends.sqlite_file import Database, version_of
-from alligator.backends.sqlite_joined import JoinedDatabase, is_to
-from alligator.backends.sqlite_records import FileRecords
-from alligator.backends.sqlite_tasks import Tasks
-from alligator.backends.sqlite_wake import LONGEST_LOOK, SHORTEST_LOOK, Wake
+from alligator.backends.sqlite.file import Database, version_of
+from alligator.backends.sqlite.joined import JoinedDatabase, is_to
+from alligator.backends.sqlite.records import FileRecords
+from alligator.backends.sqlite.tasks import Tasks
+from alligator.backends.sqlite.wake import LONGEST_LOOK, SHORTEST_LOOK, Wake
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption, LeaseLost
@@ -265,7 +265,7 @@ class Client(Backend):
         self, queue_name: str, state: State, cursor: str = "", limit: int = 500
     ) -> tuple[list[Listed], str]:
         with self._database.read() as db:
-            return sqlite_walk.walk(db, queue_name, state, cursor, limit)
+            return walking.walk(db, queue_name, state, cursor, limit)
 
     def take_out(
         self, queue_name: str, tasks: Sequence[Listed], key: str, value: bytes, notes: Sequence[str]
@@ -275,14 +275,14 @@ class Client(Backend):
                 return [False] * len(tasks)
             taken: list[bool] = []
             for task, note in zip(tasks, notes, strict=True):
-                taken.append(sqlite_walk.take_out(db, queue_name, task))
+                taken.append(walking.take_out(db, queue_name, task))
                 if taken[-1]:
                     self._records.set_within(db, note, value)
             return taken
 
     def put_dead(self, queue_name: str, letters: Sequence[DeadLetter]) -> list[bool]:
         with self._database.write() as db:
-            return [sqlite_walk.put_dead(db, queue_name, letter) for letter in letters]
+            return [walking.put_dead(db, queue_name, letter) for letter in letters]
 
     def within(self, connection: object) -> "Client":
         with self._database.read():  # so that the file and its tables are there

@@ -28,11 +28,11 @@ from alligator.backends.base import (
     no_room,
     reserved_at,
 )
-from alligator.backends.sqs_dead import Dead
-from alligator.backends.sqs_messages import Received
-from alligator.backends.sqs_queues import LONGEST_LEASE, Queue, Queues
-from alligator.backends.sqs_sending import Anew, Sender, is_early
-from alligator.backends.sqs_service import AT_ONCE, Service
+from alligator.backends.sqs.dead import Dead
+from alligator.backends.sqs.messages import Received
+from alligator.backends.sqs.queues import LONGEST_LEASE, Queue, Queues
+from alligator.backends.sqs.sending import Anew, Sender, is_early
+from alligator.backends.sqs.service import AT_ONCE, Service
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable

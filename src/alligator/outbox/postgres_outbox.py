@@ -10,8 +10,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from alligator.backends.base import Message
-from alligator.backends.postgres_connection import Connection, Server, ours
-from alligator.backends.postgres_connection import Row as Columns
+from alligator.backends.postgres.connection import Connection, Server, ours
+from alligator.backends.postgres.connection import Row as Columns
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from alligator.backends.base import Message
-from alligator.backends.sqlite_file import BUSY_TIMEOUT, translated, try_lock, unlock
+from alligator.backends.sqlite.file import BUSY_TIMEOUT, translated, try_lock, unlock
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption

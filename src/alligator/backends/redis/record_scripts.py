@@ -1,6 +1,6 @@
-"""The scripts of the Redis store that write records; redis_records.py says what their keys are."""
+"""The scripts of the Redis store that write records; redis/records.py says what their keys are."""
 
-from alligator.backends.redis_lua import START
+from alligator.backends.redis.lua import START
 
 # Writes a record: its key, the index of its family, the time to live in microseconds (0: for ever).
 WRITE = """

@@ -7,7 +7,7 @@ lock); who finds a newer one leaves it alone.
 import functools
 import re
 
-from alligator.backends import postgres_functions
+from alligator.backends.postgres import functions
 from alligator.backends.base import MAX_PRIORITY
 from alligator.exceptions import InvalidOption
 
@@ -127,7 +127,7 @@ def filled(sql: str, schema: str) -> str:
         "{s}": f'"{schema}"',
         "{channel}": schema,
         "{hot}": _HOT.strip(),
-        "{along_indexes}": postgres_functions.ALONG_INDEXES.strip(),
+        "{along_indexes}": functions.ALONG_INDEXES.strip(),
         "{above_all}": f"{MAX_PRIORITY + 1}::smallint",
         "{version}": str(VERSION),
         "{at_once}": str(MOVE_AT_ONCE),
@@ -145,6 +145,6 @@ def migration(schema: str, version: int | None) -> str:
     parts: list[str] = []
     if version is None:
         parts += ["CREATE SCHEMA IF NOT EXISTS {s};\n", _VERSION]
-    parts += [*STEPS[version or 0 :], _DROP_FUNCTIONS, *postgres_functions.ALL]
+    parts += [*STEPS[version or 0 :], _DROP_FUNCTIONS, *functions.ALL]
     parts.append("UPDATE {s}.version SET version = {version};\n")
     return filled("".join(parts), schema)

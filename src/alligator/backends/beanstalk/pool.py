@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from alligator.backends.beanstalk_connection import Address, Connection
+from alligator.backends.beanstalk.connection import Address, Connection
 
 KEPT = 16
 """Connections to keep, if they hold nothing: as many threads need no new ones."""

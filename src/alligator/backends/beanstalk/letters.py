@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alligator.backends import beanstalk_format as form
+from alligator.backends.beanstalk import format as form
 from alligator.backends.base import DeadLetter
-from alligator.backends.beanstalk_connection import Command, Connection, Job, is_error
+from alligator.backends.beanstalk.connection import Command, Connection, Job, is_error
 
 PLAIN = 8_000
 """Bytes of a note beyond which it is compressed."""

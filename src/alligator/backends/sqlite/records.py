@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from alligator.backends.base import ttl_of
-from alligator.backends.sqlite_file import Database, version_of
-from alligator.backends.sqlite_wake import LONGEST_LOOK, Wake
+from alligator.backends.sqlite.file import Database, version_of
+from alligator.backends.sqlite.wake import LONGEST_LOOK, Wake
 from alligator.bell import Bell, Woken
 
 

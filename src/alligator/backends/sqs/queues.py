@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alligator.backends import sqs_messages as messages
+from alligator.backends.sqs import messages
 from alligator.backends.base import too_big
-from alligator.backends.sqs_messages import Entry, Received, size_of
-from alligator.backends.sqs_service import AT_ONCE, NoSuchQueue, Service
+from alligator.backends.sqs.messages import Entry, Received, size_of
+from alligator.backends.sqs.service import AT_ONCE, NoSuchQueue, Service
 from alligator.exceptions import BackendRefused, InvalidOption
 
 LONGEST_LEASE = 12 * 3600 - 60

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from alligator.backends.base import ttl_of
-from alligator.backends.postgres_connection import Calls
-from alligator.backends.postgres_listener import RECORDS, Listener
+from alligator.backends.postgres.connection import Calls
+from alligator.backends.postgres.listener import RECORDS, Listener
 from alligator.bell import Bell, Woken
 
 _GET = """

@@ -19,10 +19,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from alligator.backends import redis_record_scripts as scripts
+from alligator.backends.redis import record_scripts as scripts
 from alligator.backends.base import ttl_of
-from alligator.backends.redis_connection import Command, hash_tag, script_call
-from alligator.backends.redis_servers import Servers
+from alligator.backends.redis.connection import Command, hash_tag, script_call
+from alligator.backends.redis.servers import Servers
 from alligator.bell import Bell
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from typing import Any
 from redis import exceptions
 from redis.crc import key_slot
 
-from alligator.backends.redis_address import Address, Where
-from alligator.backends.redis_connection import Command, Server, ours, text_of
-from alligator.backends.redis_waits import Wait, wait_for_any
+from alligator.backends.redis.address import Address, Where
+from alligator.backends.redis.connection import Command, Server, ours, text_of
+from alligator.backends.redis.waits import Wait, wait_for_any
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
 

@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alligator.backends.sqlite_fork import INSIDE
+from alligator.backends.sqlite.fork import INSIDE
 from alligator.exceptions import (
     AlligatorException,
     BackendRefused,

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.pq.abc import PGconn
 
-from alligator.backends import postgres_schema as schemas
-from alligator.backends.postgres_connection import (
+from alligator.backends.postgres import schema as schemas
+from alligator.backends.postgres.connection import (
     ANSWERS_WITHIN,
     Connection,
     Server,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alligator.backends.driver_connections import driver_connection
-from alligator.backends.sqlite_file import Database, translated
+from alligator.backends.sqlite.file import Database, translated
 from alligator.exceptions import InvalidOption
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from alligator.backends.redis_address import Address, Where
-from alligator.backends.redis_connection import Server
+from alligator.backends.redis.address import Address, Where
+from alligator.backends.redis.connection import Server
 from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
 
 ANSWERS_WITHIN = 2.0

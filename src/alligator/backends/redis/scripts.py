@@ -25,8 +25,8 @@ The scripts but for the three that push and those that write records run with ``
 full must still be able to drain. They need Redis 7.0 or Valkey for that.
 """
 
-from alligator.backends import redis_record_scripts, redis_task_scripts, redis_walk_scripts
-from alligator.backends.redis_lua import (
+from alligator.backends.redis import record_scripts, task_scripts, walk_scripts
+from alligator.backends.redis.lua import (
     FOLLOW,
     GIVE_BACK,
     HAND_OUT,
@@ -35,7 +35,7 @@ from alligator.backends.redis_lua import (
     START,
     TAKE_PLACE,
 )
-from alligator.backends.redis_record_scripts import WRITE
+from alligator.backends.redis.record_scripts import WRITE
 
 # ARGV: id and body of each task; they have nothing else that is special. Returns for each 1 if it was
 # queued, 0 if its id is queued or held already.
@@ -400,7 +400,7 @@ ALL = (
     SETTLE,
     EXTEND,
     RECOVER,
-    *redis_task_scripts.ALL,
-    *redis_walk_scripts.ALL,
-    *redis_record_scripts.ALL,
+    *task_scripts.ALL,
+    *walk_scripts.ALL,
+    *record_scripts.ALL,
 )

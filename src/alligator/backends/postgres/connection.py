@@ -23,7 +23,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
-from alligator.backends import postgres_schema as schemas
+from alligator.backends.postgres import schema as schemas
 from alligator.dsn import DSN, masked
 from alligator.exceptions import (
     AlligatorException,

@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from alligator import payloads
-from alligator.backends import sqs_messages as messages
+from alligator.backends.sqs import messages
 from alligator.backends.base import Message
-from alligator.backends.sqs_messages import Entry, Received, fair_id, fitted, size_of
-from alligator.backends.sqs_queues import LONGEST_LEASE, Queue, Queues
+from alligator.backends.sqs.messages import Entry, Received, fair_id, fitted, size_of
+from alligator.backends.sqs.queues import LONGEST_LEASE, Queue, Queues
 from alligator.exceptions import BackendRefused
 
 log = logging.getLogger("alligator.backend")

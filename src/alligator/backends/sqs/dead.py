@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 from alligator import payloads
 from alligator.backends.base import DeadLetter
-from alligator.backends.sqs_messages import Received
-from alligator.backends.sqs_queues import Queue, Queues
-from alligator.backends.sqs_sending import Sender
-from alligator.backends.sqs_service import AT_ONCE
+from alligator.backends.sqs.messages import Received
+from alligator.backends.sqs.queues import Queue, Queues
+from alligator.backends.sqs.sending import Sender
+from alligator.backends.sqs.service import AT_ONCE
 from alligator.exceptions import BackendRefused
 
 MOST = 1000

@@ -1,10 +1,10 @@
 """The scripts of the Redis store that go through a queue, and take out and put in what is moved.
 
-What the keys are stands in redis_scripts.py.
+What the keys are stands in redis/scripts.py.
 """
 
-from alligator.backends.redis_lua import PLACES, START
-from alligator.backends.redis_record_scripts import WRITE
+from alligator.backends.redis.lua import PLACES, START
+from alligator.backends.redis.record_scripts import WRITE
 
 # ARGV: "waiting" or "delayed", limit; score and id of the last one of the page before, if there was any. Of
 # one that is gone since, what had a lower score has been met. Returns for each id, score, body, priority, and

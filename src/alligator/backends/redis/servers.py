@@ -1,9 +1,9 @@
 """From a DSN to the server, or the servers, of a Redis store."""
 
-from alligator.backends.redis_address import Address
-from alligator.backends.redis_cluster import Cluster
-from alligator.backends.redis_connection import Server
-from alligator.backends.redis_sentinel import Sentinels
+from alligator.backends.redis.address import Address
+from alligator.backends.redis.cluster import Cluster
+from alligator.backends.redis.connection import Server
+from alligator.backends.redis.sentinel import Sentinels
 from alligator.dsn import DSN
 
 Servers = Server | Cluster

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from redis import exceptions
 
-from alligator.backends.redis_connection import Server, file_of, is_open, worded
+from alligator.backends.redis.connection import Server, file_of, is_open, worded
 from alligator.bell import Bell, Woken
 
 

@@ -1,9 +1,9 @@
 """The scripts of the Redis store about tasks that nobody holds, about dead letters, and those that only look.
 
-What the keys are stands in redis_scripts.py.
+What the keys are stands in redis/scripts.py.
 """
 
-from alligator.backends.redis_lua import FOLLOW, PLACES, START
+from alligator.backends.redis.lua import FOLLOW, PLACES, START
 
 # ARGV: id. Returns the body, or nothing; what would replace a held task is forgotten.
 CANCEL = (

@@ -15,8 +15,8 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from alligator.backends import redis_scripts as scripts
-from alligator.backends.redis_address import Address, Where
+from alligator.backends.redis import scripts
+from alligator.backends.redis.address import Address, Where
 from alligator.bell import Bell, Woken
 from alligator.dsn import masked
 from alligator.exceptions import (

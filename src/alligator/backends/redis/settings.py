@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alligator.backends.redis_connection import Server
+from alligator.backends.redis.connection import Server
 from alligator.dsn import DSN
 
 

@@ -1,4 +1,4 @@
-"""What several scripts of the Redis store have in common; what the keys are stands in redis_scripts.py."""
+"""What several scripts of the Redis store have in common; what the keys are stands in redis/scripts.py."""
 
 from alligator.backends.base import MAX_PRIORITY
 

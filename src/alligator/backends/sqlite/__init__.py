@@ -1,0 +1,1 @@
+"""What the SQLite store is made of."""

@@ -1,0 +1,1 @@
+"""What the SQS store is made of: queues, messages, sending, dead letters."""
