@@ -35,7 +35,6 @@ from alligator.results import (
     outcome_of,
     read_outcome,
 )
-from alligator.testing.running import later
 from alligator.testing.stores import LONG, ODD_IDS, records_of, take, until
 from tests.features import results_work as work
 from tests.features.results_work import (

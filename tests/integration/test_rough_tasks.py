@@ -18,9 +18,9 @@ import pytest
 import redis
 
 from alligator import Task
+from alligator.backends.base import Ack, Counts, Message, as_bytes
 from alligator.backends.redis import scripts
 from alligator.backends.sqlite import file
-from alligator.backends.base import Ack, Counts, Message, as_bytes
 from alligator.backends.sqlite.file import Database
 from alligator.exceptions import BackendUnavailable, InvalidOption
 from alligator.testing.running import Child

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from alligator import Gator, Worker
-from alligator.backends.sqs import sending
 from alligator.backends.base import Counts
+from alligator.backends.sqs import sending
 from tests.integration import jobs
 from tests.integration.scenes import BEHIND, SHORT, Scene, played, until
 from tests.support.kinds import empty_store

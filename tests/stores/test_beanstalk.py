@@ -11,9 +11,9 @@ import greenstalk
 import pytest
 
 from alligator import Gator, Task
+from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.beanstalk import connection
 from alligator.backends.beanstalk import format as form
-from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.beanstalk_backend import Client
 from alligator.exceptions import (
     BackendRefused,

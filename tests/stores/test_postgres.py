@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from alligator.backends import postgres_backend
-from alligator.backends.postgres import connection, listener, schema
 from alligator.backends.base import Ack, Backend, Counts, Message, Release, Reservation
+from alligator.backends.postgres import connection, listener, schema
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from alligator.backends.redis.records import name_of
 from alligator.backends.base import Records
+from alligator.backends.redis.records import name_of
 
 pytestmark = pytest.mark.parametrize("backend", ["redis", "valkey"], indirect=True)
 

@@ -12,10 +12,10 @@ import pytest
 
 from alligator import Gator, cli
 from alligator.backends import sqs_backend
-from alligator.backends.sqs import sending
 from alligator.backends.base import Ack, Bury, Counts, Message, Release, Settlement
-from alligator.backends.sqs_backend import Client
+from alligator.backends.sqs import sending
 from alligator.backends.sqs.messages import ROOM, fitted
+from alligator.backends.sqs_backend import Client
 from alligator.exceptions import (
     BackendMissing,
     BackendRefused,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alligator.backends.beanstalk import format as form
 from alligator.backends.base import MAX_PRIORITY
+from alligator.backends.beanstalk import format as form
 from alligator.exceptions import InvalidOption
 
 NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from alligator.backends.sqlite import fork
 from alligator.backends.base import Message
-from alligator.backends.sqlite_backend import Client
+from alligator.backends.sqlite import fork
 from alligator.backends.sqlite.fork import INSIDE
+from alligator.backends.sqlite_backend import Client
 from alligator.testing.running import Child, in_a_thread, later
 from alligator.testing.stores import QUEUE, push, until
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import greenstalk
 
-from alligator.backends.beanstalk import format as form
 from alligator.backends.base import (
     Backend,
     Batch,
@@ -33,6 +32,7 @@ from alligator.backends.base import (
     too_big,
     worker_of,
 )
+from alligator.backends.beanstalk import format as form
 from alligator.backends.beanstalk.connection import (
     Address,
     Command,

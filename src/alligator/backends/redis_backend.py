@@ -13,9 +13,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from alligator.backends.redis import scripts
-from alligator.backends.redis import task_scripts
-from alligator.backends.redis import walk_scripts
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -32,6 +29,7 @@ from alligator.backends.base import (
     State,
     no_room,
 )
+from alligator.backends.redis import scripts, task_scripts, walk_scripts
 from alligator.backends.redis.connection import Command, hash_tag, script_call
 from alligator.backends.redis.records import Records, index_of, name_of
 from alligator.backends.redis.servers import servers_at

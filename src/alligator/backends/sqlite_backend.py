@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from alligator.backends.sqlite import walking
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -28,6 +27,7 @@ from alligator.backends.base import (
     State,
     token_of,
 )
+from alligator.backends.sqlite import walking
 from alligator.backends.sqlite.file import Database, version_of
 from alligator.backends.sqlite.joined import JoinedDatabase, is_to
 from alligator.backends.sqlite.records import FileRecords

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alligator.backends.beanstalk import format as form
 from alligator.backends.base import DeadLetter
+from alligator.backends.beanstalk import format as form
 from alligator.backends.beanstalk.connection import Command, Connection, Job, is_error
 
 PLAIN = 8_000

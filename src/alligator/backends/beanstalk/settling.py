@@ -10,8 +10,8 @@ from typing import Any
 
 import greenstalk
 
-from alligator.backends.beanstalk import format as form
 from alligator.backends.base import Ack, Bury, Release, Settlement
+from alligator.backends.beanstalk import format as form
 from alligator.backends.beanstalk.connection import Command, Connection, Job, is_error, refused
 from alligator.backends.beanstalk.letters import note_put
 from alligator.dsn import DSN

@@ -7,8 +7,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from alligator.backends.postgres import schema as schemas
 from alligator.backends.driver_connections import driver_connection
+from alligator.backends.postgres import schema as schemas
 from alligator.backends.postgres.connection import Calls, Row, Server
 from alligator.exceptions import InvalidOption
 

@@ -7,8 +7,8 @@ lock); who finds a newer one leaves it alone.
 import functools
 import re
 
-from alligator.backends.postgres import functions
 from alligator.backends.base import MAX_PRIORITY
+from alligator.backends.postgres import functions
 from alligator.exceptions import InvalidOption
 
 VERSION = 1

@@ -19,8 +19,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from alligator.backends.redis import record_scripts as scripts
 from alligator.backends.base import ttl_of
+from alligator.backends.redis import record_scripts as scripts
 from alligator.backends.redis.connection import Command, hash_tag, script_call
 from alligator.backends.redis.servers import Servers
 from alligator.bell import Bell

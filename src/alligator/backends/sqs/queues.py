@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alligator.backends.sqs import messages
 from alligator.backends.base import too_big
+from alligator.backends.sqs import messages
 from alligator.backends.sqs.messages import Entry, Received, size_of
 from alligator.backends.sqs.service import AT_ONCE, NoSuchQueue, Service
 from alligator.exceptions import BackendRefused, InvalidOption

@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from alligator import payloads
-from alligator.backends.sqs import messages
 from alligator.backends.base import Message
+from alligator.backends.sqs import messages
 from alligator.backends.sqs.messages import Entry, Received, fair_id, fitted, size_of
 from alligator.backends.sqs.queues import LONGEST_LEASE, Queue, Queues
 from alligator.exceptions import BackendRefused
