@@ -52,9 +52,10 @@ class Gator:
         options: Options for every task that is made here, unless its own say otherwise; see ``Task``.
         results: The DSN of another store to keep results in, for a store that keeps none.
         max_length: How many tasks may wait or be delayed in the queue; a push beyond that raises QueueFull.
+        store_name: What an outbox calls the store, where one table serves several of a kind; see ``using``.
 
     Raises:
-        InvalidOption: The DSN or the name makes no sense.
+        InvalidOption: The DSN or a name makes no sense.
         BackendMissing: Nothing is known of the DSN's scheme, or its client library is not installed.
 
     Example:
@@ -75,6 +76,7 @@ class Gator:
         options: Mapping[str, Any] | None = None,
         results: str | None = None,
         max_length: int | None = None,
+        store_name: str | None = None,
     ) -> None:
         self.dsn = DSN.parse(conn_string)
         self.queue_name = check_name("queue_name", queue_name, MAX_NAME_BYTES)
@@ -87,6 +89,9 @@ class Gator:
                 "With a task_id for all tasks there would be but one: leave it out."
             )
         self.max_length = _max_length(max_length)
+        if store_name is not None:
+            check_name("store_name", store_name, MAX_NAME_BYTES)
+        self.store_name = store_name
         self.backend = self.build_backend(conn_string)
         kept_in = self.backend if results is None else loading.build(DSN.parse(results))
         self.results = kept_in.records
@@ -357,6 +362,7 @@ class Gator:
             >>> Gator("locmem://").get("a-specific-uuid-here")
         """
         self.check_can("get()")
+        _check_id(task_id)
         reservation = self.backend.reserve_task(self.queue_name, task_id, new_id(), LEASE)
         return self._run(reservation) if reservation else None
 
@@ -383,6 +389,7 @@ class Gator:
             0
         """
         self.check_can("cancel()")
+        _check_id(task_id)
         canceled = stops.cancel(self.backend, self.results, self.queue_name, task_id)
         if canceled is None:
             return None
@@ -405,6 +412,7 @@ class Gator:
         """
         from alligator import statuses
 
+        _check_id(task_id)
         return statuses.status_of(self.backend, self.results, self.queue_name, task_id)
 
     def result(self, task_id: str, timeout: float | None = None, *, push: str = "") -> Any:
@@ -428,6 +436,7 @@ class Gator:
         """
         from alligator.results import waiting
 
+        _check_id(task_id)
         return waiting.result_of(
             self.backend, self.results, self.queue_name, task_id, timeout, push
         )
@@ -442,6 +451,7 @@ class Gator:
         """Wait for a task of the queue to end, without blocking the event loop; as ``result``."""
         from alligator.results import async_waiting
 
+        _check_id(task_id)
         return await async_waiting.result_of_async(
             self.backend, self.results, self.queue_name, task_id, timeout, push
         )
@@ -483,6 +493,7 @@ class Gator:
         """Remove a schedule by its name; return whether there was one."""
         from alligator import schedules
 
+        check_name("The name of a schedule", name, MAX_NAME_BYTES)
         return schedules.remove(self.backend, self.queue_name, name)
 
     def check_can(self, call: str) -> None:
@@ -535,7 +546,7 @@ class Gator:
             task.to_delayed()
         else:
             task.to_waiting()
-        check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
+        _check_id(task.task_id)  # it may have been set since
         replaces = task.if_exists == "replace"
         # A store that names tasks may do so from the beginning again, once it is started anew.
         may_repeat = replaces or not self.backend.keeps_ids
@@ -594,6 +605,11 @@ class Gator:
         if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
             raise outcome.error
         return outcome.task
+
+
+def _check_id(task_id: str) -> None:
+    """Refuse what is the id of no task. Each store would say so in its own way, or not."""
+    check_name("task_id", task_id, MAX_ID_BYTES)
 
 
 def _new_push() -> str:
