@@ -413,7 +413,7 @@ class Gator:
         from alligator import statuses
 
         _check_id(task_id)
-        return statuses.status_of(self.backend, self.results, self.queue_name, task_id)
+        return statuses.status_of(self.dsn, self.backend, self.results, self.queue_name, task_id)
 
     def result(self, task_id: str, timeout: float | None = None, *, push: str = "") -> Any:
         """Wait for a task of the queue to end, and return what it returned; it needs ``keep_result`` for that.

@@ -736,7 +736,7 @@ def test_one_that_is_too_big_is_kept_aside_though_it_is_alone(
 
 @pytest.mark.parametrize("err", [QueueFull("full"), BackendRefused("no rights")])
 def test_where_all_are_refused_all_stay(
-    gator: Gator, database: str, opened: Opened, err: Exception
+    gator: Gator, database: str, opened: Opened, err: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(gator, database, "t1", "t2")
     other = Gator(gator.dsn.url, "other")
@@ -746,6 +746,7 @@ def test_where_all_are_refused_all_stay(
     with pytest.raises(BackendRefused):
         forwarder.forward_all()
 
+    assert caplog.text.count("Tasks of queue 'all' stay in") == 1
     assert (waiting(database), in_outbox(database).aside) == (2, 0)
     assert (gator.len(), other.len()) == (0, 2 * AT_ONCE + 1)
     opened(gator, database).forward_all()

@@ -90,6 +90,8 @@ class Forwarder:
             except _Overtaken:
                 pass  # it goes on from there
             except Exception as err:
+                if failing is None and not isinstance(err, BackendUnavailable):
+                    log.warning("Tasks of queue %r stay in %s for now: %s", name, self.name, err)
                 self._failing[name] = _failing_again(failing, err)
                 if isinstance(err, BackendUnavailable):
                     break  # the others might be waited for as long, one after the other
