@@ -757,7 +757,8 @@ def test_where_all_are_refused_all_stay(
 def test_a_queue_that_is_refused_holds_up_no_other(
     gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, err: Exception
 ) -> None:
-    monkeypatch.setattr("alligator.retries.backoff", lambda *_, **__: LONG)
+    monkeypatch.setattr("alligator.outbox.forwarding.LONGEST_PAUSE", LONG)
+    monkeypatch.setattr("alligator.outbox.forwarding.SHORTEST_PAUSE", LONG)
     other = Gator(gator.dsn.url, "other")
     write(gator, file, "t1")
     store = choosy(gator, err, "t1")

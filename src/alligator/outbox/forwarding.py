@@ -34,8 +34,8 @@ AT_ONCE_UNSURE = 10
 """Rows that are moved together where they may be moved twice: what one request of SQS takes."""
 MOST_BYTES = 4_000_000
 """Of the bodies that are read and moved together, but for one that is bigger alone."""
-LONGEST_PAUSE = 2.0
-"""Seconds between two tries, at the most, while the database is away, or the store takes nothing of a queue."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two tries, doubling, while the database is away, or the store takes nothing of a queue."""
 END_WITHIN = 2.0
 """Seconds for the thread to end what it is at, when its worker has left."""
 
@@ -162,7 +162,7 @@ class _Overtaken(Exception):
 
 def _failing_again(before: _Failing | None, err: Exception) -> _Failing:
     times = before.times + 1 if before else 1
-    pause = retries.backoff(times, base=0.1, cap=LONGEST_PAUSE)
+    pause = retries.backoff(times, base=SHORTEST_PAUSE, cap=LONGEST_PAUSE)
     return _Failing(_ours(err), times, time.monotonic() + pause)
 
 
@@ -328,7 +328,7 @@ class _Thread(threading.Thread):
             self._failures = 0
         except Exception:  # that is told when it is to be forwarded from
             self._failures += 1
-            self._bell.wait(retries.backoff(self._failures, base=0.1, cap=LONGEST_PAUSE))
+            self._bell.wait(retries.backoff(self._failures, base=SHORTEST_PAUSE, cap=LONGEST_PAUSE))
 
 
 @contextmanager
