@@ -8,6 +8,7 @@ from alligator import inline, joining, pushing, stops
 from alligator.backends import loading
 from alligator.backends.abilities import is_possible, refusal
 from alligator.backends.base import (
+    MAX_ID_BYTES,
     MAX_NAME_BYTES,
     Backend,
     check_name,
@@ -37,9 +38,10 @@ class Gator:
         options: Options for every task that is made here, unless its own say otherwise; see ``Task``.
         results: The DSN of another store to keep results in, for a store that keeps none.
         max_length: How many tasks may wait or be delayed in the queue; a push beyond that raises QueueFull.
+        store_name: What an outbox calls the store, where one table serves several of a kind; see ``using``.
 
     Raises:
-        InvalidOption: The DSN or the name makes no sense.
+        InvalidOption: The DSN or a name makes no sense.
         BackendMissing: Nothing is known of the DSN's scheme, or its client library is not installed.
 
     Example:
@@ -60,6 +62,7 @@ class Gator:
         options: Mapping[str, Any] | None = None,
         results: str | None = None,
         max_length: int | None = None,
+        store_name: str | None = None,
     ) -> None:
         self.dsn = DSN.parse(conn_string)
         self.queue_name = check_name("queue_name", queue_name, MAX_NAME_BYTES)
@@ -72,6 +75,9 @@ class Gator:
                 "With a task_id for all tasks there would be but one: leave it out."
             )
         self.max_length = _max_length(max_length)
+        if store_name is not None:
+            check_name("store_name", store_name, MAX_NAME_BYTES)
+        self.store_name = store_name
         self.backend = self.build_backend(conn_string)
         kept_in = self.backend if results is None else loading.build(DSN.parse(results))
         self.results = kept_in.records
@@ -286,6 +292,7 @@ class Gator:
             >>> Gator("locmem://").get("a-specific-uuid-here")
         """
         self.check_can("get()")
+        _check_id(task_id)
         return inline.get(self, task_id)
 
     def cancel(self, task_id: str) -> Task | None:
@@ -311,6 +318,7 @@ class Gator:
             0
         """
         self.check_can("cancel()")
+        _check_id(task_id)
         canceled = stops.cancel(self.backend, self.results, self.queue_name, task_id)
         if canceled is None:
             return None
@@ -333,7 +341,8 @@ class Gator:
         """
         from alligator import statuses
 
-        return statuses.status_of(self.backend, self.results, self.queue_name, task_id)
+        _check_id(task_id)
+        return statuses.status_of(self.dsn, self.backend, self.results, self.queue_name, task_id)
 
     def result(self, task_id: str, timeout: float | None = None, *, push: str = "") -> Any:
         """Wait for a task of the queue to end, and return what it returned; it needs ``keep_result`` for that.
@@ -356,6 +365,7 @@ class Gator:
         """
         from alligator.results import waiting
 
+        _check_id(task_id)
         return waiting.result_of(
             self.backend, self.results, self.queue_name, task_id, timeout, push
         )
@@ -370,6 +380,7 @@ class Gator:
         """Wait for a task of the queue to end, without blocking the event loop; as ``result``."""
         from alligator.results import async_waiting
 
+        _check_id(task_id)
         return await async_waiting.result_of_async(
             self.backend, self.results, self.queue_name, task_id, timeout, push
         )
@@ -411,6 +422,7 @@ class Gator:
         """Remove a schedule by its name; return whether there was one."""
         from alligator import schedules
 
+        check_name("The name of a schedule", name, MAX_NAME_BYTES)
         return schedules.remove(self.backend, self.queue_name, name)
 
     def check_can(self, call: str) -> None:
@@ -428,6 +440,11 @@ class Gator:
     def len(self) -> int:
         """Return how many tasks of the queue no worker has taken yet: waiting and delayed."""
         return self.backend.len(self.queue_name)
+
+
+def _check_id(task_id: str) -> None:
+    """Refuse what is the id of no task. Each store would say so in its own way, or not."""
+    check_name("task_id", task_id, MAX_ID_BYTES)
 
 
 def _max_length(value: object) -> int | None:

@@ -23,6 +23,8 @@
 A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
 """
 
+import re
+
 RESULTS = "results"
 OUTCOMES = "outcomes"
 PROGRESS = "progress"
@@ -73,10 +75,26 @@ def with_queue(queue_name: str) -> str:
 
 
 def escaped(name: str) -> str:
-    """Return a name without the characters that part a key."""
-    return name.replace("%", "%25").replace("/", "%2F").replace(":", "%3A")
+    r"""Return a name without the characters that part a key, nor any that a store might not carry in one.
+
+    The latter are in no name that we take; other programs may put tasks into a store with an id like that.
+
+    Example:
+        >>> escaped("a/b"), escaped("a\0b\ud800")
+        ('a%2Fb', 'a%u0000b%uD800')
+    """
+    name = name.replace("%", "%25").replace("/", "%2F").replace(":", "%3A")
+    if name.isascii() and name.isprintable():
+        return name
+    return _UNCARRIED.sub(lambda found: f"%u{ord(found[0]):04X}", name)
 
 
 def unescaped(name: str) -> str:
     """Return the name that was escaped."""
+    if "%u" in name:
+        name = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
     return name.replace("%3A", ":").replace("%2F", "/").replace("%25", "%")
+
+
+_UNCARRIED = re.compile("[\0\ud800-\udfff]")
+_ESCAPED = re.compile("%u([0-9A-F]{4})")

@@ -103,11 +103,14 @@ class Status:
     """When all this was so, by the store's clock."""
 
 
-def status_of(backend: Backend, kept_in: Records | None, queue_name: str, task_id: str) -> Status:
+def status_of(
+    store: object, backend: Backend, kept_in: Records | None, queue_name: str, task_id: str
+) -> Status:
     """Return what is known of a task.
 
     Args:
-        backend: The store.
+        store: The store, as the user knows it.
+        backend: Its client.
         kept_in: Where results are kept, and how tasks ended.
         queue_name: The task's queue.
         task_id: The task.
@@ -117,7 +120,7 @@ def status_of(backend: Backend, kept_in: Records | None, queue_name: str, task_i
     """
     name = queue_name, task_id
     if not backend.can_find:
-        return _without_find(backend, kept_in, name)
+        return _without_find(store, backend, kept_in, name)
     # Between two reads it may move: from its queue to the dead letters, and be nowhere; or from there to the
     # queue, and seem to have failed. So what was read counts if it is where it was before.
     seen_at: float | None = None
@@ -147,10 +150,10 @@ def _is_delayed_still(backend: Backend, name: Name, found: Found) -> bool:
     return again is not None and again.due_at == found.due_at
 
 
-def _without_find(backend: Backend, kept_in: Records | None, name: Name) -> Status:
+def _without_find(store: object, backend: Backend, kept_in: Records | None, name: Name) -> Status:
     status = _ended(backend, kept_in, name)
     if status.state == "unknown":
-        raise InvalidOption(refusal(type(backend).__module__, "status()"))
+        raise InvalidOption(refusal(store, "status()"))
     return status
 
 

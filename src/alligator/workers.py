@@ -307,19 +307,20 @@ class Worker:
         self._executor.park()
         finished = self._holdings.send()
         limit = self._limit()
-        busy = self._holdings.is_busy
+        busy, took_some = self._holdings.is_busy, False
         if limit:
             wait = 0.0 if self.burst else FLUSH if busy else IDLE_WAIT
             asked_at = time.monotonic()
             batch = self._patiently(lambda: self._reserve(limit, wait, finished))
             self._sent(batch.late)
+            took_some = bool(batch.reservations)  # if only to bury them: there may be more behind
             # If the answer took longer than we meant to wait, we were asleep; count the lease from then on.
             since = min(time.monotonic(), asked_at + wait)
             self._holdings.add(self._admitted(batch.reservations), since)
         elif finished:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
         # What was held before may have been given back since, to be run again.
-        return busy or self._holdings.is_busy or not self.burst or not limit
+        return busy or took_some or not self.burst or not limit
 
     def _has_grown(self) -> bool:
         """Whether it takes more than its ``max_memory``; not before it has run anything, or none ever would."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from alligator import Gator, cli
@@ -23,7 +24,7 @@ from alligator.exceptions import (
     UnknownTask,
 )
 from alligator.outbox import outbox_at
-from alligator.outbox.forwarding import AT_ONCE, Forwarder
+from alligator.outbox.forwarding import AT_ONCE, Forwarder, forwarding
 from alligator.outbox.tables import Outbox, Summary
 from alligator.testing.running import A_MOMENT, Child, in_threads, later
 from alligator.testing.stores import LONG, soon_but_after
@@ -165,18 +166,38 @@ def test_options_and_batches_go_with_it(gator: Gator, database: str, opened: Ope
     assert done == ["urgent", "at once", "many", "more", "new", "one"]
 
 
+def set_back(dsn: str, seconds: int) -> None:
+    """Let what is in an outbox have been written so much earlier."""
+    table = "alligator_outbox" if dsn.startswith("sqlite") else "alligator_outbox.tasks"
+    unit = "" if dsn.startswith("sqlite") else " * interval '1 s'"
+    with closing(plain(dsn)) as connection, connection:
+        connection.execute(f"UPDATE {table} SET written_at = written_at - ({seconds}){unit}")
+
+
 def test_a_delay_counts_from_when_it_was_told(gator: Gator, database: str, opened: Opened) -> None:
     write(gator, database, "t1", delay_by=60)
-    table = "alligator_outbox" if database.startswith("sqlite") else "alligator_outbox.tasks"
-    earlier = "- 50" if database.startswith("sqlite") else "- interval '50 s'"
-    with closing(plain(database)) as connection, connection:
-        connection.execute(f"UPDATE {table} SET written_at = written_at {earlier}")
+    set_back(database, 50)
 
     opened(gator, database).forward_all()
 
     found = gator.backend.find("all", "t1")
     assert found is not None
     assert 0 < found.due_at - gator.backend.now() <= 10
+
+
+def test_a_clock_that_was_set_back_delays_nothing(
+    gator: Gator, database: str, opened: Opened
+) -> None:
+    write(gator, database, "t1")
+    write(gator, database, "t2", delay_by=60)
+    set_back(database, -3600)
+
+    opened(gator, database).forward_all()
+
+    found = gator.backend.find("all", "t2")
+    assert found is not None
+    assert found.due_at - gator.backend.now() <= 60
+    assert gator.backend.count("all") == Counts(waiting=1, delayed=1)
 
 
 def test_the_store_may_be_away_meanwhile(file: str) -> None:
@@ -197,6 +218,31 @@ def test_what_takes_an_answer_of_the_store_is_refused(
         write(Gator(gator.dsn.url, max_length=5), file, "t1")
 
     assert waiting(file) == 0
+
+
+def test_a_result_that_nobody_could_ask_for_is_refused(file: str) -> None:
+    """The store gives the task the id that its result goes by, and gives it to the worker that forwards."""
+    gator = Gator("beanstalk://127.0.0.1:1/", results="locmem://")
+
+    with pytest.raises(InvalidOption, match="keep_result"):
+        write(gator, file, "t1", keep_result=60)
+    write(gator, file, "t1")
+
+    assert waiting(file) == 1
+
+
+def test_a_connection_of_a_class_of_one_s_own_will_do(
+    gator: Gator, postgres_server: PostgresServer
+) -> None:
+    class Own(psycopg.Connection[Any]):
+        """What an application, or a library that watches it, makes of psycopg's."""
+
+    postgres_server.empty()
+    outbox_at(postgres_server.dsn).migrate()
+    with Own.connect(postgres_server.dsn) as connection, gator.using(connection):
+        gator.task(do, "work")
+
+    assert waiting(postgres_server.dsn) == 1
 
 
 def test_without_an_outbox_it_says_how_to_make_one(
@@ -255,6 +301,21 @@ def test_postgres_knows_its_own_database(
     assert (gator.len(), waiting(shop)) == (0, 1)
     opened(gator, shop).forward_all()
     assert (gator.len(), Gator(shop).len()) == (1, 0)
+
+
+def test_postgres_as_a_store_may_be_away_too(postgres_server: PostgresServer) -> None:
+    postgres_server.empty()
+    postgres_server.run("DROP DATABASE IF EXISTS shop")
+    postgres_server.run("CREATE DATABASE shop")
+    gator = Gator(postgres_server.dsn.removesuffix("postgres") + "shop")
+    outbox_at(postgres_server.dsn).migrate()
+    write(gator, postgres_server.dsn, "t1")
+    gator.backend.close()
+
+    postgres_server.run("DROP DATABASE shop")
+
+    write(gator, postgres_server.dsn, "t2")
+    assert waiting(postgres_server.dsn) == 2
 
 
 def test_few_rights_will_do(gator: Gator, postgres_server: PostgresServer, opened: Opened) -> None:
@@ -346,6 +407,47 @@ def test_each_store_has_its_own(file: str, gator: Gator, tmp_path: Path, opened:
 
     assert (gator.len(), other.len(), waiting(file)) == (1, 0, 1)
     assert "another store (sqlite)" in forwarder.warnings()[0]
+
+
+def test_stores_of_one_kind_have_names(gator: Gator, database: str, opened: Opened) -> None:
+    other = Gator(gator.dsn.url.replace("/0", "/1"), store_name="payments")
+    other.backend.drop_all("all")
+    write(gator, database, "t1")
+    write(other, database, "t2")
+
+    forwarder = opened(gator, database)
+    forwarder.forward_all()
+
+    assert (gator.len(), other.len(), waiting(database)) == (1, 0, 1)
+    assert "another store (payments)" in forwarder.warnings()[0]
+    opened(other, database).forward_all()
+    assert (gator.len(), other.len(), waiting(database)) == (1, 1, 0)
+    other.backend.drop_all("all")
+    other.backend.close()
+
+
+def test_a_turn_is_one_s_of_those_to_the_same_store(postgres_server: PostgresServer) -> None:
+    """One that waits for a store that hangs holds up no other store."""
+    dsn = postgres_server.dsn
+    with (
+        closing(outbox_at(dsn)) as first,
+        closing(outbox_at(dsn)) as second,
+        first.turn("redis") as is_first,
+        second.turn("redis") as is_second,
+        closing(outbox_at(dsn)) as third,
+        third.turn("sqs") as is_third,
+    ):
+        assert (is_first, is_second, is_third) == (True, False, True)
+
+
+def test_no_more_is_read_than_is_moved_together(gator: Gator, database: str) -> None:
+    write(gator, database, "t1", "t2", "t3")
+    with closing(outbox_at(database)) as outbox, outbox.turn("redis"):
+        [size, *_] = [len(row.message.body) for row in outbox.rows("redis", "all", 3, 10_000)]
+
+        read = [len(outbox.rows("redis", "all", 3, most)) for most in (0, 2 * size, 3 * size)]
+
+    assert read == [1, 2, 3]
 
 
 def test_queues_go_their_own_ways(gator: Gator, database: str, opened: Opened) -> None:
@@ -588,9 +690,11 @@ class Choosy:
 
     def __init__(self, backend: Backend, err: Exception, *refused: str) -> None:
         self._backend, self._err, self.refused = backend, err, refused
+        self.refusals = 0
 
     def push_many_if(self, queue: str, messages: Sequence[Message], *record: Any) -> bool:
         if any(message.task_id in self.refused for message in messages):
+            self.refusals += 1
             raise self._err
         return self._backend.push_many_if(queue, messages, *record)
 
@@ -632,7 +736,7 @@ def test_one_that_is_too_big_is_kept_aside_though_it_is_alone(
 
 @pytest.mark.parametrize("err", [QueueFull("full"), BackendRefused("no rights")])
 def test_where_all_are_refused_all_stay(
-    gator: Gator, database: str, opened: Opened, err: Exception
+    gator: Gator, database: str, opened: Opened, err: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(gator, database, "t1", "t2")
     other = Gator(gator.dsn.url, "other")
@@ -642,10 +746,32 @@ def test_where_all_are_refused_all_stay(
     with pytest.raises(BackendRefused):
         forwarder.forward_all()
 
+    assert caplog.text.count("Tasks of queue 'all' stay in") == 1
     assert (waiting(database), in_outbox(database).aside) == (2, 0)
     assert (gator.len(), other.len()) == (0, 2 * AT_ONCE + 1)
     opened(gator, database).forward_all()
     assert run_all(gator) == ["t1", "t2"]
+
+
+@pytest.mark.parametrize("err", [BackendUnavailable("a node is away"), BackendRefused("no queue")])
+def test_a_queue_that_is_refused_holds_up_no_other(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, err: Exception
+) -> None:
+    monkeypatch.setattr("alligator.outbox.forwarding.LONGEST_PAUSE", LONG)
+    monkeypatch.setattr("alligator.outbox.forwarding.SHORTEST_PAUSE", LONG)
+    other = Gator(gator.dsn.url, "other")
+    write(gator, file, "t1")
+    store = choosy(gator, err, "t1")
+
+    with forwarding(store, [file]):
+        until(lambda: store.backend.refusals, "it is refused")
+        refusals = store.backend.refusals
+        for name in ("t2", "t3"):
+            write(other, file, name)
+            until(partial(other.backend.find, "other", name), "it is forwarded")
+
+    assert store.backend.refusals == refusals
+    assert (gator.len(), waiting(file)) == (0, 1)
 
 
 # Workers.

@@ -338,3 +338,12 @@ def test_a_payload_with_options_of_another_kind_is_no_task(gator: Gator) -> None
 
     assert done == []
     assert gator.status("t1").state in ("waiting", "delayed", "failed")  # looked at, or to be
+
+
+def test_what_cannot_be_run_ends_no_burst(gator: Gator) -> None:
+    gator.backend.push_many("all", [Message("im\npossible", b"{}")])
+    gator.task(do, "work")
+
+    work_off(gator)
+
+    assert done == ["work"]

@@ -784,7 +784,7 @@ def turning(
     """Return what tells the status of t1, while something happens to it; and what calls it takes."""
     calls: list[str] = []
     backend: Any = Turning(gator.backend, happenings, calls)
-    return lambda: status_of(backend, backend.records, QUEUE, "t1"), calls
+    return lambda: status_of("the store", backend, backend.records, QUEUE, "t1"), calls
 
 
 # What happens to t1, one thing after the other:

@@ -19,7 +19,7 @@ from alligator.backends.base import (
     Release,
     Reservation,
 )
-from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull
+from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull, TaskTooBig
 from alligator.testing.running import A_MOMENT, in_a_thread, later
 from alligator.testing.stores import (
     FAR_OFF,
@@ -375,3 +375,45 @@ def test_a_writer_outside_is_waited_for(tmp_path: Path) -> None:
         finally:
             person.close()
         assert drain(client) == ["t1", "t2"]
+
+
+LIMIT = 2**20
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def limited(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Backend]:
+    """A store that takes no task of more than a megabyte, in place of some hundreds of them."""
+    if request.param == "redis":
+        with (
+            Server.redis(tmp_path, "--proto-max-bulk-len", str(LIMIT)) as server,
+            opened(server.dsn) as backend,
+        ):
+            yield backend
+        return
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def limiting(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(*args, **kwargs)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", limiting)
+    with opened(f"sqlite://{tmp_path}/queue.db") as backend:
+        yield backend
+
+
+def test_what_is_too_big_for_the_store_is_refused_as_that(limited: Backend) -> None:
+    room = LIMIT - 1000  # of SQLite's limit, a row takes some, too
+    limited.push_many(QUEUE, [Message("t1", bytes(room))])
+
+    for messages in (
+        [Message("big", bytes(LIMIT + 1))],
+        [Message("t2", b""), Message("big", bytes(LIMIT + 1))],
+    ):
+        with pytest.raises(TaskTooBig, match="carry less"):
+            limited.push_many(QUEUE, messages)
+
+    assert limited.count(QUEUE) == Counts(waiting=1)
+    assert take(limited).body == bytes(room)

@@ -59,7 +59,8 @@ def test_what_is_queued_cannot_be_asked_for(gator: Gator) -> None:
         task = opts.task(add, 1, 2)
 
     with pytest.raises(
-        InvalidOption, match=r"what status\(\) needs: use a store that can \(locmem"
+        InvalidOption,
+        match=rf"The store {gator.dsn.scheme}://.* what status\(\) needs: use a store that can \(locmem",
     ):
         gator.status(task.task_id)
 

@@ -521,3 +521,13 @@ def test_a_refused_task_leaves_no_trace(gator: Gator) -> None:
     assert gator.len() == 0
     assert gator.push(task, jobs.echo, 1.5) is task
     assert payload_of(popped(gator))["args"] == [1.5]
+
+
+@pytest.mark.parametrize("task_id", ["", "a\0b", "a\nb", "a\ud800", "x" * 256, 5, None], ids=ascii)
+@pytest.mark.parametrize("call", ["get", "cancel", "status", "result", "unschedule"])
+def test_what_is_no_id_is_asked_of_no_store(call: str, task_id: Any) -> None:
+    """Each would answer in its own way: that there is none, that it will not, or with a UnicodeError."""
+    gator = Gator("locmem://")
+
+    with pytest.raises(InvalidOption):
+        getattr(gator, call)(task_id)

@@ -71,6 +71,7 @@ class Client(Backend):
     can_recover = False
     keeps_ids = False
     keeps_order = False
+    knows_fractions = False
     limits_exactly = False
     tells_late = False
     drop_spares_held = False

@@ -25,7 +25,9 @@ def places(gator: Gator) -> list[str]:
 
 def known(gator: Gator, task_id: str, queue_names: Sequence[str]) -> list[Status]:
     """Return what is known of the tasks of some id, one for each queue that knows it."""
-    found = [status_of(gator.backend, gator.results, name, task_id) for name in queue_names]
+    found = [
+        status_of(gator.dsn, gator.backend, gator.results, name, task_id) for name in queue_names
+    ]
     return [status for status in found if status.state != "unknown"]
 
 

@@ -60,7 +60,7 @@ def writer_on(connection: object) -> Writer:
         from alligator.outbox.sqlite_outbox import SQLiteWriter
 
         return SQLiteWriter(found)
-    if type(found).__module__.partition(".")[0] == "psycopg":
+    if any(one.__module__.partition(".")[0] == "psycopg" for one in type(found).__mro__):
         from alligator.outbox.postgres_outbox import PostgresWriter
 
         return PostgresWriter(found)

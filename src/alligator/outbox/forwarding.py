@@ -3,10 +3,10 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from alligator import keys, retries
 from alligator.backends.base import Backend, Records
@@ -20,7 +20,7 @@ from alligator.exceptions import (
 )
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Outbox, Ref, Row
-from alligator.outbox.writing import kind_of
+from alligator.outbox.writing import name_of
 from alligator.processes.complaints import Complaints
 
 if TYPE_CHECKING:
@@ -33,11 +33,21 @@ AT_ONCE = 100
 AT_ONCE_UNSURE = 10
 """Rows that are moved together where they may be moved twice: what one request of SQS takes."""
 MOST_BYTES = 4_000_000
-"""Of the bodies that are moved together, but for one that is bigger alone."""
-LONGEST_PAUSE = 2.0
-"""Seconds between two tries, at the most, while the store or the database is away."""
+"""Of the bodies that are read and moved together, but for one that is bigger alone."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two tries, doubling, while the database is away, or the store takes nothing of a queue."""
 END_WITHIN = 2.0
 """Seconds for the thread to end what it is at, when its worker has left."""
+
+
+class _Failing(NamedTuple):
+    """A queue that nothing could be moved to, the last time."""
+
+    err: AlligatorException
+    times: int
+    """In a row."""
+    again_at: float
+    """When to try again, by the monotonic clock."""
 
 
 class Forwarder:
@@ -52,30 +62,41 @@ class Forwarder:
         self._backend = gator.backend
         self._records = gator.backend.records if gator.backend.can_find else None
         self._outbox = outbox
-        self._store = kind_of(gator.dsn)
+        self._store = name_of(gator)
+        self._failing: dict[str, _Failing] = {}
 
     def forward(self) -> bool:
         """Move the next rows of each queue; return whether there may be more of them.
 
+        A queue that nothing can be moved to is left alone for a moment, a longer one each time, so that the
+        others go on as if it were not there.
+
         Raises:
-            BackendUnavailable, BackendRefused: The store or the database did not answer, or would not. The next
-                call goes on from there.
+            BackendUnavailable, BackendRefused: The store or the database did not answer, or would not; and
+                nothing is left to be moved but what that is about. The next call goes on from there.
         """
-        with self._outbox.turn() as is_ours:
+        with self._outbox.turn(self._store) as is_ours:
             names = self._outbox.queues(self._store) if is_ours else []
-        failures: list[AlligatorException] = []
+        if is_ours:
+            self._failing = {name: one for name, one in self._failing.items() if name in names}
         has_more = False
         for name in names:
+            failing = self._failing.get(name)
+            if failing and time.monotonic() < failing.again_at:
+                continue
             try:
                 has_more = self._forward(name) or has_more
+                self._failing.pop(name, None)
             except _Overtaken:
                 pass  # it goes on from there
-            except BackendUnavailable:
-                raise
-            except AlligatorException as err:
-                failures.append(err)  # of this queue, perhaps; the others go on
-        if failures and not has_more:  # else the others would have to wait for each next try
-            raise failures[0]
+            except Exception as err:
+                if failing is None and not isinstance(err, BackendUnavailable):
+                    log.warning("Tasks of queue %r stay in %s for now: %s", name, self.name, err)
+                self._failing[name] = _failing_again(failing, err)
+                if isinstance(err, BackendUnavailable):
+                    break  # the others might be waited for as long, one after the other
+        if self._failing and not has_more:
+            raise next(iter(self._failing.values())).err
         return has_more
 
     def forward_all(self) -> None:
@@ -112,9 +133,9 @@ class Forwarder:
         self._outbox.close()
 
     def _forward(self, queue_name: str) -> bool:
-        with self._outbox.turn() as is_ours:
+        with self._outbox.turn(self._store) as is_ours:
             if not is_ours:
-                return False
+                raise _Overtaken
             if self._records is None:
                 step: _Step = _UnsureStep(self._backend, queue_name)
             else:
@@ -123,7 +144,7 @@ class Forwarder:
             # In this order: a row that the record tells of no more, is gone before it is looked for.
             if step.told and self._outbox.remove(step.told):
                 return True  # once it is sure that they are removed, the record may tell of others
-            rows = _some(self._outbox.rows(self._store, queue_name, step.limit))
+            rows = self._outbox.rows(self._store, queue_name, step.limit, MOST_BYTES)
             moved, refused = _moved(step, rows)
             self._outbox.remove([row.ref for row in moved])
             for row, err in refused:
@@ -136,7 +157,20 @@ class Forwarder:
 
 
 class _Overtaken(Exception):
-    """Another forwarder has gone on meanwhile."""
+    """Another forwarder is at it."""
+
+
+def _failing_again(before: _Failing | None, err: Exception) -> _Failing:
+    times = before.times + 1 if before else 1
+    pause = retries.backoff(times, base=SHORTEST_PAUSE, cap=LONGEST_PAUSE)
+    return _Failing(_ours(err), times, time.monotonic() + pause)
+
+
+def _ours(err: Exception) -> AlligatorException:
+    """Return an error as one of ours: it may be of a driver, or of a user's own store."""
+    if isinstance(err, AlligatorException):
+        return err
+    return BackendRefused(f"{type(err).__name__}: {err}")
 
 
 class _Step(Protocol):
@@ -197,13 +231,6 @@ class _SureStep:
         self._record, self._moved = record, moved
 
 
-def _some(rows: Sequence[Row]) -> list[Row]:
-    """Return the first rows, as many as are not too big to be moved together."""
-    sizes = accumulate(len(row.message.body) for row in rows)
-    fitting = sum(size <= MOST_BYTES for size in sizes)
-    return list(rows[: max(1, fitting)])
-
-
 Refused = tuple[Row, AlligatorException]
 
 
@@ -245,10 +272,8 @@ def _refused(step: _Step, rows: Sequence[Row], moved: list[Row]) -> list[Refused
             step.push([row])
         except (BackendUnavailable, QueueFull, _Overtaken):
             raise
-        except AlligatorException as err:
-            refused.append((row, err))
         except Exception as err:
-            refused.append((row, BackendRefused(f"{type(err).__name__}: {err}")))
+            refused.append((row, _ours(err)))
         else:
             moved.append(row)
     return refused
@@ -270,9 +295,8 @@ class _Thread(threading.Thread):
         has_warned = False
         while not self._is_to_end:
             has_warned = has_warned or self._tried(self._warn)
-            if not self._tried(self._forward):
-                self._failures += 1
-                self._bell.wait(retries.backoff(self._failures, base=0.1, cap=LONGEST_PAUSE))
+            self._tried(self._forward)
+            self._wait()
         self._forwarder.close()
 
     def end(self) -> None:
@@ -296,9 +320,15 @@ class _Thread(threading.Thread):
     def _forward(self) -> None:
         while not self._is_to_end and self._forwarder.forward():
             pass
-        self._failures = 0
-        if not self._is_to_end:
+
+    def _wait(self) -> None:
+        """Wait for more, whether or not a queue is in trouble; for a moment, where the database is."""
+        try:
             self._forwarder.wait(self._bell)
+            self._failures = 0
+        except Exception:  # that is told when it is to be forwarded from
+            self._failures += 1
+            self._bell.wait(retries.backoff(self._failures, base=SHORTEST_PAUSE, cap=LONGEST_PAUSE))
 
 
 @contextmanager

@@ -70,11 +70,19 @@ WITH RECURSIVE names (name) AS (
 SELECT name FROM names WHERE name IS NOT NULL
 """
 
+# What is not asked for in the end is not read: of a body that is not short, a row has the address alone.
 _ROWS = """
 SELECT seq, id, task_id, body,
-    greatest(0, delay - extract(epoch FROM clock_timestamp() - written_at)::float8),
+    greatest(0, delay - greatest(0, extract(epoch FROM clock_timestamp() - written_at)::float8)),
     due_at, priority, replaces
-FROM alligator_outbox.tasks WHERE store = %s AND queue = %s AND refused IS NULL ORDER BY seq LIMIT %s
+FROM (
+    SELECT *, sum(octet_length(body)) OVER (ORDER BY seq) AS bytes, row_number() OVER (ORDER BY seq) AS place
+    FROM (
+        SELECT * FROM alligator_outbox.tasks
+        WHERE store = %s AND queue = %s AND refused IS NULL ORDER BY seq LIMIT %s
+    ) AS first
+) AS measured
+WHERE bytes <= %s OR place = 1 ORDER BY seq
 """
 
 # By their numbers, along the primary key, whatever is known of the table's size; an id is one row's alone.
@@ -154,11 +162,12 @@ class PostgresOutbox(Outbox):
         self._identity = ""
 
     @contextmanager
-    def turn(self) -> Generator[bool]:
+    def turn(self, store: str) -> Generator[bool]:
         """Take the turn, as a transaction."""
         with self._connected() as connection, connection.transaction():
             [[is_ours]] = connection.execute(
-                "SELECT pg_try_advisory_xact_lock(hashtext('alligator_outbox'))"
+                "SELECT pg_try_advisory_xact_lock(hashtext('alligator_outbox'), hashtext(%s))",
+                (store,),
             )
             yield is_ours
 
@@ -172,11 +181,11 @@ class PostgresOutbox(Outbox):
         """Return the names of the queues that rows are there for."""
         return [name for (name,) in self._rows(_QUEUES, {"store": store})]
 
-    def rows(self, store: str, queue_name: str, limit: int) -> list[Row]:
+    def rows(self, store: str, queue_name: str, limit: int, max_bytes: int) -> list[Row]:
         """Return the first rows of a queue."""
         return [
             Row((seq, id_), Message(*task))
-            for seq, id_, *task in self._rows(_ROWS, (store, queue_name, limit))
+            for seq, id_, *task in self._rows(_ROWS, (store, queue_name, limit, max_bytes))
         ]
 
     def remove(self, refs: Sequence[Ref]) -> int:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -144,8 +144,8 @@ class SQLiteOutbox(Outbox):
         self._file: tuple[int, int] | None = None
 
     @contextmanager
-    def turn(self) -> Generator[bool]:
-        """Take the turn; each change is committed at once."""
+    def turn(self, store: str) -> Generator[bool]:
+        """Take the turn, one for all stores; each change is committed at once."""
         with translated(self._path):
             self._open()
             is_ours = try_lock(self._lock)
@@ -165,15 +165,19 @@ class SQLiteOutbox(Outbox):
         found = self._open().execute(_QUEUES, {"store": store})
         return [name for (name,) in found]
 
-    def rows(self, store: str, queue_name: str, limit: int) -> list[Row]:
+    def rows(self, store: str, queue_name: str, limit: int, max_bytes: int) -> list[Row]:
         """Return the first rows of a queue."""
         values = time.time(), store, queue_name, limit
-        return [
-            Row((seq, id_), Message(task_id, body, delay, due_at, priority, bool(replaces)))
-            for seq, id_, task_id, body, delay, due_at, priority, replaces in self._rows(
-                _ROWS, *values
-            )
-        ]
+        rows: list[Row] = []
+        size = 0
+        with closing(self._open().execute(_ROWS, values)) as found:
+            for seq, id_, task_id, body, delay, due_at, priority, replaces in found:
+                size += len(body)
+                if rows and size > max_bytes:
+                    break
+                message = Message(task_id, body, delay, due_at, priority, bool(replaces))
+                rows.append(Row((seq, id_), message))
+        return rows
 
     def remove(self, refs: Sequence[Ref]) -> int:
         """Remove rows, in one step."""

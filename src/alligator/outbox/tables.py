@@ -26,7 +26,7 @@ class Summary(NamedTuple):
     """What is in an outbox."""
 
     waiting: dict[str, int]
-    """Tasks to be forwarded, by the kind of store that they are for."""
+    """Tasks to be forwarded, by the store that they are for: its kind, or the name that it was given."""
     oldest: float = 0.0
     """Seconds since the first of these was written."""
     aside: int = 0
@@ -52,8 +52,8 @@ class Outbox(ABC):
     dsn: DSN
 
     @abstractmethod
-    def turn(self) -> AbstractContextManager[bool]:
-        """Return a context manager in which no other forwarder has its turn; it gives False if one has.
+    def turn(self, store: str) -> AbstractContextManager[bool]:
+        """Return a context manager in which no other forwarder to that store has its turn; False if one has.
 
         Those from ``identity`` to ``set_aside`` are called in it. What they have changed is sure when it has
         ended.
@@ -68,8 +68,11 @@ class Outbox(ABC):
         """Return the names of the queues that rows are there for."""
 
     @abstractmethod
-    def rows(self, store: str, queue_name: str, limit: int) -> list[Row]:
-        """Return the first rows of a queue, in the order in which they were written."""
+    def rows(self, store: str, queue_name: str, limit: int, max_bytes: int) -> list[Row]:
+        """Return the first rows of a queue, in the order in which they were written.
+
+        The first one, and as many others as have bodies of so many bytes together; more are not read.
+        """
 
     @abstractmethod
     def remove(self, refs: Sequence[Ref]) -> int:

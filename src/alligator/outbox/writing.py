@@ -26,6 +26,11 @@ def kind_of(dsn: DSN) -> str:
     return loading.BUILT_IN.get(dsn.scheme, dsn.scheme)
 
 
+def name_of(gator: "Gator") -> str:
+    """Return what the rows for a Gator's store are marked with."""
+    return gator.store_name or kind_of(gator.dsn)
+
+
 def write(gator: "Gator", outbox: Writer, tasks: Sequence[Task], messages: list[Message]) -> None:
     """Put tasks into an outbox.
 
@@ -36,10 +41,12 @@ def write(gator: "Gator", outbox: Writer, tasks: Sequence[Task], messages: list[
         ('if_exists="raise"', any(task.if_exists == "raise" for task in tasks)),
         ("depends_on", any(task.depends_on for task in tasks)),
         ("max_length", gator.max_length is not None),
+        # It is asked for by an id, which is the store's own there.
+        ("keep_result", not gator.backend.keeps_ids and any(task.keep_result for task in tasks)),
     ):
         if is_asked:
             raise InvalidOption(
                 f"{names} takes an answer of the store {gator.dsn}, which hears of what is queued in your "
                 "transaction only after the commit: leave it out there."
             )
-    outbox.write(kind_of(gator.dsn), gator.queue_name, messages)
+    outbox.write(name_of(gator), gator.queue_name, messages)

@@ -156,6 +156,8 @@ class Server(Calls):
         self._pid = os.getpid()
         self._is_ready = False
         self._identity: Row | None = None
+        self._others: set[Row | None] = set()
+        """Databases that were not ours, when that could be asked."""
 
     def rows(
         self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False
@@ -199,9 +201,16 @@ class Server(Calls):
             return False
         with self.translated():
             theirs = _identity(connection)
-            if theirs != self._identity:  # not known yet, or the server was started anew
-                with self.connection() as our_own:
+        if theirs != self._identity:  # not known yet, or the server was started anew
+            try:
+                with self.translated(), self.connection() as our_own:
                     self._identity = _identity(our_own)
+            except (BackendUnavailable, BackendRefused):
+                if theirs in self._others:
+                    return False
+                raise
+        if theirs != self._identity:
+            self._others.add(theirs)
         return theirs == self._identity
 
     def connect(self) -> Connection:

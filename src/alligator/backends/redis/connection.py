@@ -24,6 +24,7 @@ from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
     QueueFull,
+    TaskTooBig,
 )
 
 MAX_SILENCE = 5.0
@@ -376,6 +377,11 @@ def ours(err: exceptions.RedisError, address: Address) -> AlligatorException:
         if address.is_cluster:
             return BackendUnavailable(f"{dsn} cannot answer now: {text}")
         return BackendRefused(f"{dsn} is a node of a cluster: write redis+cluster://... ({text})")
+    if "invalid bulk length" in text:
+        return TaskTooBig(
+            f"{dsn} takes nothing as big as that (its proto-max-bulk-len): let the task carry less, such as "
+            "the name of a file, or a key."
+        )
     if "unexpected symbol near '#'" in text:
         return BackendRefused(f"{dsn} is too old: Alligator needs Redis 7.0 or newer, or Valkey.")
     return BackendRefused(f"{dsn}: {text}")

@@ -20,6 +20,7 @@ from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
     QueueFull,
+    TaskTooBig,
 )
 
 try:
@@ -387,6 +388,11 @@ def _ours(err: Exception, path: Path) -> AlligatorException:
         )
     if code.startswith("SQLITE_FULL"):
         return QueueFull(f"No room for {path}: the disk is full. Make some, and push again.")
+    if code.startswith("SQLITE_TOOBIG"):
+        return TaskTooBig(
+            f"SQLite takes nothing as big as that into {path} (a gigabyte, as a rule): let the task carry "
+            "less, such as the name of a file, or a key."
+        )
     if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return BackendRefused(
             f"{path} is no SQLite file, or a broken one: {err}. Name another file."
