@@ -694,6 +694,8 @@ def test_what_is_no_beanstalkd_is_not_taken_for_an_empty_one(answer: bytes) -> N
         for call in CALLS:
             with pytest.raises((BackendRefused, BackendUnavailable)):
                 call(client)
+        late = Ack(Reservation(QUEUE, "1", b"", "w.1.1"))
+        assert client.reserve([QUEUE], "w", settlements=[late]).late == [late]
         client.close()
         server.shutdown()
 
@@ -789,6 +791,27 @@ def test_what_is_settled_while_another_thread_takes_it_again_is_not_late(
 
     assert late == []
     assert client.count(QUEUE) == Counts()
+
+
+def test_what_another_thread_has_given_up_is_not_taken_again(
+    client: Client, cut_off: Client, proxy: Proxy
+) -> None:
+    push(client, "one")
+    held = take(cut_off)
+    proxy.cut()
+    fresh = take(client)
+    holdings: Holdings = vars(cut_off)["_holdings"]
+    is_taking = vars(holdings)["_taking_again"]
+    # As a thread has it that has found the task to be another's, and forgets it.
+    with is_taking, in_a_thread(lambda: cut_off.extend([held], 60.0)) as extending:
+        time.sleep(0.1)  # until it waits
+        holdings.forget(holdings.all()[0])
+        client.settle([Release(fresh)])
+        is_taking.release()
+        assert extending.result(PATIENCE) == [held]
+        is_taking.acquire()
+
+    assert client.count(QUEUE) == Counts(waiting=1)
 
 
 def test_what_another_has_taken_meanwhile_stays_with_it(

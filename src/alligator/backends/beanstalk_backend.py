@@ -2,8 +2,7 @@
 
 How tasks look there stands in beanstalk/format.py, what becomes of dead letters in beanstalk/letters.py. A job
 is held by the connection that reserved it: only that one extends and settles it, and when it is closed, the
-server hands the job to others at once. So every hand-out is bound to its connection here; and if that is cut,
-we try to be the others.
+server hands the job to others at once. So every hand-out is bound to its connection (beanstalk/holdings.py).
 """
 
 import math
@@ -37,7 +36,7 @@ from alligator.backends.beanstalk.reserving import look, wait_for
 from alligator.backends.beanstalk.settling import Settling
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendUnavailable
+from alligator.exceptions import BackendRefused, BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
@@ -150,7 +149,7 @@ class Client(Backend):
                 pause = min(nap, max(min(until, soon) - time.monotonic(), 0.001))
                 if self._bell.wait(pause) is Woken.BY_INTERRUPT:
                     return Batch([], late)
-        except BackendUnavailable:
+        except (BackendUnavailable, BackendRefused):
             if not settlements:
                 raise
             return Batch([], late)  # what was settled is; the next call will tell
