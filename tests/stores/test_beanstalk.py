@@ -931,6 +931,30 @@ def test_a_server_without_memory_takes_nothing_of_a_batch_and_lets_the_rest_be_d
     assert own.count(QUEUE) == Counts(waiting=98, dead=1)
 
 
+@pytest.mark.parametrize("err", [greenstalk.OutOfMemoryError, greenstalk.InternalError])
+def test_what_a_full_disk_keeps_from_being_given_back_is_still_held(
+    client: Client, monkeypatch: pytest.MonkeyPatch, err: type[greenstalk.Error]
+) -> None:
+    push(client, "one", "two", "three")
+    one, two, three = take_ready(client)
+    run = connection.Connection.run
+
+    def full(self: connection.Connection, commands: list[connection.Command]) -> list[Any]:
+        if any(name in ("release", "bury") for name, *_ in commands):
+            return [err(), err(), *run(self, commands[2:])]
+        return run(self, commands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.Connection, "run", full)
+        with pytest.raises(BackendRefused):
+            client.settle([Release(one, delay=5), Bury(two, "note"), Ack(three)])
+
+    assert client.count(QUEUE) == Counts(running=2)
+    assert client.settle([Release(one, delay=5), Bury(two, "note")]) == []
+    assert client.count(QUEUE) == Counts(delayed=1, dead=1)
+    assert len(client.dead(QUEUE)) == 1
+
+
 def still_held(client: Client, reservations: list[Reservation]) -> list[Reservation]:
     """Return those that are still held."""
     lost = client.extend(reservations, 60.0)

@@ -305,7 +305,7 @@ class _Reader:
 
 _NO_RESULT = (greenstalk.NotFoundError, greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
 _NO_ROOM = (
-    *(greenstalk.OutOfMemoryError, greenstalk.BuriedError),
+    *(greenstalk.OutOfMemoryError, greenstalk.BuriedError, greenstalk.InternalError),
     *(greenstalk.DrainingError, greenstalk.JobTooBigError),
 )
 
@@ -313,7 +313,7 @@ _NO_ROOM = (
 def _is_answer(err: greenstalk.Error, command: Command) -> bool:
     """Whether an error is one that a command may bring. The rest say that we do not understand each other."""
     return isinstance(err, _NO_RESULT) or (
-        isinstance(err, _NO_ROOM) and command[0] in ("put", "release")
+        isinstance(err, _NO_ROOM) and command[0] in ("put", "release", "bury", "delete")
     )
 
 
