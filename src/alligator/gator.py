@@ -1,42 +1,27 @@
 """The front door: queue a task, run one now, cancel one."""
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from alligator import joining, notes, signatures, stops
-from alligator.attempts import VOID, Runner, take_retry
+from alligator import inline, joining, pushing, stops
 from alligator.backends import loading
-from alligator.backends.abilities import RESULTS_ELSEWHERE, is_possible, refusal
+from alligator.backends.abilities import is_possible, refusal
 from alligator.backends.base import (
-    MAX_ID_BYTES,
     MAX_NAME_BYTES,
     Backend,
-    Message,
-    Reservation,
-    as_bytes,
     check_name,
 )
-from alligator.constants import ALL, RETRYING
-from alligator.dependencies import OurTask
+from alligator.constants import ALL
 from alligator.dsn import DSN
-from alligator.exceptions import InvalidArguments, InvalidOption, Snooze, TaskExists
-from alligator.options import OPTIONS
-from alligator.processes.keeper import LEASE, keeping
+from alligator.exceptions import InvalidOption
 from alligator.queueing import Batch, Options, kept
-from alligator.running import CURRENT, RunningTask
 from alligator.tasks import Task
-from alligator.timeouts import time_limit
-from alligator.utils import new_id
 
 # What few programs need is imported where it is used: each module takes about a millisecond of every start.
 if TYPE_CHECKING:
     from alligator.schedules import Schedule
     from alligator.statuses import Status
-
-log = logging.getLogger("alligator.gator")
 
 
 class Gator:
@@ -244,21 +229,7 @@ class Gator:
 
     def prepare(self, task: Task, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Set what a task calls, and check that it can be queued here; ``send`` then queues it."""
-        if not callable(func):
-            raise InvalidArguments(f"A task calls a function; {func!r} cannot be called.")
-        task.to_call(func, *args, **kwargs)
-        signatures.check_arguments(func, args, kwargs)
-        if task.depends_on is not None:
-            from alligator.dependencies import depending
-
-            depending.resolve(task, self.queue_name)
-        if task.is_async:
-            self._check_possible(task, func)
-        elif task.depends_on:
-            raise InvalidOption(
-                "A task with is_async=False runs at once: it cannot depend on what a worker runs."
-            )
-        task.gator, task.queue_name = self, self.queue_name
+        pushing.prepare(self, task, func, *args, **kwargs)
         return task
 
     def send(self, tasks: Sequence[Task]) -> None:
@@ -267,31 +238,7 @@ class Gator:
         Raises:
             TaskExists: One with ``if_exists="raise"`` is queued or runs already; the others are queued.
         """
-        messages = [self._message(task) for task in tasks]
-        outbox = joining.outbox_of(self)
-        if outbox is not None:
-            from alligator.outbox import writing
-
-            writing.write(self, outbox, tasks, messages)
-            return
-        backend = joining.backend_of(self)
-        if not backend.keeps_ids:
-            self._send_unnamed(tasks, messages)
-            return
-        push = backend.push_many
-        if [task for task in tasks if task.depends_on]:
-            from alligator.dependencies import depending
-
-            kept_here = self.results is self.backend.records
-            push = depending.pushing(backend, backend.records if kept_here else self.results, tasks)
-        queued = push(self.queue_name, messages, max_length=self.max_length)
-        if all(queued):
-            return
-        for task, is_new in zip(tasks, queued, strict=True):
-            if not is_new and task.if_exists == "raise" and not self._is_ours(task):
-                raise TaskExists(
-                    f"Task {task.task_id!r} is queued or runs in {self.queue_name!r} already."
-                )
+        pushing.send(self, tasks)
 
     def execute(self, task: Task) -> Task:
         """Run a task here and now, hooks and retries included. Returns it, with its status and result.
@@ -310,20 +257,7 @@ class Gator:
             >>> Gator("locmem://").execute(task).result
             136
         """
-        while True:
-            token = CURRENT.set(RunningTask(task))
-            try:
-                with time_limit(task.timeout):
-                    task.run()
-            except Exception as err:
-                if isinstance(err, Snooze) or not self._try_again(task, err):
-                    raise
-                if task.is_async:
-                    return task
-            else:
-                return task
-            finally:
-                CURRENT.reset(token)
+        return inline.execute(self, task)
 
     def pop(self) -> Task | None:
         """Run the first task of the queue, here and now.
@@ -340,12 +274,7 @@ class Gator:
         Example:
             >>> Gator("locmem://").pop()
         """
-        while held := self.backend.reserve([self.queue_name], new_id(), lease=LEASE).reservations:
-            task = self._run(held[0])
-            # One of ours lets those of the user start that waited for others: it is none of theirs.
-            if not isinstance(task, OurTask):
-                return task
-        return None
+        return inline.pop(self)
 
     def get(self, task_id: str) -> Task | None:
         """Run one task of the queue by its id, here and now, whether or not its time has come.
@@ -357,8 +286,7 @@ class Gator:
             >>> Gator("locmem://").get("a-specific-uuid-here")
         """
         self.check_can("get()")
-        reservation = self.backend.reserve_task(self.queue_name, task_id, new_id(), LEASE)
-        return self._run(reservation) if reservation else None
+        return inline.get(self, task_id)
 
     def cancel(self, task_id: str) -> Task | None:
         """Take a task out of the queue before it runs, or ask one that runs to end.
@@ -500,124 +428,6 @@ class Gator:
     def len(self) -> int:
         """Return how many tasks of the queue no worker has taken yet: waiting and delayed."""
         return self.backend.len(self.queue_name)
-
-    def _check_possible(self, task: Task, func: Callable[..., Any]) -> None:
-        if self.backend.spans_processes:
-            hooks = (task.on_start, task.on_success, task.on_error)
-            for call in (func, *hooks, *(task.retry_on or ()), *(task.give_up_on or ())):
-                if call is not None:
-                    signatures.check_other_process(call)
-        backend = self.backend
-        has_records = backend.records is not None and self.results is not None
-        if not (backend.can_delay and backend.can_prioritize and backend.can_find and has_records):
-            self._check_store_can(task)
-
-    def _check_store_can(self, task: Task) -> None:
-        """Refuse the options of a task that the store cannot honour."""
-        if task.keep_result and self.results is None:
-            way_out = f"leave it out, {RESULTS_ELSEWHERE}"
-            raise InvalidOption(refusal(self.dsn, "keep_result", way_out=way_out))
-        for option, is_asked in (
-            ("delay_by", task.delay_by),
-            ("delay_until", task.due_at),
-            ("backoff", task.backoff),
-            ("priority", task.priority),
-            ("if_exists", task.if_exists),
-            ("depends_on", task.depends_on),
-            ("limit", task.limit),
-        ):
-            if is_asked and not is_possible(self.backend, option):
-                raise InvalidOption(refusal(self.dsn, option, way_out="leave it out"))
-
-    def _message(self, task: Task) -> Message:
-        self._fix_expiry(task)
-        if task.delay_by or task.due_at or task.depends_on:
-            task.to_delayed()
-        else:
-            task.to_waiting()
-        check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
-        replaces = task.if_exists == "replace"
-        # A store that names tasks may do so from the beginning again, once it is started anew.
-        may_repeat = replaces or not self.backend.keeps_ids
-        if task.if_exists == "raise" or (may_repeat and task.keep_result is not None):
-            task.push = _new_push()
-        body = as_bytes(task.serialize())
-        if type(task).serialize is not Task.serialize:
-            _check_form(task, body)
-        return Message(task.task_id, body, task.delay_by, task.due_at, task.priority, replaces)
-
-    def _send_unnamed(self, tasks: Sequence[Task], messages: Sequence[Message]) -> None:
-        """Queue tasks in a store that names them, and call them so; in the payload, nothing changes."""
-        given = self.backend.push_named(self.queue_name, messages, max_length=self.max_length)
-        for task, task_id in zip(tasks, given, strict=True):
-            task.task_id = task_id
-
-    def _fix_expiry(self, task: Task) -> None:
-        """Let its seconds count from now on."""
-        if task.expires is not None and task.expires[0]:
-            # By way of an outbox, the store is not asked for anything: it may be away.
-            now = self.backend.now() if joining.outbox_of(self) is None else time.time()
-            task.expires = 0.0, now + task.expires[0]
-
-    def _is_ours(self, task: Task) -> bool:
-        """Whether what is queued under a task's id is this very push, sent again since its answer was lost."""
-        found = joining.backend_of(self).find(self.queue_name, task.task_id)
-        from alligator import peeks
-
-        return found is not None and peeks.Peek.into(found.body).push == task.push
-
-    def _try_again(self, task: Task, err: Exception) -> bool:
-        """Take one of a failed task's retries, and queue it if it is async; False when none is left."""
-        entry = {"attempt": task.attempt, "error": notes.describe(err), "at": self.backend.now()}
-        wait = take_retry(task, err, entry)
-        if wait is None:
-            return False
-        if task.is_async:
-            self._fix_expiry(task)
-            body = as_bytes(task.serialize())
-            message = Message(task.task_id, body, wait, priority=task.priority)
-            [task.task_id] = self.backend.push_named(self.queue_name, [message])
-        return True
-
-    def _run(self, reservation: Reservation) -> Task | None:
-        with keeping(self.backend, reservation):
-            outcome = Runner(
-                self.backend,
-                self.task_class,
-                results=self.results,
-                gives_back=KeyboardInterrupt,  # the person who waited stops waiting
-            ).attempt(reservation)
-        if self.backend.settle([outcome.settlement]) and not outcome.is_completed:
-            log.warning(VOID, reservation.task_id)
-        if outcome.then is not None:
-            outcome.then()
-        if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
-            raise outcome.error
-        return outcome.task
-
-
-def _new_push() -> str:
-    """Return what tells a push from others of its id; by one clock, a later one is greater."""
-    return f"{time.time_ns():020}-{new_id()[-12:]}"
-
-
-def _check_form(task: Task, body: bytes) -> None:
-    """Check that a class with a form of its own has told all that the task was told.
-
-    Raises:
-        InvalidOption: It has not: a worker would ignore that option.
-    """
-    back = type(task).deserialize(body)
-    for name in OPTIONS.keys() & task.__dict__.keys():
-        if name == "depends_on" or OPTIONS[name].encode is None:
-            continue  # the first is checked where dependencies are queued
-        if OPTIONS[name].check is None and not (name == "push" and task.if_exists != "raise"):
-            continue
-        if getattr(back, name) != getattr(task, name):
-            raise InvalidOption(
-                f"{type(task).__name__} does not carry {name}: let its serialize() and deserialize() do so, "
-                "for instance by calling those of Task, or leave the option out."
-            )
 
 
 def _max_length(value: object) -> int | None:

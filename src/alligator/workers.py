@@ -2,12 +2,10 @@
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from alligator import checkpoints, notes, registry, stops
@@ -28,17 +26,17 @@ from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOpti
 from alligator.gator import Gator
 from alligator.patience import Patience
 from alligator.processes.board import CAPACITY, Board
-from alligator.processes.canceler import Canceler
 from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import Crew
 from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
-from alligator.processes.keeper import BEATS_PER_LEASE, LEASE, Keeper, keeper_thread
+from alligator.processes.keeper import LEASE, Keeper, keeper_thread
 from alligator.processes.memory import resident_mib
 from alligator.processes.pacing import Pace, in_turn
 from alligator.processes.suspects import Turns
+from alligator.processes.unsupervised import leaving_at_signals, looked_after
 from alligator.tasks import Abandoned
-from alligator.utils import new_id, take_default
+from alligator.utils import new_id
 from alligator.worker_options import (
     GRACE,
     MAX_CONCURRENCY,
@@ -170,11 +168,9 @@ class Worker:
         self._slots = max(self.threads, self.concurrency)
         self._turns = Turns(share=self._slots > 1 and not burst)
         self._leave_by: float | None = None
-        self._grace_timer: threading.Timer | None = None
         self._may_have_lost = False
         self._is_being_left = threading.Lock()
         self._has_left = False
-        self._pid = 0
         self._runs_here = False
         self._flushed_at = 0.0
 
@@ -213,13 +209,13 @@ class Worker:
             Alligator worker #... starting, consuming 'all'.
             Alligator worker #... leaving. It consumed 0 tasks.
         """
-        self._pid, self._has_left = os.getpid(), False
+        self._has_left = False
         self.starting()
         with ExitStack() as stack:
             if not self.is_supervised:
                 warn_of(self._backend, log)
-                stack.enter_context(self._kept())
-                stack.enter_context(self._signals())
+                stack.enter_context(self._looked_after())
+                stack.enter_context(self._leaving_at_signals())
                 stack.enter_context(self._forwarding())
             elif not self._backend.shares_leases:  # nobody else can extend what is held here
                 stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
@@ -454,31 +450,23 @@ class Worker:
         except (BackendUnavailable, BackendRefused) as err:
             log.error("Left without settling %s tasks: %s", len(finished) + len(back), err)
 
-    @contextmanager
-    def _kept(self) -> Generator[None]:
-        """Keep up leases and the entry in the register, cancel and queue what is to be, from a thread."""
-        presence = registry.Presence.of(self.worker_id, os.getpid(), self.queue_names)
-        announced_at = 0.0
-        board = self._holdings.board
-        canceler = Canceler(self._backend, lambda _, held: self.cancel(held.token, held.task_id))
+    def _looked_after(self) -> AbstractContextManager[None]:
         queue_what_is_due = self._scheduler().tick if self.schedule else None
         complaints = Complaints(log)
 
         def also() -> None:
-            nonlocal announced_at
-            canceler.tick([board])
             if queue_what_is_due is not None and self._leave_by is None:
                 complaints.try_to("queue what is due", queue_what_is_due)
-            if time.monotonic() - announced_at > self.lease / BEATS_PER_LEASE:
-                announced_at = time.monotonic()
-                registry.announce(self._backend, presence, self.lease)
 
-        with keeper_thread(self._keeper(), board, also):
-            yield
-        try:
-            registry.withdraw(self._backend, self.worker_id)
-        except (BackendUnavailable, BackendRefused):
-            pass  # the entry expires
+        return looked_after(
+            self._backend,
+            self._keeper(),
+            self._holdings.board,
+            registry.Presence.of(self.worker_id, os.getpid(), self.queue_names),
+            self.lease,
+            cancel=lambda held: self.cancel(held.token, held.task_id),
+            also=also,
+        )
 
     def _keeper(self, *, extends: bool = True) -> Keeper:
         return Keeper(
@@ -517,39 +505,19 @@ class Worker:
 
         return Scheduler(self._backend, self.queue_names, self.gator.task_class)
 
-    @contextmanager
-    def _signals(self) -> Generator[None]:
-        """Leave at SIGINT and SIGTERM; only a main thread gets signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._on_signal) for number in _LEAVE}
-        try:
-            yield
-        finally:
-            if self._grace_timer is not None:
-                self._grace_timer.cancel()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            take_default(number)
-        elif self._leave_by is None:
+    def _leaving_at_signals(self) -> AbstractContextManager[None]:
+        def leave() -> None:
             self.stop()
             self.interrupt()
-            # The end of the grace comes as a second signal, to be met in the same way.
-            arguments = threading.get_ident(), number
-            self._grace_timer = threading.Timer(self.grace, signal.pthread_kill, arguments)
-            self._grace_timer.daemon = True
-            self._grace_timer.start()
-        else:
+
+        def hurry() -> None:
             self._leave_by = 0.0
             if self._runs_here:
                 raise Abandoned
 
+        return leaving_at_signals(self.grace, lambda: self._leave_by is not None, leave, hurry)
 
-_LEAVE = (signal.SIGINT, signal.SIGTERM)
+
 _UNCLEAR = "Task %r was settled just before the store went away, or went to another worker since"
 
 

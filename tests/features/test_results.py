@@ -415,7 +415,7 @@ def test_results_that_have_expired_leave_nothing_behind(
         assert sum(map(len, families.values())) == len(vars(records)["_expiring"]) == left
     elif kind == "sqlite":
         with closing(sqlite3.connect(dsn.removeprefix("sqlite://"))) as db:
-            assert db.execute("SELECT count(*) FROM records").fetchone() == (left,)
+            assert db.execute("SELECT count(*) FROM alligator_records").fetchone() == (left,)
     elif kind == "postgres":
         postgres: PostgresServer = request.getfixturevalue("postgres_server")
         assert postgres.run("SELECT count(*) FROM alligator.records") == [(left,)]

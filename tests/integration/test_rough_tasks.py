@@ -197,7 +197,7 @@ def test_a_task_whose_lease_somebody_deleted_is_run_by_another_worker(
     assert scene.gator.backend.reserve(["all"], "gone", lease=3600.0).reservations
     db = sqlite3.connect(tmp_path / "queue.db")
     with db:
-        assert db.execute("DELETE FROM leases").rowcount == 1
+        assert db.execute("DELETE FROM alligator_leases").rowcount == 1
     db.close()
 
     scene.latergator()

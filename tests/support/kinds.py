@@ -14,11 +14,11 @@ from tests.support.sqs import Sqs
 Mortal = Server | PostgresServer
 """A server that a test may kill."""
 
-DURABLE = ["sqlite", "redis", "valkey", "postgres"]
+DURABLE = ["sqlite", "redis", "postgres"]
 STORES = ["locmem", *DURABLE]
 NEWEST = "postgres-newest"
-"""For the contract: what is above the stores sees no difference. Nor of a cluster."""
-KINDS = [*STORES, NEWEST, "redis-cluster", "beanstalk", "sqs"]
+KINDS = [*STORES, NEWEST, "valkey", "redis-cluster", "beanstalk", "sqs"]
+"""For the contract. What is above the stores sees no difference between those of one protocol."""
 ON_DISK = ("--appendonly", "yes", "--appendfsync", "always")
 
 

@@ -28,7 +28,7 @@ from alligator.backends.base import (
     token_of,
 )
 from alligator.backends.sqlite import walking
-from alligator.backends.sqlite.file import Database, version_of
+from alligator.backends.sqlite.file import SCHEMA, Database, version_of
 from alligator.backends.sqlite.joined import JoinedDatabase, is_to
 from alligator.backends.sqlite.records import FileRecords
 from alligator.backends.sqlite.tasks import Tasks
@@ -39,21 +39,22 @@ from alligator.exceptions import InvalidOption, LeaseLost
 
 # What is held under a token that has no lease, should someone have deleted that.
 _HAS_NO_LEASE = """
-SELECT 1 FROM tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM leases) LIMIT 1
+SELECT 1 FROM alligator_tasks
+WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM alligator_leases) LIMIT 1
 """
 
 # One statement, so that all of it tells of the same moment. The position is that of a task that waits.
 _FIND = """
 SELECT body, ifnull(due_at, 0.0), ifnull(task.token, ''), ifnull(lapses_at, 0.0),
     CASE WHEN task.token IS NULL AND due_at IS NULL THEN
-        (SELECT count(*) FROM tasks AS other WHERE other.queue = task.queue
+        (SELECT count(*) FROM alligator_tasks AS other WHERE other.queue = task.queue
             AND other.token IS NULL AND other.due_at IS NULL AND other.priority > task.priority)
-        + (SELECT count(*) FROM tasks AS other WHERE other.queue = task.queue
+        + (SELECT count(*) FROM alligator_tasks AS other WHERE other.queue = task.queue
             AND other.token IS NULL AND other.due_at IS NULL AND other.priority = task.priority
             AND other.seq < task.seq)
     END,
     lapses + (task.token IS NOT NULL), priority
-FROM tasks AS task LEFT JOIN leases ON leases.token = task.token
+FROM alligator_tasks AS task LEFT JOIN alligator_leases AS lease ON lease.token = task.token
 WHERE queue = ? AND task_id = ?
 """
 
@@ -68,7 +69,7 @@ WITH RECURSIVE names (name) AS (
 
 
 _DEAD = """
-SELECT queue, letter_id, task_id, body, note, buried_at, priority FROM dead
+SELECT queue, letter_id, task_id, body, note, buried_at, priority FROM alligator_dead
 WHERE {which} ORDER BY letter_id DESC LIMIT ? OFFSET ?
 """
 
@@ -217,11 +218,11 @@ class Client(Backend):
         with self._database.read() as db:
             row = db.execute(
                 "SELECT"
-                " (SELECT count(*) FROM tasks"
+                " (SELECT count(*) FROM alligator_tasks"
                 "  WHERE queue = :queue AND token IS NULL AND due_at IS NULL),"
-                " (SELECT count(*) FROM tasks WHERE queue = :queue AND due_at IS NOT NULL),"
-                " (SELECT count(*) FROM tasks WHERE queue = :queue AND token IS NOT NULL),"
-                " (SELECT count(*) FROM dead WHERE queue = :queue)",
+                " (SELECT count(*) FROM alligator_tasks WHERE queue = :queue AND due_at IS NOT NULL),"
+                " (SELECT count(*) FROM alligator_tasks WHERE queue = :queue AND token IS NOT NULL),"
+                " (SELECT count(*) FROM alligator_dead WHERE queue = :queue)",
                 {"queue": queue_name},
             ).fetchone()
         return Counts(*row)
@@ -231,7 +232,7 @@ class Client(Backend):
             return sorted(
                 {
                     row[0]
-                    for table in ("tasks", "dead")
+                    for table in ("alligator_tasks", "alligator_dead")
                     for row in db.execute(_QUEUES.format(table=table))
                 }
             )
@@ -284,6 +285,15 @@ class Client(Backend):
         with self._database.write() as db:
             return [walking.put_dead(db, queue_name, letter) for letter in letters]
 
+    def migration(self) -> str:
+        return "" if self._database.is_made() else SCHEMA
+
+    def migrate(self) -> bool:
+        if self._database.is_made():
+            return False
+        self._database.make()
+        return True
+
     def within(self, connection: object) -> "Client":
         with self._database.read():  # so that the file and its tables are there
             joined = copy.copy(self)
@@ -333,15 +343,17 @@ class Client(Backend):
             version = version_of(db)
             if db.execute(_HAS_NO_LEASE).fetchone():
                 return version, 0.0
-            moments = db.execute("SELECT min(lapses_at) FROM leases").fetchall()
+            moments = db.execute("SELECT min(lapses_at) FROM alligator_leases").fetchall()
             for name in queue_names:
                 if db.execute(
-                    "SELECT 1 FROM tasks WHERE queue = ? AND token IS NULL AND due_at IS NULL LIMIT 1",
+                    "SELECT 1 FROM alligator_tasks "
+                    "WHERE queue = ? AND token IS NULL AND due_at IS NULL LIMIT 1",
                     (name,),
                 ).fetchone():
                     return version, 0.0
                 moments += db.execute(
-                    "SELECT min(due_at) FROM tasks WHERE queue = ? AND due_at IS NOT NULL", (name,)
+                    "SELECT min(due_at) FROM alligator_tasks WHERE queue = ? AND due_at IS NOT NULL",
+                    (name,),
                 ).fetchall()
         known = (moment for (moment,) in moments if moment is not None)
         return version, min(known, default=float("inf"))

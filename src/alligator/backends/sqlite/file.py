@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from alligator.backends.sqlite.fork import INSIDE
@@ -47,21 +47,20 @@ else:
         flock(file, LOCK_UN)
 
 
-APPLICATION = 0x416C6C69
-"""Marks a SQLite file as ours: "Alli", in its application_id."""
-SCHEMA_VERSION = 3
-"""Of the tables below, in the file's user_version."""
+SCHEMA_VERSION = 1
+"""Of the tables below, which tell it, too."""
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for the writers before us. Each takes milliseconds, unless it was stopped half-way."""
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for a writer outside Alligator, such as a person's sqlite3."""
 
-_SCHEMA = f"""
+SCHEMA = """\
+PRAGMA journal_mode = WAL;
 BEGIN IMMEDIATE;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {SCHEMA_VERSION};
+CREATE TABLE alligator_schema (version INTEGER NOT NULL);
+INSERT INTO alligator_schema VALUES (1);
 -- A task waits if it has neither a token nor a time, is delayed if it has a time, held if it has a token.
-CREATE TABLE tasks (
+CREATE TABLE alligator_tasks (
     seq INTEGER PRIMARY KEY,      -- the order in its queue, among those of its priority
     queue TEXT NOT NULL,
     task_id TEXT NOT NULL,
@@ -80,17 +79,18 @@ CREATE TABLE tasks (
     new_due_at REAL,
     new_priority INTEGER
 );
-CREATE UNIQUE INDEX tasks_by_id ON tasks (queue, task_id);
-CREATE INDEX tasks_waiting ON tasks (queue, priority DESC) WHERE token IS NULL AND due_at IS NULL;
-CREATE INDEX tasks_delayed ON tasks (queue, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX tasks_held ON tasks (token) WHERE token IS NOT NULL;
+CREATE UNIQUE INDEX alligator_tasks_by_id ON alligator_tasks (queue, task_id);
+CREATE INDEX alligator_tasks_waiting ON alligator_tasks (queue, priority DESC)
+    WHERE token IS NULL AND due_at IS NULL;
+CREATE INDEX alligator_tasks_delayed ON alligator_tasks (queue, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX alligator_tasks_held ON alligator_tasks (token) WHERE token IS NOT NULL;
 -- One row a hand-out, not a task: to extend it is one update, however many tasks it holds.
-CREATE TABLE leases (
+CREATE TABLE alligator_leases (
     token TEXT PRIMARY KEY,
     worker TEXT NOT NULL,
     lapses_at REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE dead (
+CREATE TABLE alligator_dead (
     letter_id INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
     task_id TEXT NOT NULL,
@@ -99,14 +99,14 @@ CREATE TABLE dead (
     note TEXT NOT NULL,
     buried_at REAL NOT NULL
 );
-CREATE INDEX dead_by_id ON dead (queue, task_id);
-CREATE INDEX dead_in_order ON dead (queue);
-CREATE TABLE records (
+CREATE INDEX alligator_dead_by_id ON alligator_dead (queue, task_id);
+CREATE INDEX alligator_dead_in_order ON alligator_dead (queue);
+CREATE TABLE alligator_records (
     key TEXT PRIMARY KEY,
     value BLOB NOT NULL,
     expires_at REAL
 ) WITHOUT ROWID;
-CREATE INDEX records_expiring ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX alligator_records_expiring ON alligator_records (expires_at) WHERE expires_at IS NOT NULL;
 COMMIT;
 """
 
@@ -144,6 +144,19 @@ class Database:
         with translated(self._path), INSIDE, self._file().transaction() as db:
             yield db
 
+    def is_made(self) -> bool:
+        """Whether the tables are there, of this version; makes no file."""
+        with translated(self._path), INSIDE:
+            if not self._path.exists():
+                return False
+            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT)) as db:
+                return _version_in(db) == SCHEMA_VERSION
+
+    def make(self) -> None:
+        """Make the file and the tables, also beside those of another program."""
+        with translated(self._path), INSIDE:
+            self._local.file = _File(self._path, self._sync, is_shared=True)
+
     def close(self) -> None:
         """Close it, in this thread at once and in others when they are done; the next use opens it again."""
         self._local = threading.local()
@@ -167,46 +180,46 @@ def translated(path: Path) -> Generator[None]:
 class _File:
     """An open file: SQLite's connection, and the lock that writers queue for."""
 
-    def __init__(self, path: Path, sync: str) -> None:
+    def __init__(self, path: Path, sync: str, *, is_shared: bool = False) -> None:
         self.pid = os.getpid()
         self.path = path
         self.db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         self._turn: object = None
-        is_new = self._is_new()  # before anything is made beside a file that is not ours
+        is_new = self._is_new(is_shared)  # before anything is made beside a file that is not ours
         self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
         _open_files.add(self)
         with self.locked():  # two that make the tables at once would meet a busy file
-            if is_new and self._is_new():
-                self.db.execute("PRAGMA journal_mode = WAL")
-                self.db.executescript(_SCHEMA)  # in one step: nobody sees it half made
+            if is_new and self._is_new(is_shared):
+                self.db.executescript(SCHEMA)  # in one step: nobody sees it half made
         self.db.execute(f"PRAGMA synchronous = {sync}")
         self.identity = _identity(path)
 
-    def _is_new(self) -> bool:
-        """Whether the file has no tables yet.
+    def _is_new(self, is_shared: bool) -> bool:
+        """Whether the file has no tables of ours yet.
+
+        Args:
+            is_shared: Whether those of another program may be there.
 
         Raises:
-            BackendRefused: It is not Alligator's, or of another version.
+            BackendRefused: They are, and may not; or ours are of another version.
         """
-        self.db.execute("BEGIN")  # so that all three tell of the same moment
-        [application] = self.db.execute("PRAGMA application_id").fetchone()
-        [version] = self.db.execute("PRAGMA user_version").fetchone()
+        self.db.execute("BEGIN")  # so that both tell of the same moment
+        version = _version_in(self.db)
         has_tables = self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
         self.db.execute("COMMIT")
-        if (application, version) == (APPLICATION, SCHEMA_VERSION):
-            return False
-        if application == APPLICATION:
+        if version is None and has_tables and not is_shared:
+            raise BackendRefused(
+                f"{self.path} is another program's database. Name a file of its own; or, to queue in that "
+                f"program's transactions, let the queue share it: alligator migrate sqlite://{self.path}"
+            )
+        if version not in (None, SCHEMA_VERSION):
             raise BackendRefused(
                 f"{self.path} is of another version of Alligator (schema {version}, here {SCHEMA_VERSION}). "
                 "Use that version, or name another file."
             )
-        if has_tables:
-            raise BackendRefused(
-                f"{self.path} is another program's database. Name a file of its own."
-            )
-        return True
+        return version is None
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -290,6 +303,14 @@ def _close_inherited_locks() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_inherited_locks)
+
+
+def _version_in(db: sqlite3.Connection) -> int | None:
+    """Return the version of our tables in a file; None: they are not there."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'alligator_schema'").fetchone():
+        return None
+    version: int = db.execute("SELECT version FROM alligator_schema").fetchone()[0]
+    return version
 
 
 def version_of(db: sqlite3.Connection) -> int:

@@ -77,13 +77,13 @@ class FileRecords:
     def delete(self, *keys: str) -> None:
         """Forget keys."""
         with self._database.write() as db:
-            db.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])
+            db.executemany("DELETE FROM alligator_records WHERE key = ?", [(key,) for key in keys])
 
     def list(self, family: str, limit: int | None = None) -> dict[str, bytes]:
         """Return a family."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT key, value FROM records WHERE key >= ? AND key < ? "
+                "SELECT key, value FROM alligator_records WHERE key >= ? AND key < ? "
                 "AND ifnull(expires_at > ?, 1) ORDER BY key LIMIT ?",
                 # "0" comes after "/"; without a limit, SQLite says -1.
                 (f"{family}/", f"{family}0", self._clock(), -1 if limit is None else max(0, limit)),
@@ -115,7 +115,7 @@ class FileRecords:
 
     def _get(self, db: sqlite3.Connection, key: str) -> bytes | None:
         row = db.execute(
-            "SELECT value FROM records WHERE key = ? AND ifnull(expires_at > ?, 1)",
+            "SELECT value FROM alligator_records WHERE key = ? AND ifnull(expires_at > ?, 1)",
             (key, self._clock()),
         ).fetchone()
         return row[0] if row else None
@@ -123,10 +123,12 @@ class FileRecords:
     def _set(self, db: sqlite3.Connection, key: str, value: bytes, ttl: float | None) -> None:
         now = self._clock()
         expires_at = None if ttl is None else now + ttl
-        db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (key, value, expires_at))
+        db.execute(
+            "INSERT OR REPLACE INTO alligator_records VALUES (?, ?, ?)", (key, value, expires_at)
+        )
         # Two for one: what has expired cannot pile up.
         db.execute(
-            "DELETE FROM records WHERE key IN "
-            "(SELECT key FROM records WHERE expires_at <= ? LIMIT 2)",
+            "DELETE FROM alligator_records WHERE key IN "
+            "(SELECT key FROM alligator_records WHERE expires_at <= ? LIMIT 2)",
             (now,),
         )

@@ -27,99 +27,99 @@ Which = tuple[str, str, str]
 """A task that is held: its queue, its id and the token."""
 
 _PUSH = """
-INSERT INTO tasks (body, due_at, priority, queue, task_id) VALUES (?, ?, ?, ?, ?)
+INSERT INTO alligator_tasks (body, due_at, priority, queue, task_id) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
 _REPLACE = """
-UPDATE tasks SET body = ?, due_at = ?, priority = ?, lapses = 0,
-    seq = (SELECT max(seq) + 1 FROM tasks), keeps_place = 0
+UPDATE alligator_tasks SET body = ?, due_at = ?, priority = ?, lapses = 0,
+    seq = (SELECT max(seq) + 1 FROM alligator_tasks), keeps_place = 0
 WHERE queue = ? AND task_id = ? AND token IS NULL
 """
 
 _KEEP_REPLACEMENT = """
-UPDATE tasks SET new_body = ?, new_due_at = ?, new_priority = ?
+UPDATE alligator_tasks SET new_body = ?, new_due_at = ?, new_priority = ?
 WHERE queue = ? AND task_id = ? AND token IS NOT NULL
 """
 
 _PUT_REPLACEMENT = """
-UPDATE tasks SET token = NULL, body = new_body, priority = new_priority, lapses = 0,
+UPDATE alligator_tasks SET token = NULL, body = new_body, priority = new_priority, lapses = 0,
     due_at = CASE WHEN new_due_at > ? THEN new_due_at END,
-    seq = (SELECT max(seq) + 1 FROM tasks), keeps_place = 0,
+    seq = (SELECT max(seq) + 1 FROM alligator_tasks), keeps_place = 0,
     new_body = NULL, new_due_at = NULL, new_priority = NULL
 WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NOT NULL
 """
 
 _FORGET_REPLACEMENT = """
-UPDATE tasks SET new_body = NULL, new_due_at = NULL, new_priority = NULL
+UPDATE alligator_tasks SET new_body = NULL, new_due_at = NULL, new_priority = NULL
 WHERE queue = ? AND task_id = ? AND new_body IS NOT NULL
 """
 
 _FORGET_REPLACEMENTS = """
-UPDATE tasks SET new_body = NULL, new_due_at = NULL, new_priority = NULL
+UPDATE alligator_tasks SET new_body = NULL, new_due_at = NULL, new_priority = NULL
 WHERE queue = ? AND new_body IS NOT NULL
 """
 
 _WATCH = """
-UPDATE tasks SET follow_id = ?, on_success = ?, on_failure = ?
+UPDATE alligator_tasks SET follow_id = ?, on_success = ?, on_failure = ?
 WHERE queue = ? AND task_id = ? AND follow_id IS NULL
 """
 
 _FIRST = """
-SELECT task_id, body, lapses FROM tasks WHERE queue = ? AND token IS NULL AND due_at IS NULL
+SELECT task_id, body, lapses FROM alligator_tasks WHERE queue = ? AND token IS NULL AND due_at IS NULL
 ORDER BY priority DESC, seq LIMIT ?
 """
 
 # Two statements: one with RETURNING would take longer, and give them in another order.
 _TAKE_FIRST = """
-UPDATE tasks SET token = ? WHERE seq IN (
-    SELECT seq FROM tasks WHERE queue = ? AND token IS NULL AND due_at IS NULL
+UPDATE alligator_tasks SET token = ? WHERE seq IN (
+    SELECT seq FROM alligator_tasks WHERE queue = ? AND token IS NULL AND due_at IS NULL
     ORDER BY priority DESC, seq LIMIT ?
 )
 """
 
 # Also what is held under a token that has no lease, should someone have deleted that.
 _LAPSED = """
-SELECT token FROM leases WHERE lapses_at <= ?
+SELECT token FROM alligator_leases WHERE lapses_at <= ?
 UNION
-SELECT token FROM tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM leases)
+SELECT token FROM alligator_tasks WHERE token IS NOT NULL AND token NOT IN (SELECT token FROM alligator_leases)
 """
 
 _FALL_DUE = """
-UPDATE tasks SET due_at = NULL,
-    seq = CASE WHEN keeps_place THEN seq ELSE (SELECT max(seq) + 1 FROM tasks) END
+UPDATE alligator_tasks SET due_at = NULL,
+    seq = CASE WHEN keeps_place THEN seq ELSE (SELECT max(seq) + 1 FROM alligator_tasks) END
 WHERE seq = ?
 """
 
 _RESCHEDULE = """
-UPDATE tasks SET due_at = ? WHERE queue = ? AND task_id = ? AND due_at IS NOT NULL
+UPDATE alligator_tasks SET due_at = ? WHERE queue = ? AND task_id = ? AND due_at IS NOT NULL
 """
 
 _RELEASE = """
-UPDATE tasks SET token = NULL, due_at = ?, keeps_place = 1, lapses = lapses + ?
+UPDATE alligator_tasks SET token = NULL, due_at = ?, keeps_place = 1, lapses = lapses + ?
 WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NULL
 """
 
 _NEW_ATTEMPT = """
-UPDATE tasks SET token = NULL, due_at = ?, lapses = ?, body = ?,
-    seq = (SELECT max(seq) + 1 FROM tasks), keeps_place = 0
+UPDATE alligator_tasks SET token = NULL, due_at = ?, lapses = ?, body = ?,
+    seq = (SELECT max(seq) + 1 FROM alligator_tasks), keeps_place = 0
 WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NULL
 """
 
 _REMOVE_PLAIN = """
-DELETE FROM tasks WHERE queue = ? AND task_id = ? AND token = ?
+DELETE FROM alligator_tasks WHERE queue = ? AND task_id = ? AND token = ?
 AND follow_id IS NULL AND new_body IS NULL
 """
 
 _BURY = """
-INSERT INTO dead (queue, task_id, priority, body, note, buried_at)
-SELECT queue, task_id, priority, body, ?, ? FROM tasks
+INSERT INTO alligator_dead (queue, task_id, priority, body, note, buried_at)
+SELECT queue, task_id, priority, body, ?, ? FROM alligator_tasks
 WHERE queue = ? AND task_id = ? AND token = ?
 """
 
 _RETRY = """
-INSERT INTO tasks (queue, task_id, priority, body, due_at)
-SELECT queue, task_id, priority, body, ? FROM dead WHERE queue = ? AND letter_id = ?
+INSERT INTO alligator_tasks (queue, task_id, priority, body, due_at)
+SELECT queue, task_id, priority, body, ? FROM alligator_dead WHERE queue = ? AND letter_id = ?
 ON CONFLICT DO NOTHING
 """
 
@@ -162,14 +162,14 @@ class Tasks:
 
     def refuse_more_than(self, max_length: int, queue_name: str, task_ids: Iterable[str]) -> None:
         """Raise QueueFull when there is no room for those of some tasks that are not here already."""
-        is_here = "SELECT 1 FROM tasks WHERE queue = ? AND task_id = ?"
+        is_here = "SELECT 1 FROM alligator_tasks WHERE queue = ? AND task_id = ?"
         coming = sum(not self.db.execute(is_here, (queue_name, id)).fetchone() for id in task_ids)
         room = max_length - coming
         # No more are counted than it takes to know.
         [length] = self.db.execute(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM tasks"
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM alligator_tasks"
             "  WHERE queue = :queue AND token IS NULL AND due_at IS NULL LIMIT :limit))"
-            " + (SELECT count(*) FROM (SELECT 1 FROM tasks"
+            " + (SELECT count(*) FROM (SELECT 1 FROM alligator_tasks"
             "  WHERE queue = :queue AND due_at IS NOT NULL LIMIT :limit))",
             {"queue": queue_name, "limit": max(0, room + 1)},
         ).fetchone()
@@ -185,7 +185,7 @@ class Tasks:
 
     def has(self, queue_name: str, task_id: str) -> bool:
         """Whether a task is there, in whatever state."""
-        which = "SELECT 1 FROM tasks WHERE queue = ? AND task_id = ?"
+        which = "SELECT 1 FROM alligator_tasks WHERE queue = ? AND task_id = ?"
         return self.db.execute(which, (queue_name, task_id)).fetchone() is not None
 
     def reschedule(self, queue_name: str, task_ids: Sequence[str], due_at: float) -> list[bool]:
@@ -209,14 +209,14 @@ class Tasks:
     def new_lease(self, token: str, lease: float) -> None:
         """Begin a hand-out."""
         values = token, worker_of(token), self.now + lease
-        self.db.execute("INSERT INTO leases VALUES (?, ?, ?)", values)
+        self.db.execute("INSERT INTO alligator_leases VALUES (?, ?, ?)", values)
 
     def end_empty_leases(self, tokens: Iterable[str]) -> None:
         """Forget hand-outs of which nothing is left."""
         for token in tokens:
             self.db.execute(
-                "DELETE FROM leases WHERE token = :token "
-                "AND NOT EXISTS (SELECT 1 FROM tasks WHERE token = :token)",
+                "DELETE FROM alligator_leases WHERE token = :token "
+                "AND NOT EXISTS (SELECT 1 FROM alligator_tasks WHERE token = :token)",
                 {"token": token},
             )
 
@@ -239,7 +239,7 @@ class Tasks:
     def reserve_task(self, queue_name: str, task_id: str, token: str) -> Reservation | None:
         """Hand out one task by its id."""
         row = self.db.execute(
-            "UPDATE tasks SET token = ?, due_at = NULL "
+            "UPDATE alligator_tasks SET token = ?, due_at = NULL "
             "WHERE queue = ? AND task_id = ? AND token IS NULL RETURNING body, lapses",
             (token, queue_name, task_id),
         ).fetchone()
@@ -250,7 +250,8 @@ class Tasks:
         held = [reservation for reservation in reservations if self._is_held(reservation)]
         for token in {reservation.token for reservation in held}:
             self.db.execute(
-                "UPDATE leases SET lapses_at = ? WHERE token = ?", (self.now + lease, token)
+                "UPDATE alligator_leases SET lapses_at = ? WHERE token = ?",
+                (self.now + lease, token),
             )
         return [reservation for reservation in reservations if reservation not in held]
 
@@ -258,7 +259,7 @@ class Tasks:
         """Make ready what is due, and take back what lapsed."""
         for name in queue_names:
             due = self.db.execute(
-                "SELECT seq FROM tasks WHERE queue = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
+                "SELECT seq FROM alligator_tasks WHERE queue = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
                 (name, self.now, MOVE_AT_ONCE),
             ).fetchall()
             # One by one, for each that joins the end is to do so after the one before it.
@@ -268,25 +269,29 @@ class Tasks:
         self._put_replacements(tokens)
         for token in tokens:
             self.db.execute(
-                "UPDATE tasks SET token = NULL, lapses = lapses + 1 WHERE token = ?", (token,)
+                "UPDATE alligator_tasks SET token = NULL, lapses = lapses + 1 WHERE token = ?",
+                (token,),
             )
-            self.db.execute("DELETE FROM leases WHERE token = ?", (token,))
+            self.db.execute("DELETE FROM alligator_leases WHERE token = ?", (token,))
 
     def recover(self, queue_names: Sequence[str], worker: str, started: Collection[str]) -> int:
         """Give back what a worker holds; return how many tasks that was."""
         self.has_news = True
-        rows = self.db.execute("SELECT token FROM leases WHERE worker = ?", (worker,)).fetchall()
+        rows = self.db.execute(
+            "SELECT token FROM alligator_leases WHERE worker = ?", (worker,)
+        ).fetchall()
         tokens = [token for (token,) in rows]
         given_back = self._put_replacements(tokens, queue_names)
         for token in tokens:
             for name in queue_names:
                 self.db.executemany(
-                    "UPDATE tasks SET lapses = lapses + 1 "
+                    "UPDATE alligator_tasks SET lapses = lapses + 1 "
                     "WHERE queue = ? AND task_id = ? AND token = ?",
                     [(name, task_id, token) for task_id in started],
                 )
                 given_back += self.db.execute(
-                    "UPDATE tasks SET token = NULL WHERE token = ? AND queue = ?", (token, name)
+                    "UPDATE alligator_tasks SET token = NULL WHERE token = ? AND queue = ?",
+                    (token, name),
                 ).rowcount
         self.end_empty_leases(tokens)
         return given_back
@@ -302,7 +307,7 @@ class Tasks:
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
         """Take out a task that nobody holds, and return its body. A held one loses its replacement."""
         row = self.db.execute(
-            "DELETE FROM tasks WHERE queue = ? AND task_id = ? AND token IS NULL "
+            "DELETE FROM alligator_tasks WHERE queue = ? AND task_id = ? AND token IS NULL "
             "RETURNING body, follow_id, on_failure",
             (queue_name, task_id),
         ).fetchone()
@@ -317,11 +322,13 @@ class Tasks:
     def drop_all(self, queue_name: str) -> None:
         """Take out all that nobody holds."""
         follows = self.db.execute(
-            "SELECT follow_id, on_failure FROM tasks "
+            "SELECT follow_id, on_failure FROM alligator_tasks "
             "WHERE queue = ? AND token IS NULL AND follow_id IS NOT NULL ORDER BY seq",
             (queue_name,),
         ).fetchall()
-        self.db.execute("DELETE FROM tasks WHERE queue = ? AND token IS NULL", (queue_name,))
+        self.db.execute(
+            "DELETE FROM alligator_tasks WHERE queue = ? AND token IS NULL", (queue_name,)
+        )
         self.db.execute(_FORGET_REPLACEMENTS, (queue_name,))
         for follow_id, on_failure in follows:  # after the others: these are not dropped
             self._queue_follow(queue_name, follow_id, on_failure)
@@ -332,7 +339,8 @@ class Tasks:
             letter_id
             for letter_id in letter_ids
             if self.db.execute(
-                "DELETE FROM dead WHERE queue = ? AND letter_id = ?", (queue_name, letter_id)
+                "DELETE FROM alligator_dead WHERE queue = ? AND letter_id = ?",
+                (queue_name, letter_id),
             ).rowcount
         ]
 
@@ -350,7 +358,7 @@ class Tasks:
             done = self.db.execute(_RESCHEDULE, (due_at, queue_name, task_id))
             return done.rowcount == 1
         row = self.db.execute(
-            "SELECT seq FROM tasks WHERE queue = ? AND task_id = ? AND due_at IS NOT NULL",
+            "SELECT seq FROM alligator_tasks WHERE queue = ? AND task_id = ? AND due_at IS NOT NULL",
             (queue_name, task_id),
         ).fetchone()
         return row is not None and self.db.execute(_FALL_DUE, row).rowcount == 1
@@ -358,7 +366,7 @@ class Tasks:
     def _is_held(self, reservation: Reservation) -> bool:
         which = reservation.queue_name, reservation.task_id, reservation.token
         found = self.db.execute(
-            "SELECT 1 FROM tasks WHERE queue = ? AND task_id = ? AND token = ?", which
+            "SELECT 1 FROM alligator_tasks WHERE queue = ? AND task_id = ? AND token = ?", which
         )
         return found.fetchone() is not None
 
@@ -389,7 +397,7 @@ class Tasks:
         if isinstance(settlement, Release):
             return False
         row = self.db.execute(
-            "DELETE FROM tasks WHERE queue = ? AND task_id = ? AND token = ? "
+            "DELETE FROM alligator_tasks WHERE queue = ? AND task_id = ? AND token = ? "
             "RETURNING follow_id, on_success, on_failure",
             which,
         ).fetchone()
@@ -414,7 +422,7 @@ class Tasks:
             row
             for token in tokens
             for row in self.db.execute(
-                "SELECT seq, queue, task_id, token FROM tasks "
+                "SELECT seq, queue, task_id, token FROM alligator_tasks "
                 "WHERE token = ? AND new_body IS NOT NULL",
                 (token,),
             ).fetchall()

@@ -14,13 +14,13 @@ _COLUMNS = "task_id, body, ifnull(due_at, 0.0), priority, ifnull(token, ''), fol
 # By two ways along the index, for one condition for both would read it from its beginning.
 _WAITING = """
 SELECT * FROM (
-    SELECT {columns}, priority AS p, seq AS s FROM tasks
+    SELECT {columns}, priority AS p, seq AS s FROM alligator_tasks
     WHERE queue = :queue AND token IS NULL AND due_at IS NULL AND priority = :first AND seq > :second
     ORDER BY seq LIMIT :limit
 )
 UNION ALL
 SELECT * FROM (
-    SELECT {columns}, priority AS p, seq AS s FROM tasks
+    SELECT {columns}, priority AS p, seq AS s FROM alligator_tasks
     WHERE queue = :queue AND token IS NULL AND due_at IS NULL AND priority < :first
     ORDER BY priority DESC, seq LIMIT :limit
 )
@@ -28,13 +28,13 @@ LIMIT :limit
 """.replace("{columns}", _COLUMNS)
 
 _DELAYED = """
-SELECT {columns}, due_at, seq FROM tasks
+SELECT {columns}, due_at, seq FROM alligator_tasks
 WHERE queue = :queue AND due_at IS NOT NULL AND (due_at, seq) > (:first, :second)
 ORDER BY due_at, seq LIMIT :limit
 """.replace("{columns}", _COLUMNS)
 
 _RUNNING = """
-SELECT {columns}, token, seq FROM tasks
+SELECT {columns}, token, seq FROM alligator_tasks
 WHERE token IS NOT NULL AND (token, seq) > (:first, :second) AND +queue = :queue
 ORDER BY token, seq LIMIT :limit
 """.replace("{columns}", _COLUMNS)
@@ -47,14 +47,14 @@ _PAGES: dict[State, tuple[str, tuple[Any, int]]] = {
 """For each state the query, and where it begins."""
 
 _TAKE_OUT = """
-DELETE FROM tasks WHERE queue = ? AND task_id = ? AND token IS NULL
+DELETE FROM alligator_tasks WHERE queue = ? AND task_id = ? AND token IS NULL
 AND body = ? AND ifnull(due_at, 0.0) = ? AND priority = ? AND follow_id IS ?
 """
 
 _PUT_DEAD = """
-INSERT INTO dead (queue, task_id, priority, body, note, buried_at)
+INSERT INTO alligator_dead (queue, task_id, priority, body, note, buried_at)
 SELECT :queue, :id, :priority, :body, :note, :at WHERE NOT EXISTS (
-    SELECT 1 FROM dead WHERE queue = :queue AND task_id = :id
+    SELECT 1 FROM alligator_dead WHERE queue = :queue AND task_id = :id
     AND body = :body AND note = :note AND buried_at = :at AND priority = :priority
 )
 """
