@@ -48,7 +48,7 @@ def postgres() -> Generator[str]:
 
 @contextmanager
 def beanstalk() -> Generator[str]:
-    with folder() as path, Beanstalkd.installed(path) as server:
+    with folder() as path, Beanstalkd.installed(path, "-f0") as server:
         yield server.dsn
 
 

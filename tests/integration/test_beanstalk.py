@@ -131,6 +131,7 @@ def test_a_graceful_stop_finishes_what_runs_and_gives_back_the_rest_uncounted(sc
     scene.started("long")
 
     program.signal(signal.SIGTERM)
+    until(lambda: scene.counts == Counts(waiting=len(BEHIND), running=1), "the rest is given back")
     scene.open("long")
 
     assert program.wait() == 0

@@ -1,11 +1,19 @@
 """What is particular to beanstalkd: ids of its own, whole seconds, what others put there, cut connections."""
 
+import errno
+import gc
 import json
+import socketserver
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import add
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 import greenstalk
 import pytest
@@ -14,6 +22,7 @@ from alligator import Gator, Task
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.beanstalk import connection
 from alligator.backends.beanstalk import format as form
+from alligator.backends.beanstalk.holdings import Holdings
 from alligator.backends.beanstalk_backend import Client
 from alligator.exceptions import (
     BackendRefused,
@@ -260,7 +269,14 @@ def test_jobs_of_others_are_held_and_settled_whatever_their_urgency(
 
 @pytest.mark.parametrize(
     "body",
-    [b"alligator-job 1 ", b"alligator-job 1 {}\n", b'alligator-job 1 {"id": "7"}\nx', b"alligator"],
+    [
+        b"alligator-job 1 ",
+        b"alligator-job 1 {}\n",
+        b'alligator-job 1 {"id": "7"}\nx',
+        b"alligator-job 1 " + b"[" * 60_000,
+        b"alligator",
+    ],
+    ids=range(5),
 )
 def test_a_body_that_looks_like_ours_stays_as_it_is(client: Client, body: bytes) -> None:
     [number] = client.push_named(QUEUE, [Message("t1", body)])
@@ -303,6 +319,64 @@ def test_a_dead_letter_that_somebody_kicks_is_a_task_again(
 
     again = take(client)
     assert (again.body, again.deliveries) == (b"one", 1)
+    assert client.dead(QUEUE) == []
+
+
+def test_a_body_that_looks_like_ours_and_is_not_is_handed_out_as_it_is(
+    client: Client, server: Beanstalkd
+) -> None:
+    for head in (b"[" * 60_000, b'{"id": ', b'"id"', b"\xff"):
+        body = b"alligator-job 1 " + head
+        server.say(b"use all\r\nput 0 0 60 %d\r\n%s\r\n" % (len(body), body), until=b"INSERTED")
+        assert take(client).body == body
+
+
+def test_what_others_put_where_notes_are_is_passed_over(client: Client, server: Beanstalkd) -> None:
+    push(client, "one")
+    client.settle([Bury(take(client), "note")])
+    heads = [
+        *(b"", b"[" * 60_000, b"[]", b"{}", b'{"job": "x"}'),
+        *(b'{"job": %s, "task": "1", "at": 0}' % job for job in (b"-1", b"1e999", b"9" * 300)),
+        *(b'{"job": 1, "task": "1", "at": %s}' % at for at in (b"NaN", b"Infinity", b"9" * 400)),
+    ]
+    for head in heads:
+        put = b"put 0 0 60 %d\r\n%s\r\n" % (len(head), head)
+        server.say(b"use all$.dead\r\n" + put, until=b"INSERTED")
+
+    [letter] = client.dead(QUEUE)
+
+    assert (letter.body, letter.note) == (b"one", "note")
+    assert client.retry_dead(QUEUE, ["3", letter.letter_id, "4", "5"]) == [letter.letter_id]
+
+
+def test_a_note_that_grows_beyond_measure_is_shown_in_part(
+    client: Client, server: Beanstalkd
+) -> None:
+    [number] = push(client, "one")
+    its = number.encode()
+    server.say(b"reserve-job %s\r\nbury %s 0\r\n" % (its, its), until=b"BURIED")
+    packed = zlib.compress(b"x" * 30_000_000)
+    body = b'{"job": %s, "task": "1", "at": 1, "zlib": true}\n%s' % (its, packed)
+    put = b"put 0 0 60 %d\r\n%s\r\n" % (len(body), body)
+    server.say(b"use all$.dead\r\n" + put, until=b"INSERTED")
+
+    [letter] = client.dead(QUEUE)
+
+    assert len(letter.note) == 10_000_000
+
+
+def test_many_letters_are_retried_and_purged(client: Client) -> None:
+    push(client, *(f"t{number}" for number in range(150)))
+    client.settle([Bury(held, "note") for held in take_ready(client)])
+    names = [letter.letter_id for letter in client.dead(QUEUE, limit=200)]
+
+    assert client.purge_dead(QUEUE, ["0", *names[:70], names[0]]) == names[:70]
+    later = client.now() + FAR_OFF
+    assert client.retry_dead(QUEUE, [*names[:71], names[71]], later) == names[70:72]
+    assert client.retry_dead(QUEUE, names) == names[72:]
+
+    assert client.count(QUEUE) == Counts(waiting=78, delayed=2)
+    assert client.count(f"{QUEUE}$.dead") == Counts()
     assert client.dead(QUEUE) == []
 
 
@@ -369,6 +443,18 @@ def test_a_limit_that_has_shrunk_is_heeded(tmp_path: Path, own_server: Beanstalk
         client.close()
 
 
+def test_a_limit_that_has_grown_is_heeded(tmp_path: Path, own_server: Beanstalkd) -> None:
+    client = Client(own_server.dsn)
+    with pytest.raises(TaskTooBig):
+        client.push(QUEUE, "t1", b"x" * 100_000)
+    own_server.kill()
+    bigger = Beanstalkd.installed(tmp_path, "-z", "100000")
+    bigger.port = own_server.port
+    with bigger:
+        client.push(QUEUE, "t1", b"x" * 100_000)
+        client.close()
+
+
 def test_a_new_attempt_that_is_too_big_is_buried_and_not_lost(client: Client) -> None:
     push(client, "x" * LIMIT)
     held = take(client)
@@ -420,6 +506,35 @@ def test_a_dsn_says_how_long_tasks_are_handed_out(dsn: str) -> None:
 
     assert client.shortest_lease() == 60.0
     client.close()
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_server_that_keeps_nothing_on_disk_is_warned_of(tmp_path: Path, forgets: bool) -> None:
+    server = Beanstalkd.installed(tmp_path)
+    server.forgets = forgets
+    with server:
+        client = Client(server.dsn)
+        assert ["nothing on disk" in text for text in client.warnings()] == [True] * forgets
+        client.close()
+
+
+# Several queues.
+
+
+def test_many_queues_that_are_empty_are_looked_at_together(
+    client: Client, server: Beanstalkd
+) -> None:
+    names = [f"queue {number}" for number in range(50)]
+    with greenstalk.Client(("127.0.0.1", server.port)) as person:
+        before = person.stats()["cmd-reserve-with-timeout"]
+
+        assert client.reserve(names, "w").reservations == []
+        client.push(names[30], "t1", b"one")
+        client.push(names[20], "t2", b"two")
+        held = client.reserve(names, "w", limit=10).reservations
+
+        assert [one.body for one in held] == [b"two", b"one"]
+        assert person.stats()["cmd-reserve-with-timeout"] - before <= 20
 
 
 # Waiting.
@@ -503,6 +618,101 @@ def test_a_forked_child_holds_nothing_and_keeps_nothing_from_being_given_back(
         assert take(other).body == b"one"
 
 
+def test_a_fork_amid_a_call_of_another_thread_goes_on(own_server: Beanstalkd, own: Client) -> None:
+    push(own, "one")
+    own_server.freeze()
+    with in_a_thread(lambda: own.count(QUEUE)) as counting:
+        time.sleep(0.1)  # until it waits for an answer
+        with Child(own.shortest_lease) as child, in_a_thread(child.result) as answer:
+            try:
+                assert answer.result(PATIENCE) == float("inf")
+            finally:
+                child.kill()
+                own_server.kill()
+        with pytest.raises(BackendUnavailable):
+            counting.result(PATIENCE)
+
+
+def test_whichever_line_an_exception_breaks_off_the_next_push_is_right(dsn: str) -> None:
+    """As a timeout does, or Ctrl-C."""
+    line, was_broken_off = 0, True
+    while was_broken_off:
+        line += 1
+        client = Client(dsn)
+        push(client, "one")
+        # To another queue, so that the server has to be told.
+        was_broken_off = broken_off(partial(client.push, "other", "t", b"other"), line)
+
+        [number] = client.push_named("other", [Message("t", b"right")])
+        assert client.cancel("other", number) == b"right"
+        assert client.pop(QUEUE) == b"one"
+        assert client.count(QUEUE) == Counts()
+        client.close()
+    assert line > 50
+
+
+class _BrokenOff(BaseException):
+    pass
+
+
+def broken_off(call: Callable[[], object], at: int) -> bool:
+    """Call something, and raise an exception in the line so-and-so that it comes to; return whether it did."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        nonlocal lines
+        if not any(name in frame.f_code.co_filename for name in ("beanstalk", "greenstalk")):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == at:
+                raise _BrokenOff
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except _BrokenOff:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("answer", [b"-ERR unknown command\r\n", b"OUT_OF_MEMORY\r\n", b"\r\n"])
+def test_what_is_no_beanstalkd_is_not_taken_for_an_empty_one(answer: bytes) -> None:
+    class Answers(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline():
+                self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = Client(f"beanstalk://127.0.0.1:{server.server_address[1]}/")
+        for call in CALLS:
+            with pytest.raises((BackendRefused, BackendUnavailable)):
+                call(client)
+        late = Ack(Reservation(QUEUE, "1", b"", "w.1.1"))
+        assert client.reserve([QUEUE], "w", settlements=[late]).late == [late]
+        client.close()
+        server.shutdown()
+
+
+def test_a_connection_that_is_lost_as_it_is_made_is_told(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*arguments: object, **settings: object) -> NoReturn:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    monkeypatch.setattr(greenstalk, "Client", lost)
+
+    with pytest.raises(BackendUnavailable, match="not connected"):
+        client.count(QUEUE)
+    gc.collect()  # a socket left open is warned of
+
+
 @pytest.fixture
 def proxy(client: Client, server: Beanstalkd) -> Iterator[Proxy]:
     """What may cut the connections to the server, which is empty."""
@@ -559,6 +769,49 @@ def test_what_was_cut_off_in_a_worker_is_not_handed_out_to_it_again(
 
     assert cut_off.settle([Ack(held)]) == []
     assert client.count(QUEUE) == Counts()
+
+
+def test_what_is_settled_while_another_thread_takes_it_again_is_not_late(
+    client: Client, cut_off: Client, proxy: Proxy
+) -> None:
+    push(client, "one")
+    held = take(cut_off)
+    holdings: Holdings = vars(cut_off)["_holdings"]
+    lost = holdings.all()[0].connection
+    # As a thread has it that is in a call.
+    with lost.lock, in_a_thread(lambda: cut_off.settle([Ack(held)])) as settling:
+        time.sleep(0.1)  # until it waits
+        proxy.cut()
+        until(lambda: client.count(QUEUE) == Counts(waiting=1), "the server has noticed")
+        lost.close()
+        assert cut_off.extend([held], 60.0) == []
+        lost.lock.release()
+        late = settling.result(PATIENCE)
+        lost.lock.acquire()
+
+    assert late == []
+    assert client.count(QUEUE) == Counts()
+
+
+def test_what_another_thread_has_given_up_is_not_taken_again(
+    client: Client, cut_off: Client, proxy: Proxy
+) -> None:
+    push(client, "one")
+    held = take(cut_off)
+    proxy.cut()
+    fresh = take(client)
+    holdings: Holdings = vars(cut_off)["_holdings"]
+    is_taking = vars(holdings)["_taking_again"]
+    # As a thread has it that has found the task to be another's, and forgets it.
+    with is_taking, in_a_thread(lambda: cut_off.extend([held], 60.0)) as extending:
+        time.sleep(0.1)  # until it waits
+        holdings.forget(holdings.all()[0])
+        client.settle([Release(fresh)])
+        is_taking.release()
+        assert extending.result(PATIENCE) == [held]
+        is_taking.acquire()
+
+    assert client.count(QUEUE) == Counts(waiting=1)
 
 
 def test_what_another_has_taken_meanwhile_stays_with_it(
@@ -678,6 +931,30 @@ def test_a_server_without_memory_takes_nothing_of_a_batch_and_lets_the_rest_be_d
     assert own.count(QUEUE) == Counts(waiting=98, dead=1)
 
 
+@pytest.mark.parametrize("err", [greenstalk.OutOfMemoryError, greenstalk.InternalError])
+def test_what_a_full_disk_keeps_from_being_given_back_is_still_held(
+    client: Client, monkeypatch: pytest.MonkeyPatch, err: type[greenstalk.Error]
+) -> None:
+    push(client, "one", "two", "three")
+    one, two, three = take_ready(client)
+    run = connection.Connection.run
+
+    def full(self: connection.Connection, commands: list[connection.Command]) -> list[Any]:
+        if any(name in ("release", "bury") for name, *_ in commands):
+            return [err(), err(), *run(self, commands[2:])]
+        return run(self, commands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.Connection, "run", full)
+        with pytest.raises(BackendRefused):
+            client.settle([Release(one, delay=5), Bury(two, "note"), Ack(three)])
+
+    assert client.count(QUEUE) == Counts(running=2)
+    assert client.settle([Release(one, delay=5), Bury(two, "note")]) == []
+    assert client.count(QUEUE) == Counts(delayed=1, dead=1)
+    assert len(client.dead(QUEUE)) == 1
+
+
 def still_held(client: Client, reservations: list[Reservation]) -> list[Reservation]:
     """Return those that are still held."""
     lost = client.extend(reservations, 60.0)
@@ -701,6 +978,7 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(
     for call in calls:
         with pytest.raises(BackendUnavailable):
             call()
+    own_server.kill()  # it would not hear that it is to stop
 
 
 def test_a_new_attempt_is_handed_out_for_as_long_as_the_first(client: Client, dsn: str) -> None:

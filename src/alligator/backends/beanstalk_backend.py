@@ -2,21 +2,17 @@
 
 How tasks look there stands in beanstalk/format.py, what becomes of dead letters in beanstalk/letters.py. A job
 is held by the connection that reserved it: only that one extends and settles it, and when it is closed, the
-server hands the job to others at once. So every hand-out is bound to its connection here; and if that is cut,
-we try to be the others.
+server hands the job to others at once. So every hand-out is bound to its connection (beanstalk/holdings.py).
 """
 
-import itertools
 import math
 import os
-import threading
 import time
 import weakref
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from random import random
 from typing import Any
-
-import greenstalk
 
 from alligator.backends.base import (
     Backend,
@@ -27,39 +23,31 @@ from alligator.backends.base import (
     Release,
     Reservation,
     Settlement,
-    no_room,
-    token_of,
-    too_big,
     worker_of,
 )
 from alligator.backends.beanstalk import format as form
-from alligator.backends.beanstalk.connection import (
-    Address,
-    Command,
-    Connection,
-    Job,
-    is_error,
-    refused,
-)
+from alligator.backends.beanstalk.address import Address
+from alligator.backends.beanstalk.connection import Connection, Job, counts_of, is_error
+from alligator.backends.beanstalk.holdings import Holdings
 from alligator.backends.beanstalk.letters import Letters
 from alligator.backends.beanstalk.pool import Pool
+from alligator.backends.beanstalk.pushing import Pushing
+from alligator.backends.beanstalk.reserving import look, wait_for
 from alligator.backends.beanstalk.settling import Settling
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
-from alligator.exceptions import BackendUnavailable
+from alligator.exceptions import BackendRefused, BackendUnavailable
 
 MAX_BLOCK = 5.0
 """Seconds to block at the most: what was handed out meanwhile to others of this process may have lapsed."""
-FIRST = 16
-"""Tasks to ask for in the first round trip of a large batch: where fewer are ready, many would be in vain."""
 READ_WITHIN = 2.0
 """Seconds for others who read the same dead letters to be done with them."""
 AGAIN_WITHIN = 0.1
 """Seconds after which to try to read them again, at the most: by chance, for the others do the same."""
-SLACK = 0.3
-"""Seconds, after it was seen that a lease has lapsed, for who was kept from extending it to do so."""
 ALMOST = 0.05
 """What a wait may fall short of whole seconds, and still be taken for them."""
+DROPPED_AT_ONCE = 256
+"""Tasks to take out in two round trips."""
 
 
 class Client(Backend):
@@ -87,46 +75,44 @@ class Client(Backend):
         self._dsn = DSN.parse(conn_string)
         self._address = Address.of(self._dsn)
         self._bell = Bell()
-        self._numbers = itertools.count(1)
-        self._max_size = 0
         self._pool = Pool(self._address)
-        self._begin()
+        self._holdings = Holdings(self._pool)
+        self._pushing = Pushing(self._address)
         _CLIENTS.add(self)
 
-    def _begin(self) -> None:
-        self._lock = threading.RLock()
-        self._taking_again = threading.Lock()
-        self._held: dict[tuple[str, str], Job] = {}
+    def _begin_anew(self) -> None:
+        """In a process just forked: nothing of its parent's is held here, nor are its locks."""
+        self._holdings.begin()
         self._pool.begin()
 
     def push_named(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[str]:
         self._check_plain(messages)
-        tube = form.tube_of(queue_name)
         if not messages:
             return []
-        puts = [self._put(message) for message in messages]
         with self._pool.free() as connection:
-            self._check_sizes(connection, messages, puts)
-            if max_length is not None:
-                counts = _counts(connection.run([("stats_tube", tube)])[0])
-                if counts.waiting + counts.delayed + len(puts) > max_length:
-                    raise no_room(queue_name, len(puts), max_length)
-            answers = connection.run([*(used := connection.use(tube)), *puts])[len(used) :]
-            self._undo_if_refused(connection, answers)
-        return [str(answer) for answer in answers]
+            return self._pushing.put(connection, queue_name, messages, max_length, self.now())
 
     def push_many(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
         return [True] * len(self.push_named(queue_name, messages, max_length=max_length))
 
+    def warnings(self) -> list[str]:
+        with closing(Connection(self._address)) as connection:
+            [stats] = connection.run([("stats",)])
+        if stats["binlog-current-index"]:
+            return []
+        return [
+            f"{self._dsn} keeps nothing on disk, so all tasks are lost when it ends. Start beanstalkd with "
+            "-b FOLDER."
+        ]
+
     def shortest_lease(self) -> float:
-        jobs = self._jobs()
-        if any(connection.has_ended() for connection in {job.connection for job in jobs}):
+        if self._holdings.is_cut_off():
             return 0.0  # what it held is to be taken again before others do
-        return min((job.ttr for job in jobs), default=math.inf)
+        return min((job.ttr for job in self._holdings.all()), default=math.inf)
 
     def reserve(
         self,
@@ -146,22 +132,24 @@ class Client(Backend):
         until = time.monotonic() + wait
         try:
             while True:
-                self._take_again()
+                self._holdings.take_again()
                 soon = self._give_back_lapsed()
                 # To wait takes a connection that holds nothing: one that waits can extend and settle nothing.
                 with self._pool.free() if wait >= 1.0 - ALMOST else self._pool.any() as connection:
-                    jobs = self._look(connection, tubes, limit)
+                    jobs: list[Any] | None = look(connection, tubes, limit)
                     left = min(MAX_BLOCK, min(until, soon) - time.monotonic())
-                    is_interrupted = False
                     if not jobs and left >= 1.0 - ALMOST and not connection.held:
-                        jobs, is_interrupted = self._block(connection, tubes, limit, left)
-                    held = self._adopt(connection, jobs, worker, lease)
-                if held or is_interrupted or until <= time.monotonic():
+                        seconds = int(left + ALMOST)
+                        jobs = wait_for(connection, tubes, limit, seconds, self._bell)
+                    if jobs is None:  # interrupted
+                        return Batch([], late)
+                    held = self._holdings.adopt(connection, jobs, worker, lease, self.now())
+                if held or until <= time.monotonic():
                     return Batch(held, late)
                 pause = min(nap, max(min(until, soon) - time.monotonic(), 0.001))
                 if self._bell.wait(pause) is Woken.BY_INTERRUPT:
                     return Batch([], late)
-        except BackendUnavailable:
+        except (BackendUnavailable, BackendRefused):
             if not settlements:
                 raise
             return Batch([], late)  # what was settled is; the next call will tell
@@ -176,48 +164,46 @@ class Client(Backend):
             if self._queued(connection, queue_name, number) is None:
                 return None
             [job] = connection.run([("reserve_job", number)])
-            if isinstance(job, greenstalk.NotFoundError):
+            if is_error(job):
                 return None
-            self._raise_if_refused([job])
-            return next(iter(self._adopt(connection, [job], worker, lease)), None)
+            held = self._holdings.adopt(connection, [job], worker, lease, self.now())
+        return held[0] if held else None
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        self._holdings.take_again()
         late: list[Settlement] = []
-        by_connection: dict[Connection, list[Settlement]] = {}
-        self._take_again()
-        for settlement in settlements:
-            job = self._job_of(settlement.reservation)
+        left = list(settlements)
+        while left:
+            job = self._holdings.job_of(left[0].reservation)
             if job is None:
-                late.append(settlement)
+                late.append(left.pop(0))
             else:
-                by_connection.setdefault(job.connection, []).append(settlement)
-        for connection, some in by_connection.items():
-            with connection.lock:
-                late += self._settle_on(connection, some)
-        return [settlement for settlement in settlements if _is_among(settlement, late)]
+                late += self._settle_on(job.connection, left)
+        are_late = {id(settlement) for settlement in late}
+        return [settlement for settlement in settlements if id(settlement) in are_late]
 
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
-        self._take_again()
-        jobs = self._jobs_of(reservations)
+        self._holdings.take_again()
+        jobs = self._holdings.jobs_of(reservations)
         asked = set(jobs)
         for connection in {job.connection for job in jobs}:
             with connection.lock:
                 some = [job for job in connection.held.values() if job in asked]
                 now = time.monotonic()
-                answers = self._run_on(connection, [("touch", job.named) for job in some])
+                answers = connection.run([("touch", job.named) for job in some])
                 for job, answer in zip(some, answers, strict=True):
                     if is_error(answer):
-                        self._forget(job)
+                        self._holdings.forget(job)
                     else:
                         job.lapses_at, job.kept_until = now + lease, now + job.ttr
                         job.looked_at = 0.0
-        return [held for held in reservations if self._job_of(held) is None]
+        return [held for held in reservations if self._holdings.job_of(held) is None]
 
     def recover(
         self, queue_names: Sequence[str], worker: str, started: Collection[str] = ()
     ) -> int:
         # Of a worker in another process the server has taken back everything when its connections ended.
-        held = [job.reservation for job in self._jobs()]
+        held = [job.reservation for job in self._holdings.all()]
         theirs = [
             one for one in held if worker_of(one.token) == worker and one.queue_name in queue_names
         ]
@@ -241,12 +227,12 @@ class Client(Backend):
 
     def drop_all(self, queue_name: str) -> None:
         tube = form.tube_of(queue_name)
-        connection = Connection(self._address)
-        try:
+        with closing(Connection(self._address)) as connection:
             # No more than there are: producers may be as fast as we are.
-            counts = _counts(connection.run([("stats_tube", tube)])[0])
+            counts = counts_of(connection.run([("stats_tube", tube)])[0])
             connection.run(connection.watch([tube]))
-            for count in _parts(counts.waiting):
+            for at in range(0, counts.waiting, DROPPED_AT_ONCE):
+                count = min(DROPPED_AT_ONCE, counts.waiting - at)
                 answers = connection.run([("reserve", 0)] * count)
                 jobs = [answer for answer in answers if not is_error(answer)]
                 connection.run([("delete", job.id) for job in jobs])
@@ -256,12 +242,10 @@ class Client(Backend):
                 if is_error(job):
                     break
                 connection.run([("delete", job.id)])
-        finally:
-            connection.close()
 
     def count(self, queue_name: str) -> Counts:
         with self._pool.free() as connection:
-            return _counts(connection.run([("stats_tube", form.tube_of(queue_name))])[0])
+            return counts_of(connection.run([("stats_tube", form.tube_of(queue_name))])[0])
 
     def queues(self) -> list[str]:
         with self._pool.free() as connection:
@@ -271,7 +255,7 @@ class Client(Backend):
         return sorted(
             form.queue_of(tube)
             for tube, answer in zip(ours, answers, strict=True)
-            if any(_counts(answer))
+            if any(counts_of(answer))
         )
 
     def dead(
@@ -282,14 +266,11 @@ class Client(Backend):
         until = time.monotonic() + READ_WITHIN
         while True:
             # On a connection of its own: to read the notes is to reserve them, and its end gives them back.
-            connection = Connection(self._address)
-            try:
-                is_last_try = time.monotonic() > until
+            is_last_try = time.monotonic() > until
+            with closing(Connection(self._address)) as connection:
                 letters = Letters(connection, queue_name).listed(task_id, limit, skip)
-                if letters.is_whole or is_last_try:
-                    return letters.some
-            finally:
-                connection.close()
+            if letters.is_whole or is_last_try:
+                return letters.some
             time.sleep(random() * AGAIN_WITHIN)
 
     def retry_dead(
@@ -307,136 +288,17 @@ class Client(Backend):
         self._bell.interrupt()
 
     def close(self) -> None:
-        with self._lock:
-            self._held.clear()
+        self._holdings.clear()
         self._pool.close()
         self._bell.close()
-
-    # Pushing.
-
-    def _put(self, message: Message) -> Command:
-        due_in = message.due_at - self.now() if message.due_at else 0.0
-        delay = form.whole_seconds(max(message.delay, due_in))
-        return (
-            "put",
-            form.job_body(message.body),
-            form.urgency(message.priority),
-            delay,
-            self._address.ttr,
-        )
-
-    def _check_sizes(
-        self, connection: Connection, messages: Sequence[Message], puts: Sequence[Command]
-    ) -> None:
-        """Check that the server takes all of some tasks, before any is sent.
-
-        Raises:
-            TaskTooBig: It does not.
-        """
-        if not self._max_size:
-            [stats] = connection.run([("stats",)])
-            self._raise_if_refused([stats])
-            self._max_size = stats["max-job-size"]
-        for message, put in zip(messages, puts, strict=True):
-            if len(put[1]) > self._max_size:
-                limit = f"{self._max_size} (beanstalkd -z)"
-                raise too_big(self._dsn, message.task_id, len(put[1]), limit)
-
-    def _undo_if_refused(self, connection: Connection, answers: Sequence[Any]) -> None:
-        """Take out again what was queued, if not all could be.
-
-        Raises:
-            QueueFull, BackendRefused: Not all could be.
-        """
-        errors = [answer for answer in answers if is_error(answer)]
-        if not errors:
-            return
-        put = [getattr(answer, "id", None) if is_error(answer) else answer for answer in answers]
-        connection.run([("delete", number) for number in put if number is not None])
-        self._max_size = 0  # it may be another server by now
-        raise refused(self._dsn, errors[0])
-
-    # Reserving.
-
-    def _look(self, connection: Connection, tubes: Sequence[str], limit: int) -> list[Any]:
-        """Reserve what is ready now, in strict order of the tubes."""
-        jobs: list[Any] = []
-        for tube in tubes:
-            several = FIRST
-            while len(jobs) < limit:
-                watch = connection.watch([tube])
-                count = min(several, limit - len(jobs))
-                answers = self._run_on(connection, [*watch, *[("reserve", 0)] * count])
-                got = [one for one in answers[len(watch) :] if not is_error(one)]
-                jobs += got
-                if len(got) < count:
-                    break
-                several *= 4
-        return jobs
-
-    def _block(
-        self, connection: Connection, tubes: Sequence[str], limit: int, left: float
-    ) -> tuple[list[Any], bool]:
-        """Wait for whole seconds; return what came, and whether the bell interrupted it."""
-        seconds = int(left + ALMOST)
-        self._run_on(connection, connection.watch(tubes))
-        try:
-            answer = connection.wait(("reserve", seconds), seconds + 1.0, self._bell)
-        except BackendUnavailable:
-            self._pool.discard(connection)
-            raise
-        if answer is None:
-            self._pool.discard(connection)
-            return [], True
-        if is_error(answer):
-            return [], False
-        return [answer, *self._look(connection, tubes, limit - 1)], False
-
-    def _adopt(
-        self, connection: Connection, jobs: Sequence[Any], worker: str, lease: float
-    ) -> list[Reservation]:
-        """Take note of jobs that were handed out; return them as reservations."""
-        now = time.monotonic()
-        answers = self._run_on(connection, [("stats_job", job.id) for job in jobs])
-        reservations: list[Reservation] = []
-        for job, stats in zip(jobs, answers, strict=True):
-            if is_error(stats):  # its TTR was over in this moment
-                continue
-            if (before := connection.held.get(job.id)) is not None:
-                self._forget(before)  # its TTR was over, and now it came here again
-            task_id, body = form.task_in(job.body, job.id)
-            # What came of earlier hand-outs: released is not counted, nor what was buried and kicked.
-            counted = stats["reserves"] - stats["releases"] - stats["buries"]
-            held = Reservation(
-                form.queue_of(str(stats["tube"])),
-                task_id,
-                body,
-                token_of(worker, next(self._numbers), self.now()),
-                max(1, counted + form.surplus_in(stats["pri"])),
-            )
-            ends = now + lease, now + stats["time-left"]
-            ours = Job(job.id, connection, held, stats["pri"], stats["ttr"], *ends)
-            connection.held[job.id] = self._held[held.token, task_id] = ours
-            reservations.append(held)
-        return reservations
 
     def _give_back_lapsed(self) -> float:
         """Give back what nobody in this process extends; return when there may be more of that.
 
         What other processes hold, the server takes back.
         """
-        now, soon = time.monotonic(), math.inf
-        given_back: list[Settlement] = []
-        for job in self._jobs():
-            if job.lapses_at <= now and job.connection.is_open:
-                # A task that let no thread run has just ended, perhaps: then who extends it comes next.
-                job.looked_at = job.looked_at or now
-                if now >= job.looked_at + SLACK:
-                    given_back.append(Release(job.reservation, lapsed=True))
-                soon = min(soon, job.looked_at + SLACK)
-            else:
-                soon = min(soon, job.lapses_at)
-        self.settle(given_back)
+        lapsed, soon = self._holdings.lapsed()
+        self.settle([Release(job.reservation, lapsed=True) for job in lapsed])
         return soon
 
     def _queued(self, connection: Connection, queue_name: str, number: int) -> bytes | None:
@@ -448,126 +310,33 @@ class Client(Backend):
         is_it = task_id == str(number) and str(stats["tube"]) == form.tube_of(queue_name)
         return body if is_it else None
 
-    def _take_again(self) -> None:
-        """Take jobs again whose connection was lost, if nobody else has; forget the others."""
-        jobs = self._jobs()
-        for connection in {job.connection for job in jobs}:
-            connection.has_ended()  # and is closed now, if it has
-        if all(job.connection.is_open for job in jobs):
-            return
-        with self._taking_again, self._pool.any() as connection:
-            lost = [job for job in jobs if not job.connection.is_open]
-            stats = connection.run([("stats_job", job.id) for job in lost])
-            ready = [job for job, one in zip(lost, stats, strict=True) if _is_ready(job, one)]
-            taken = connection.run([("reserve_job", job.id) for job in ready])
-            for job, answer in zip(ready, taken, strict=True):
-                if is_error(answer):
-                    continue
-                held = job.reservation
-                # A server that has lost all it had begins to count anew.
-                if form.task_in(answer.body, job.id) != (held.task_id, held.body):
-                    connection.run([("release", answer, job.pri, 0)])
-                    continue
-                job.connection = connection
-                connection.held[job.id] = job
-                job.kept_until = time.monotonic()
-                # The server has counted a hand-out that had come to nothing.
-                job.pri = form.with_surplus(job.pri, form.surplus_in(job.pri) - 1)
-            for job in lost:
-                if not job.connection.is_open:
-                    self._forget(job)
-
-    # Settling.
-
-    def _settle_on(
-        self, connection: Connection, settlements: Sequence[Settlement]
-    ) -> list[Settlement]:
-        """Carry out settlements of jobs of one connection; return the late ones."""
-        late: list[Settlement] = []
-        jobs: dict[int, tuple[Job, Settlement]] = {}
-        for settlement in settlements:
-            job = self._job_of(settlement.reservation)
-            if job is None or job.id in jobs or job.connection is not connection:
-                late.append(settlement)
-            else:
-                jobs[job.id] = job, settlement
-        settling = Settling(self._dsn, connection)
-        try:
-            late += settling.carry_out(list(jobs.values()))
-        except BackendUnavailable:
-            self._pool.discard(connection)
-            raise
-        finally:
-            for job in settling.over:
-                self._forget(job)
+    def _settle_on(self, connection: Connection, left: list[Settlement]) -> list[Settlement]:
+        """Carry out what is of jobs of one connection, and take it out of the list; return what is late."""
+        ours: dict[int, tuple[Job, Settlement]] = {}
+        with connection.lock:
+            for settlement in left:
+                job = self._holdings.job_of(settlement.reservation)
+                # The lock is not that of its connection if it was cut, and another thread took the job again.
+                if job is not None and job.connection is connection:
+                    ours.setdefault(job.id, (job, settlement))
+            settling = Settling(self._dsn, connection)
+            try:
+                late = settling.carry_out(list(ours.values()))
+            finally:
+                for job in settling.over:
+                    self._holdings.forget(job)
+        seen = {id(settlement) for _, settlement in ours.values()}
+        left[:] = [settlement for settlement in left if id(settlement) not in seen]
         return late
-
-    # What connections hold.
-
-    def _run_on(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
-        """Carry out commands on a connection that may hold jobs."""
-        try:
-            return connection.run(commands)
-        except BackendUnavailable:
-            self._pool.discard(connection)
-            raise
-
-    def _job_of(self, reservation: Reservation) -> Job | None:
-        """Return the job that a hand-out holds; None if it holds none any more."""
-        with self._lock:
-            job = self._held.get((reservation.token, reservation.task_id))
-            ours = job is not None and job.reservation.queue_name == reservation.queue_name
-            return job if ours else None
-
-    def _jobs(self) -> list[Job]:
-        with self._lock:
-            return list(self._held.values())
-
-    def _jobs_of(self, reservations: Sequence[Reservation]) -> list[Job]:
-        found = [self._job_of(reservation) for reservation in reservations]
-        return [job for job in found if job is not None]
-
-    def _forget(self, job: Job) -> None:
-        with self._lock:
-            self._held.pop((job.reservation.token, job.reservation.task_id), None)
-            if job.connection.held.get(job.id) is job:
-                del job.connection.held[job.id]
-
-    def _raise_if_refused(self, answers: Sequence[Any]) -> None:
-        for answer in answers:
-            if isinstance(answer, greenstalk.Error):
-                raise refused(self._dsn, answer)
 
 
 _CLIENTS: "weakref.WeakSet[Client]" = weakref.WeakSet()
 
 
 def _begin_anew() -> None:
-    """In a process just forked: nothing of its parent's is held here, nor are its locks."""
     for client in list(_CLIENTS):
-        client._begin()  # pyright: ignore[reportPrivateUsage] -- of this module
+        client._begin_anew()  # pyright: ignore[reportPrivateUsage] -- of this module
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
-
-
-def _counts(stats: Any) -> Counts:
-    if is_error(stats):  # there is no such tube
-        return Counts()
-    states = ("ready", "delayed", "reserved", "buried")
-    return Counts(*(stats[f"current-jobs-{state}"] for state in states))
-
-
-def _parts(count: int) -> list[int]:
-    return [min(256, count - at) for at in range(0, count, 256)]
-
-
-def _is_ready(job: Job, stats: Any) -> bool:
-    """Whether a job waits, as far as can be told the one that it was."""
-    tube = form.tube_of(job.reservation.queue_name)
-    return not is_error(stats) and stats["state"] == "ready" and str(stats["tube"]) == tube
-
-
-def _is_among(settlement: Settlement, others: Sequence[Settlement]) -> bool:
-    return any(settlement is other for other in others)

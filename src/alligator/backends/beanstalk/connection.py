@@ -7,67 +7,28 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import greenstalk
 
-from alligator.backends.base import Reservation
+from alligator.backends.base import Counts, Reservation
+from alligator.backends.beanstalk.address import Address
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
-    InvalidOption,
     QueueFull,
     TaskTooBig,
 )
 
-PORT = 11300
 SOCKET_TIMEOUT = 10.0
 """Seconds for the server to answer."""
 AT_ONCE = 500
 """Commands to send before answers are read. More could fill both sides' buffers, and neither would read."""
 BYTES_AT_ONCE = 1_000_000
 """Bytes of bodies to send then: they have to be through before the timeout."""
-TTR = 30
-"""Seconds that a hand-out is good for, unless extended; said when a task is pushed."""
-SHORTEST_TTR = 3
-"""Seconds; in its last one, beanstalkd does not let who holds a job wait for another."""
-
 Command = tuple[Any, ...]
 """The name of one of greenstalk's methods, and its arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is, and for how long its jobs are handed out."""
-
-    dsn: DSN
-    host: str
-    port: int
-    ttr: int
-
-    @classmethod
-    def of(cls, dsn: DSN) -> "Address":
-        """Read a DSN.
-
-        Raises:
-            InvalidOption: It cannot be understood.
-        """
-        try:
-            parts = urlsplit(dsn.url)
-            host, port = parts.hostname or "localhost", parts.port or PORT
-            ttr = int(dsn.query.get("ttr", TTR))
-            host.encode("idna")
-        except ValueError:
-            raise _not_understood(dsn) from None
-        if parts.username or parts.password or parts.path.strip("/") or dsn.query.keys() - {"ttr"}:
-            raise _not_understood(dsn)
-        if not SHORTEST_TTR <= ttr <= 2**31:
-            raise InvalidOption(
-                f"{dsn}: ttr is the seconds that a task is handed out for, from {SHORTEST_TTR}; not {ttr}."
-            )
-        return cls(dsn, host, port, ttr)
 
 
 @dataclass(slots=True, eq=False)
@@ -107,13 +68,13 @@ class Connection:
         self.held: dict[int, Job] = {}
         self.is_open = False
         self._address = address
-        try:
-            self._socket = _Socket.connected((address.host, address.port))
-        except OSError as err:
-            raise self._unavailable(err) from err
-        self._client = greenstalk.Client(self._socket, encoding=None)
         self._used = greenstalk.DEFAULT_TUBE
         self._watched = {greenstalk.DEFAULT_TUBE}
+        self._is_owed_answers = False
+        try:
+            self._socket, self._client = _connected((address.host, address.port))
+        except OSError as err:
+            raise self._unavailable(err) from err
         self.is_open = True
 
     def __del__(self) -> None:
@@ -121,19 +82,24 @@ class Connection:
             self.close()
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
-        """Carry out commands, some hundreds in a round trip, and return their answers or errors.
+        """Carry out commands, some hundreds in a round trip.
+
+        Returns:
+            Their answers; an error where that is one, such as that there is no such job.
 
         Raises:
             BackendUnavailable: The connection is lost, and closed now, with all that it held.
+            BackendRefused: So it is, for that is no server which understands us, or it cannot answer.
         """
         answers: list[Any] = []
+        self._is_owed_answers = True
         for some in _parts(commands):
-            self.send(some)
-            answers += self.receive(some)
+            self._send(some)
+            answers += self._receive(some)
+        self._is_owed_answers = False
         return answers
 
-    def send(self, commands: Sequence[Command]) -> None:
-        """Send commands; ``receive`` must follow."""
+    def _send(self, commands: Sequence[Command]) -> None:
         with self._guarded(), self._socket.noting() as noted:
             for command in commands:
                 try:
@@ -143,20 +109,22 @@ class Connection:
         with self._guarded():
             self._socket.sendall(b"".join(noted))
 
-    def receive(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the answers to commands that were sent, or the errors that they brought."""
+    def _receive(self, commands: Sequence[Command]) -> list[Any]:
         answers: list[Any] = []
         with self._guarded(), self._socket.silent():
             for command in commands:
                 try:
                     answers.append(self._call(command))
                 except greenstalk.Error as err:
+                    if not _is_answer(err, command):
+                        raise
                     answers.append(err)
         return answers
 
     def wait(self, command: Command, timeout: float, bell: Bell) -> Any:
         """Carry out a command whose answer may take so long; None if the bell interrupts that."""
-        self.send([command])
+        self._is_owed_answers = True
+        self._send([command])
         with self._guarded():
             woken = bell.wait(timeout, self._socket.fileno())
             if woken is Woken.BY_RING:
@@ -164,25 +132,34 @@ class Connection:
         if woken is Woken.BY_INTERRUPT:
             self.close()  # what is handed out to us in this moment, the server takes back
             return None
-        return self.receive([command])[0]
+        [answer] = self._receive([command])
+        self._is_owed_answers = False
+        return answer
 
     def use(self, tube: str) -> list[Command]:
         """Return the command after which jobs are put into a tube, if it is needed; to be run at once."""
+        self._is_owed_answers = (
+            True  # if we are broken off before it is run, nobody knows what is used
+        )
         used, self._used = self._used, tube
         return [] if used == tube else [("use", tube)]
 
     def watch(self, tubes: Collection[str]) -> list[Command]:
         """Return the commands after which jobs come from these tubes alone; to be run at once."""
+        self._is_owed_answers = True
         watched, self._watched = self._watched, set(tubes)
         more = [("watch", tube) for tube in tubes if tube not in watched]
         return [*more, *(("ignore", tube) for tube in watched - self._watched)]
 
     @property
     def is_stale(self) -> bool:
-        """Whether there is something to read before anything was asked: as a rule, that the server hung up."""
+        """Whether there is something to read before anything is asked: as a rule, that the server hung up.
+
+        Or an answer to one whom an exception broke off, anywhere: a timeout, or Ctrl-C.
+        """
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return self._is_owed_answers or bool(poll.poll(0))
 
     def has_ended(self) -> bool:
         """Return whether it is closed; and close it if the server hung up, and nobody uses it now."""
@@ -213,6 +190,9 @@ class Connection:
         except (OSError, AssertionError, ValueError) as err:
             self.close()
             raise self._unavailable(err) from err
+        except greenstalk.Error as err:
+            self.close()
+            raise refused(self._address.dsn, err) from err
         except BaseException:
             self.close()
             raise
@@ -247,16 +227,6 @@ class _Socket(socket.socket):
     _notes: list[bytes] | None = None
     _is_silent = False
 
-    @classmethod
-    def connected(cls, where: tuple[str, int]) -> "_Socket":
-        """Return one that is connected."""
-        plain = socket.create_connection(where, SOCKET_TIMEOUT)
-        connected = cls(fileno=plain.detach())
-        connected.settimeout(SOCKET_TIMEOUT)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connected
-
     @contextmanager
     def noting(self) -> Generator[list[bytes]]:
         """Let what is sent be noted, and the call end."""
@@ -275,6 +245,9 @@ class _Socket(socket.socket):
         finally:
             self._is_silent = False
 
+    def makefile(self, *args: Any, **kwargs: Any) -> Any:
+        return _Reader(self)
+
     def sendall(self, data: Any, flags: int = 0) -> None:
         if self._notes is not None:
             self._notes.append(data)
@@ -283,9 +256,78 @@ class _Socket(socket.socket):
             super().sendall(data, flags)
 
 
+def _connected(where: tuple[str, int]) -> tuple[_Socket, greenstalk.Client[bytes]]:
+    plain = socket.create_connection(where, SOCKET_TIMEOUT)
+    ours = _Socket(fileno=plain.detach())
+    try:
+        ours.settimeout(SOCKET_TIMEOUT)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return ours, greenstalk.Client(ours, encoding=None)
+    except OSError:  # it is lost already
+        ours.close()
+        raise
+
+
+class _Reader:
+    """Reads lines and chunks from a socket. Python's own has a lock, which a fork may find taken, for ever."""
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+        self._data = bytearray()
+
+    def readline(self) -> bytes:
+        """Return what there is up to the end of a line; nothing at the end of the connection."""
+        while not (end := self._data.find(b"\n") + 1):
+            if not self._receive():
+                return b""
+        return self._taken(end)
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes; less at the end of the connection."""
+        while len(self._data) < size and self._receive():
+            pass
+        return self._taken(size)
+
+    def close(self) -> None:
+        """Do nothing: the socket is closed by itself."""
+
+    def _receive(self) -> bool:
+        data = self._source.recv(65536)
+        self._data += data
+        return bool(data)
+
+    def _taken(self, size: int) -> bytes:
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        return taken
+
+
+_NO_RESULT = (greenstalk.NotFoundError, greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
+_NO_ROOM = (
+    *(greenstalk.OutOfMemoryError, greenstalk.BuriedError, greenstalk.InternalError),
+    *(greenstalk.DrainingError, greenstalk.JobTooBigError),
+)
+
+
+def _is_answer(err: greenstalk.Error, command: Command) -> bool:
+    """Whether an error is one that a command may bring. The rest say that we do not understand each other."""
+    return isinstance(err, _NO_RESULT) or (
+        isinstance(err, _NO_ROOM) and command[0] in ("put", "release", "bury", "delete")
+    )
+
+
 def is_error(answer: Any) -> bool:
     """Return whether a command brought an error."""
     return isinstance(answer, greenstalk.Error)
+
+
+def counts_of(stats: Any) -> Counts:
+    """Return what the counts of a tube say; none if there is no such tube."""
+    if is_error(stats):
+        return Counts()
+    states = ("ready", "delayed", "reserved", "buried")
+    return Counts(*(stats[f"current-jobs-{state}"] for state in states))
 
 
 def refused(dsn: DSN, err: greenstalk.Error) -> BackendRefused:
@@ -310,10 +352,3 @@ def refused(dsn: DSN, err: greenstalk.Error) -> BackendRefused:
         else ""
     )
     return BackendRefused(f"{dsn} refuses: {what or type(err).__name__}")
-
-
-def _not_understood(dsn: DSN) -> InvalidOption:
-    return InvalidOption(
-        f"{dsn} is no DSN for beanstalkd. Write beanstalk://host:port/, or beanstalk://host:port/?ttr=60 "
-        "for tasks that are handed out for 60 s at a time. (It knows no users and passwords.)"
-    )

@@ -158,7 +158,11 @@ def task_in(body: bytes, job_id: int) -> tuple[str, bytes]:
         head, _, rest = body[len(_MARK) :].partition(b"\n")
         try:
             return str(json.loads(head).get("id", job_id)), rest
-        except (ValueError, AttributeError):  # somebody else's, who happens to begin like that
+        except (
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ):  # somebody else's, who happens to begin like that
             pass
     return str(job_id), body
 

@@ -9,11 +9,12 @@ of one that was kicked or deleted by others, or of a burial that did not happen:
 """
 
 import json
+import math
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from alligator.backends.base import DeadLetter
 from alligator.backends.beanstalk import format as form
@@ -23,6 +24,8 @@ PLAIN = 8_000
 """Bytes of a note beyond which it is compressed."""
 MOST = 30_000
 """Bytes of a note: as little as that fits whatever the server takes, as a rule."""
+LONGEST = 10_000_000
+"""Bytes of a note that are shown: what others pack into some thousands could be more than there is room for."""
 AT_ONCE = 64
 """Notes to read in a round trip."""
 STALE = 60.0
@@ -41,6 +44,14 @@ class Note:
     task_id: str
     at: float
     text: str
+
+
+class _Found(NamedTuple):
+    """A letter, by the job of its note, and the job that is buried; the same if others buried it."""
+
+    letter: int
+    job: int
+    pri: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,61 +101,69 @@ class Letters:
 
     def retried(self, letter_ids: Sequence[str], delay: int) -> list[str]:
         """Let letters be tasks again, after some seconds; return the ids of those that are."""
-        retried: list[str] = []
-        for letter_id in letter_ids:
-            letter, job = self._found(letter_id)
-            if job is None:
-                continue
-            if delay:
-                [answer] = self._connection.run([("reserve_job", job)])
-                if not is_error(answer):
-                    [stats] = self._connection.run([("stats_job", job)])
-                    self._connection.run([("release", answer, stats["pri"], delay)])
-            else:
-                [answer] = self._connection.run([("kick_job", job)])
-            if not is_error(answer):
-                retried.append(letter_id)
-                self._forget(letter, job)
-        return retried
+        return self._settled(letter_ids, lambda found: self._kicked(found, delay))
 
     def purged(self, letter_ids: Sequence[str]) -> list[str]:
         """Delete letters; return the ids of those that were there."""
-        purged: list[str] = []
-        for letter_id in letter_ids:
-            letter, job = self._found(letter_id)
-            if job is None:
-                continue
-            [answer] = self._connection.run([("delete", job)])
-            if not is_error(answer):
-                purged.append(letter_id)
-                self._forget(letter, job)
-        return purged
+        return self._settled(
+            letter_ids, lambda found: self._connection.run([("delete", one.job) for one in found])
+        )
 
-    def _found(self, letter_id: str) -> tuple[int, int | None]:
-        """Return the job of a letter's note, and the one that is buried; None if there is none."""
-        number = form.job_id(letter_id)
-        if number is None:
-            return 0, None
-        stats, body = self._connection.run([("stats_job", number), ("peek", number)])
-        if is_error(stats) or is_error(body):
-            return number, None
-        if str(stats["tube"]) == self._notes_tube:
-            note = _read(number, body.body)
-            return number, note.job if note and self._are_buried([note.job])[0] else None
-        is_bare = str(stats["tube"]) == self._tube and stats["state"] == "buried"
-        return number, number if is_bare else None
+    def _settled(
+        self, letter_ids: Sequence[str], settle: Callable[[list[_Found]], list[Any]]
+    ) -> list[str]:
+        """Do something with the jobs of letters, and forget the notes; return the ids of those that it was."""
+        settled: list[_Found] = []
+        for at in range(0, len(letter_ids), AT_ONCE):
+            found = self._found(letter_ids[at : at + AT_ONCE])
+            answers = settle(found)
+            done = [one for one, to in zip(found, answers, strict=True) if not is_error(to)]
+            # If somebody reads a note just now, it is found to be stale later.
+            notes = [one.letter for one in done if one.letter != one.job]
+            self._connection.run([("delete", letter) for letter in notes])
+            settled += done
+        return [str(one.letter) for one in settled]
 
-    def _forget(self, letter: int, job: int) -> None:
-        if letter != job:
-            # If somebody reads it just now, it is found to be stale later.
-            self._connection.run([("delete", letter)])
-
-    def _are_buried(self, jobs: Sequence[int]) -> list[bool]:
-        answers = self._connection.run([("stats_job", job) for job in jobs])
-        return [
-            not is_error(stats) and stats["state"] == "buried" and str(stats["tube"]) == self._tube
-            for stats in answers
+    def _kicked(self, found: list[_Found], delay: int) -> list[Any]:
+        if not delay:
+            return self._connection.run([("kick_job", one.job) for one in found])
+        jobs = self._connection.run([("reserve_job", one.job) for one in found])
+        releases = [
+            ("release", job, one.pri, delay)
+            for one, job in zip(found, jobs, strict=True)
+            if not is_error(job)
         ]
+        self._connection.run(releases)
+        return jobs
+
+    def _found(self, letter_ids: Sequence[str]) -> list[_Found]:
+        """Return those letters whose jobs are buried."""
+        numbers = [number for one in letter_ids if (number := form.job_id(one)) is not None]
+        stats = self._connection.run([("stats_job", number) for number in numbers])
+        bodies = self._connection.run([("peek", number) for number in numbers])
+        jobs: dict[int, int] = {}
+        for number, its, body in zip(numbers, stats, bodies, strict=True):
+            if is_error(its) or is_error(body):
+                continue
+            if str(its["tube"]) != self._notes_tube:
+                jobs[number] = number  # it was buried by others, without a note
+            elif note := _read(number, body.body):
+                jobs[number] = note.job
+        buried = self._buried(list(jobs.values()))
+        return [
+            _Found(letter, job, buried[job]["pri"]) for letter, job in jobs.items() if job in buried
+        ]
+
+    def _buried(self, jobs: Sequence[int]) -> dict[int, Any]:
+        """Return the statistics of those jobs that are buried in this queue."""
+        answers = self._connection.run([("stats_job", job) for job in jobs])
+        return {
+            job: stats
+            for job, stats in zip(jobs, answers, strict=True)
+            if not is_error(stats)
+            and stats["state"] == "buried"
+            and str(stats["tube"]) == self._tube
+        }
 
     def _is_whole(self, read: Sequence[Any], is_all: bool) -> bool:
         """Whether nobody else holds notes now, or has given back some that should have been read."""
@@ -171,10 +190,10 @@ class Letters:
             jobs = [answer for answer in answers if not is_error(answer)]
             read += jobs
             notes = [note for job in jobs if (note := _read(job.id, job.body))]
-            buried = self._are_buried([note.job for note in notes])
-            for note, is_buried in zip(notes, buried, strict=True):
+            buried = self._buried([note.job for note in notes])
+            for note in notes:
                 # Of two notes of a job the newer one counts: the other is of a burial before.
-                if is_buried and note.job not in found:
+                if note.job in buried and note.job not in found:
                     found[note.job] = note
                 elif time.time() - note.at > STALE:
                     stale.append(note.letter)
@@ -225,8 +244,19 @@ def _read(letter: int, body: bytes) -> Note | None:
     first, _, text = body.partition(b"\n")
     try:
         head: dict[str, Any] = json.loads(first)
-        text = zlib.decompress(text) if head.get("zlib") else text
-        said = text.decode(errors="replace")
-        return Note(letter, int(head["job"]), str(head["task"]), float(head["at"]), said)
-    except (ValueError, TypeError, KeyError, AttributeError, zlib.error):
-        return None
+        job, at = form.job_id(str(head["job"])), float(head["at"])
+        if job is None or not math.isfinite(at):
+            return None
+        if head.get("zlib"):
+            text = zlib.decompressobj().decompress(text, LONGEST)
+        return Note(letter, job, str(head["task"]), at, text.decode(errors="replace"))
+    except (
+        ValueError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        zlib.error,
+    ):
+        return None  # others may write there, too

@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from alligator.backends.beanstalk.connection import Address, Connection
+from alligator.backends.beanstalk.address import Address
+from alligator.backends.beanstalk.connection import Connection
 
 KEPT = 16
 """Connections to keep, if they hold nothing: as many threads need no new ones."""
@@ -39,12 +40,6 @@ class Pool:
         with self._taken(lambda connection: True) as connection:
             yield connection
 
-    def discard(self, connection: Connection) -> None:
-        """Forget a connection that is closed; what it held may be taken again."""
-        with self._lock:
-            if connection in self._connections:
-                self._connections.remove(connection)
-
     def close(self) -> None:
         """Close all connections."""
         # In a fork, too: the server would not see that the parent has died, if we kept their other ends.
@@ -61,12 +56,11 @@ class Pool:
         finally:
             if not connection.held and len(self._connections) > KEPT:
                 connection.close()
-            if not connection.is_open:
-                self.discard(connection)
             connection.lock.release()
 
     def _take(self, fits: Callable[[Connection], bool]) -> Connection | None:
         with self._lock:
+            self._connections = [one for one in self._connections if one.is_open]
             for connection in sorted(self._connections, key=_holds_none):
                 if not fits(connection) or not connection.lock.acquire(blocking=False):
                     continue
@@ -74,8 +68,6 @@ class Pool:
                     connection.close()
                 if connection.is_open and fits(connection):
                     return connection
-                if not connection.is_open:
-                    self.discard(connection)
                 connection.lock.release()
         return None
 

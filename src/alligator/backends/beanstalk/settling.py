@@ -5,7 +5,7 @@ What is put comes before what is deleted, so that a crash in between runs a task
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import greenstalk
@@ -43,27 +43,19 @@ class Settling:
         """Carry them out, and return the late ones.
 
         Raises:
-            QueueFull, BackendRefused: There is no room for a new attempt: that task is still held, the others
-                are settled.
+            QueueFull, BackendRefused: There is no room for a new attempt, or on the server's disk: that task is
+                still held, the others are settled.
         """
         ours = self._still_ours(settled)
         late = [settlement for job, settlement in settled if job in self.over]
         put = self._put(ours)
-        errors: list[greenstalk.Error] = []
-        finals: list[tuple[Job, Settlement, Command]] = []
-        for job, settlement in ours:
-            answer: Any = put.get(job.id)
-            if isinstance(settlement, Release) and is_error(answer):
-                if not isinstance(answer, greenstalk.JobTooBigError):
-                    errors.append(answer)
-                    continue
-                settlement = self._too_big(job, settlement)
-            elif is_error(answer):
-                log.warning("Why task %r is dead could not be noted: %s", _id(job), answer)
-            finals.append((job, settlement, _final(job, settlement)))
+        finals, errors = self._finals(ours, put)
         answers = self._connection.run([command for _, _, command in finals])
         missed: list[Job] = []
-        for (job, _, _), answer in zip(finals, answers, strict=True):
+        for (job, _, command), answer in zip(finals, answers, strict=True):
+            if is_error(answer) and _is_still_held(command, answer):
+                errors.append(answer)
+                continue
             self.over.append(job)
             if isinstance(answer, greenstalk.NotFoundError):
                 missed.append(job)
@@ -76,6 +68,24 @@ class Settling:
         if errors:
             raise refused(self._dsn, errors[0])
         return late
+
+    def _finals(
+        self, settled: Sequence[Settled], put: Mapping[int, Any]
+    ) -> tuple[list[tuple[Job, Settlement, Command]], list[greenstalk.Error]]:
+        """Return how to let go of each job, after what was put for it; and what keeps us from it."""
+        finals: list[tuple[Job, Settlement, Command]] = []
+        errors: list[greenstalk.Error] = []
+        for job, settlement in settled:
+            answer: Any = put.get(job.id)
+            if isinstance(settlement, Release) and is_error(answer):
+                if not isinstance(answer, greenstalk.JobTooBigError):
+                    errors.append(answer)
+                    continue
+                settlement = self._too_big(job, settlement)
+            elif is_error(answer):
+                log.warning("Why task %r is dead could not be noted: %s", _id(job), answer)
+            finals.append((job, settlement, _final(job, settlement)))
+        return finals, errors
 
     def _still_ours(self, settled: Sequence[Settled]) -> list[Settled]:
         """Return those that are held; ask where that is not sure."""
@@ -136,6 +146,12 @@ def _final(job: Job, settlement: Settlement) -> Command:
         return "delete", job.id
     pri = form.with_surplus(job.pri, surplus + 1) if settlement.lapsed else job.pri
     return "release", job.named, pri, form.whole_seconds(settlement.delay)
+
+
+def _is_still_held(command: Command, err: greenstalk.Error) -> bool:
+    """Whether a job was not let go of, for the server could not write that down."""
+    full = (greenstalk.OutOfMemoryError, greenstalk.InternalError)
+    return command[0] in ("release", "bury") and isinstance(err, full)
 
 
 def _id(job: Job) -> str:
