@@ -145,7 +145,7 @@ class Client(Backend):
         limit = min(limit, MOST)
         until = time.monotonic() + wait
         batch = Batch()
-        has_answered = False
+        is_waiting = has_settled = False
         try:
             while True:
                 soon = math.inf
@@ -154,18 +154,21 @@ class Client(Backend):
                     if room:
                         more = self._reserve(batch, queue_name, worker, room, lease, settlements)
                         soon = min(soon, more)
-                        settlements, has_answered = (), True
+                        settlements, has_settled = (), has_settled or bool(settlements)
                 left = min(until - time.monotonic(), soon, MAX_BLOCK)
                 if batch.reservations or (left <= 0 and until <= time.monotonic()):
                     return batch
                 wakes = [self._prefix(name) + "wake" for name in queue_names]
+                is_waiting = True
                 if self._server.block(wakes, max(left, 0.001), self._bell):
                     return batch
+                is_waiting = False
         except (BackendUnavailable, BackendRefused):
-            if not has_answered:
-                raise
-            # What was handed out and settled by then must not be lost. The next call will tell.
-            return batch
+            # What was handed out and settled by then must not be lost. The next call will tell. Else it is told
+            # now, for what was handed out in an answer that is lost is to be given back at once.
+            if is_waiting or has_settled or batch.reservations:
+                return batch
+            raise
 
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
