@@ -273,6 +273,8 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
         for name in EACH:
             push(client, name, to=name)
         held = [take(client, of=name, lease=LONG) for name in EACH]
+        # The node of this queue; and the one where the names of queues are noted.
+        assert servers.primary_of(key_of(EACH[0])) is servers.primary_of("alligator:queues")
         servers.primary_of(key_of(EACH[0])).kill()
 
         with pytest.raises(BackendUnavailable):
@@ -281,6 +283,9 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
             client.recover(EACH, "another")
         with pytest.raises(BackendUnavailable):
             push(client, "t1", to=EACH[0])
+        with opened(servers.dsn) as producer:
+            assert push(producer, "new", to=EACH[1]) == [True]
+        assert client.cancel(EACH[1], "new") is not None
         for name in EACH[1:]:
             found = client.find(name, name)
             assert found is not None

@@ -314,8 +314,9 @@ class Client(Backend):
 
     def _push(self, queue_name: str, calls: Sequence[Command], *, again: bool = True) -> list[Any]:
         """Make calls that queue something, and note the queue's name; return their answers."""
-        at_hand = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
-        commands = [*calls] if at_hand else [*calls, ("SADD", self._queues, queue_name)]
+        is_noted = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
+        note = [] if is_noted else [("SADD", self._queues, queue_name)]
+        commands = [*calls, *note] if self._server.is_one else [*calls]
         try:
             replies = self._server.run(commands)
         except BackendUnavailable:
@@ -323,9 +324,18 @@ class Client(Backend):
                 raise
             # Safe: what the first one queued, this one leaves as it is.
             replies = self._server.run(commands)
-        if not at_hand:
+        if note and self._has_noted(note):
             self._registered[queue_name] = time.monotonic()
         return replies[: len(calls)]
+
+    def _has_noted(self, note: Sequence[Command]) -> bool:
+        """Note a queue's name where another node may have to; if that is away, the next push will."""
+        if not self._server.is_one:
+            try:
+                self._server.run(note)
+            except BackendUnavailable:
+                return False
+        return True
 
     def _reserve(
         self,

@@ -39,6 +39,8 @@ class Cluster:
         address: How to connect to them, and where some of them are.
     """
 
+    is_one = False
+
     def __init__(self, address: Address) -> None:
         self.dsn = address.dsn
         self.prefix = address.prefix
