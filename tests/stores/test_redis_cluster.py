@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from alligator.backends.base import Ack, Backend, Counts, Release
+from alligator.backends.redis.records import name_of
 from alligator.bell import Bell
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.testing.running import A_MOMENT, in_a_thread, later
@@ -26,6 +27,7 @@ from alligator.testing.stores import (
     take,
     take_ready,
     until,
+    wait_for,
 )
 from tests.support.clusters import Cluster, cluster
 from tests.support.servers import Server
@@ -261,6 +263,19 @@ def test_an_interrupt_ends_a_wait_at_several_nodes(client: Backend) -> None:
         assert client.reserve(EACH, WORKER, wait=LONG).reservations == []
     push(client, "t1", to="three")
     assert ids(client.reserve(EACH, WORKER, wait=LONG).reservations) == ["t1"]
+
+
+def test_a_value_at_any_node_wakes_who_waits_for_values_at_all(
+    servers: Cluster, client: Backend
+) -> None:
+    keys = ["results/1", "parked/1", "progress/1"]
+    assert len({servers.primary_of(name_of("", key)).port for key in keys}) == 3
+    records = records_of(client)
+    with opened(servers.dsn) as there:
+        for key in keys:
+            with soon_but_after(A_MOMENT), later(lambda: records_of(there).set(key, b"")):  # noqa: B023
+                wait_for(records, *keys)
+            records.delete(key)
 
 
 # Nodes that are away.
