@@ -1,7 +1,7 @@
 """A cluster on its bad days: slots that move, nodes that are away; and waiting at several nodes."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from alligator.backends.base import Ack, Backend, Counts, Release
+from alligator.backends.redis.connection import Command
+from alligator.backends.redis.connection import Server as Connected
 from alligator.backends.redis.records import name_of
 from alligator.bell import Bell
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.testing.running import A_MOMENT, in_a_thread, later
 from alligator.testing.stores import (
+    FAR_OFF,
     LONG,
     QUEUE,
     WORKER,
@@ -309,6 +312,37 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
 
         servers.primary_of(key_of(EACH[0])).start()
         until(lambda: comes_back(client, EACH[0]), "the node is back")
+
+
+def test_a_node_that_is_away_is_waited_for_once(
+    servers: Cluster, client: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"q{number}" for number in range(20)]
+    for name in names:
+        push(client, name, to=name)
+    held = [take(client, of=name) for name in names]
+    away, asked = servers.primary_of(key_of(names[0])), list[Command]()
+    answers = Connected.answers
+
+    def answers_unless_away(node: Connected, commands: Sequence[Command]) -> list[Any]:
+        if node.where[1] == away.port:
+            asked.extend(command for command in commands if command[0] == "EVALSHA")
+            raise BackendUnavailable("no answer")
+        return answers(node, commands)
+
+    monkeypatch.setattr(Connected, "answers", answers_unless_away)
+    for call in (lambda: client.extend(held, FAR_OFF), lambda: client.recover(names, "another")):
+        asked.clear()
+        with pytest.raises(BackendUnavailable):
+            call()
+        assert len(asked) == 1
+
+    monkeypatch.undo()
+    for name in names:
+        found = client.find(name, name)
+        is_there = servers.primary_of(key_of(name)) is not away
+        assert found is not None
+        assert (found.lapses_at > time.time() + FAR_OFF / 2) is is_there
 
 
 def comes_back(client: Backend, queue_name: str) -> bool:
