@@ -9,6 +9,7 @@ cluster or a pair that a Sentinel watches, the replica takes over; a single serv
 
 import argparse
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -82,12 +83,8 @@ def postgres() -> Generator[Doomed]:
 
 def restarted(server: Mortal) -> Doomed:
     """Return what happens to a single server."""
-
-    def start() -> None:
-        time.sleep(AWAY)
-        server.start()
-
-    return Doomed(server.dsn, server.kill, start, f"back after {AWAY:g} s")
+    start = threading.Timer(AWAY, server.start)
+    return Doomed(server.dsn, server.kill, start.start, f"back after {AWAY:g} s")
 
 
 STORES = {
