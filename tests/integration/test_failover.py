@@ -1,8 +1,6 @@
 """A primary dies and its replica takes over: workers go on, and lose nothing that was replicated."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,37 +10,13 @@ from alligator.backends.base import Counts
 from alligator.exceptions import BackendUnavailable
 from tests.integration import jobs
 from tests.integration.scenes import Scene, played, until
-from tests.support.clusters import cluster, has_all, is_primary, is_replica, watched
-from tests.support.servers import Server
+from tests.support.clusters import Pair, by_cluster, by_sentinel, has_all, is_primary, is_replica
 
 T = TypeVar("T")
 
 TASKS = [f"t{number}" for number in range(400)]
 FAILED_OVER = 60.0
 """Seconds until a replica has noticed, has been chosen, and workers have found it, on a busy machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The server that has the queue, and the one that is to take over."""
-
-    dsn: str
-    primary: Server
-    replica: Server
-
-
-@contextmanager
-def by_sentinel(folder: Path) -> Generator[Pair]:
-    with watched(folder) as servers:
-        yield Pair(servers.dsn, servers.primary, servers.replica)
-
-
-@contextmanager
-def by_cluster(folder: Path) -> Generator[Pair]:
-    with cluster(folder, "--appendonly", "yes", replicas=True) as servers:
-        primary = servers.primary_of("alligator:{all}:")
-        replica = servers.replicas[servers.primaries.index(primary)]
-        yield Pair(servers.dsn, primary, replica)
 
 
 @pytest.fixture(params=[by_sentinel, by_cluster])

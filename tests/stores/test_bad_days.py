@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from alligator.testing.stores import (
     wait_for,
 )
 from tests.support.kinds import Mortal
+from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
 HELD = Reservation(QUEUE, "t1", b"", f"{WORKER}.1")
@@ -185,6 +187,58 @@ def test_a_server_whose_scripts_were_flushed_gets_them_anew(
     assert drain(client) == ["t3", "t4"]
 
 
+def test_every_call_brings_the_scripts_that_a_server_lacks(
+    own_server: Server, client: Backend
+) -> None:
+    for name, call in CALLS.items():
+        if name != "reserve and wait":
+            own_server.command("SCRIPT", "FLUSH")
+            call(client)
+
+
+def test_an_answer_that_is_cut_short_loses_and_doubles_nothing(own_server: Server) -> None:
+    with Proxy(own_server.port) as proxy, ExitStack() as stack:
+        client = stack.enter_context(opened(f"redis://127.0.0.1:{proxy.port}"))
+        there = stack.enter_context(opened(own_server.dsn))
+        push(client, "warm-up")
+        drain(client)
+        for passed in range(0, 40, 3):  # the longest answer here has about 100 bytes
+            proxy.cut_after(passed)
+            push(client, "t1")  # again by itself, if need be
+            assert there.count(QUEUE) == Counts(waiting=1)
+
+            proxy.cut_after(passed)
+            with pytest.raises(BackendUnavailable):
+                client.reserve([QUEUE], WORKER)
+            assert there.count(QUEUE) == Counts(running=1)
+            assert client.recover([QUEUE], WORKER) == 1
+
+            held = take(client)
+            proxy.cut_after(passed)
+            with suppress(BackendUnavailable):
+                client.settle([Ack(held)])
+            proxy.cut_after(None)
+            client.settle([Ack(held)])
+            assert there.count(QUEUE) == Counts()
+
+
+def test_who_waited_and_got_no_answer_with_the_task_is_told(own_server: Server) -> None:
+    with Proxy(own_server.port) as proxy, ExitStack() as stack:
+        client = stack.enter_context(opened(f"redis://127.0.0.1:{proxy.port}"))
+        there = stack.enter_context(opened(own_server.dsn))
+        take_ready(client)
+        with in_a_thread(lambda: client.reserve([QUEUE], WORKER, wait=LONG)) as waiting:
+            until(lambda: "cmd=blpop" in own_server.command("CLIENT", "LIST"), "it waits")
+            woken = b"*2\r\n$20\r\nalligator:{all}:wake\r\n$1\r\n1\r\n"
+            proxy.cut_after(len(woken) + 1)
+            push(there, "t1")
+
+            with pytest.raises(BackendUnavailable):
+                waiting.result(LONG)
+        assert there.count(QUEUE) == Counts(running=1)
+        assert client.recover([QUEUE], WORKER) == 1
+
+
 def test_a_client_whose_connections_are_cut_makes_new_ones(
     own_server: Server, client: Backend
 ) -> None:
@@ -282,6 +336,7 @@ def full(own_server: Server, client: Backend) -> Backend:
     buried(client, "dead")
     push(client, *(f"t{number}" for number in range(100)))
     own_server.command("CONFIG", "SET", "maxmemory", "1mb")  # less than it uses already
+    own_server.command("SCRIPT", "FLUSH")
     return client
 
 
@@ -304,6 +359,15 @@ def test_a_full_server_still_drains(full: Backend) -> None:
     assert sorted(full.purge_dead(QUEUE, letters)) == sorted(letters)
     assert len(drain(full)) == 51
     assert full.count(QUEUE) == Counts()
+
+
+def test_who_drains_a_full_server_can_enter_and_leave_a_limit(full: Backend) -> None:
+    records = records_of(full)
+
+    assert records.swap("limits/1", None, b"one is in")
+    assert records.swap("limits/1", b"one is in", b"nobody is in")
+    with pytest.raises(QueueFull):
+        records.set("results/1", b"what may be big")
 
 
 def test_a_server_with_room_again_takes_tasks_again(own_server: Server, full: Backend) -> None:

@@ -11,6 +11,7 @@ from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.testing.stores import (
     LONG,
     QUEUE,
+    WORKER,
     drain,
     opened,
     push,
@@ -18,6 +19,7 @@ from alligator.testing.stores import (
     take,
 )
 from tests.support.certificates import make_certificates
+from tests.support.clusters import cluster, watched
 from tests.support.kinds import empty_store
 from tests.support.servers import Server
 from tests.support.works import assert_works
@@ -36,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tls_server(folder: Path) -> Iterator[Server]:
     """A server that asks for a client's certificate."""
-    with Server.tls(folder) as server:
+    with Server.redis(folder).by_tls(folder) as server:
         yield server
 
 
@@ -80,6 +82,24 @@ def test_a_client_without_a_certificate_is_told_so(tls_server: Server, folder: P
         pytest.raises((BackendUnavailable, BackendRefused)),
     ):
         push(client, "t1")
+
+
+def test_the_nodes_of_a_cluster_are_reached_by_tls(tmp_path: Path, folder: Path) -> None:
+    with cluster(tmp_path / "nodes", certificates=folder) as servers:
+        dsn = servers.dsn + with_files(folder)
+        assert dsn.startswith("rediss+cluster://")
+        assert_works(dsn)
+        with opened(dsn) as client:
+            for name in ("one", "all", "three"):  # at three nodes
+                push(client, "t1", to=name)
+            assert sorted(client.queues()) == ["all", "one", "three"]
+            assert client.reserve(["one", "all", "three"], WORKER, limit=3).reservations != []
+
+
+def test_what_sentinels_watch_is_reached_by_tls(tmp_path: Path, folder: Path) -> None:
+    with watched(tmp_path, certificates=folder) as servers:
+        assert servers.dsn.startswith("rediss+sentinel://")
+        assert_works(servers.dsn + with_files(folder))
 
 
 # A Unix socket.

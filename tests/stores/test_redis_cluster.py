@@ -1,7 +1,7 @@
 """A cluster on its bad days: slots that move, nodes that are away; and waiting at several nodes."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from alligator.backends.base import Ack, Backend, Counts, Release
+from alligator.backends.redis.connection import Command
+from alligator.backends.redis.connection import Server as Connected
+from alligator.backends.redis.records import name_of
 from alligator.bell import Bell
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.testing.running import A_MOMENT, in_a_thread, later
 from alligator.testing.stores import (
+    FAR_OFF,
     LONG,
     QUEUE,
     WORKER,
@@ -26,6 +30,7 @@ from alligator.testing.stores import (
     take,
     take_ready,
     until,
+    wait_for,
 )
 from tests.support.clusters import Cluster, cluster
 from tests.support.servers import Server
@@ -263,6 +268,19 @@ def test_an_interrupt_ends_a_wait_at_several_nodes(client: Backend) -> None:
     assert ids(client.reserve(EACH, WORKER, wait=LONG).reservations) == ["t1"]
 
 
+def test_a_value_at_any_node_wakes_who_waits_for_values_at_all(
+    servers: Cluster, client: Backend
+) -> None:
+    keys = ["results/1", "parked/1", "progress/1"]
+    assert len({servers.primary_of(name_of("", key)).port for key in keys}) == 3
+    records = records_of(client)
+    with opened(servers.dsn) as there:
+        for key in keys:
+            with soon_but_after(A_MOMENT), later(lambda: records_of(there).set(key, b"")):  # noqa: B023
+                wait_for(records, *keys)
+            records.delete(key)
+
+
 # Nodes that are away.
 
 
@@ -273,6 +291,8 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
         for name in EACH:
             push(client, name, to=name)
         held = [take(client, of=name, lease=LONG) for name in EACH]
+        # The node of this queue; and the one where the names of queues are noted.
+        assert servers.primary_of(key_of(EACH[0])) is servers.primary_of("alligator:queues")
         servers.primary_of(key_of(EACH[0])).kill()
 
         with pytest.raises(BackendUnavailable):
@@ -281,6 +301,9 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
             client.recover(EACH, "another")
         with pytest.raises(BackendUnavailable):
             push(client, "t1", to=EACH[0])
+        with opened(servers.dsn) as producer:
+            assert push(producer, "new", to=EACH[1]) == [True]
+        assert client.cancel(EACH[1], "new") is not None
         for name in EACH[1:]:
             found = client.find(name, name)
             assert found is not None
@@ -289,6 +312,37 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
 
         servers.primary_of(key_of(EACH[0])).start()
         until(lambda: comes_back(client, EACH[0]), "the node is back")
+
+
+def test_a_node_that_is_away_is_waited_for_once(
+    servers: Cluster, client: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"q{number}" for number in range(20)]
+    for name in names:
+        push(client, name, to=name)
+    held = [take(client, of=name) for name in names]
+    away, asked = servers.primary_of(key_of(names[0])), list[Command]()
+    answers = Connected.answers
+
+    def answers_unless_away(node: Connected, commands: Sequence[Command]) -> list[Any]:
+        if node.where[1] == away.port:
+            asked.extend(command for command in commands if command[0] == "EVALSHA")
+            raise BackendUnavailable("no answer")
+        return answers(node, commands)
+
+    monkeypatch.setattr(Connected, "answers", answers_unless_away)
+    for call in (lambda: client.extend(held, FAR_OFF), lambda: client.recover(names, "another")):
+        asked.clear()
+        with pytest.raises(BackendUnavailable):
+            call()
+        assert len(asked) == 1
+
+    monkeypatch.undo()
+    for name in names:
+        found = client.find(name, name)
+        is_there = servers.primary_of(key_of(name)) is not away
+        assert found is not None
+        assert (found.lapses_at > time.time() + FAR_OFF / 2) is is_there
 
 
 def comes_back(client: Backend, queue_name: str) -> bool:

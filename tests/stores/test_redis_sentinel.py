@@ -1,17 +1,22 @@
 """A primary that Sentinels name: finding it, and what is said when nobody can."""
 
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alligator.backends.base import Backend
 from alligator.backends.redis.address import Address, Where
+from alligator.backends.redis.connection import Command
 from alligator.backends.redis.connection import Server as Connected
+from alligator.backends.redis.sentinel import Sentinels
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable
+from alligator.testing.running import in_threads
 from alligator.testing.stores import (
     LONG,
     WORKER,
@@ -53,6 +58,21 @@ def test_databases_and_logins_are_those_of_the_servers_and_of_the_sentinels(
     assert "hunter2" not in str(caught.value)
     assert_works(f"{dsn}?sentinel_password=theirs")
     assert servers.primary.command("INFO", "keyspace").count("db5:") == 1
+
+
+def test_many_threads_ask_several_sentinels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(sentinel: Connected, commands: Sequence[Command]) -> list[Any]:
+        if random.random() < 0.5:
+            raise BackendUnavailable("one of them is away now")
+        return [[b"127.0.0.1", b"1"]]
+
+    monkeypatch.setattr(Connected, "run", answer)
+    hosts = ",".join(f"host-{number}" for number in range(20))
+    sentinels = Sentinels(Address.parse(DSN.parse(f"redis+sentinel://{hosts}/queues")))
+
+    found = in_threads(4, lambda _: {sentinels.primary() for _ in range(500)})
+
+    assert found == [{("127.0.0.1", 1)}] * 4
 
 
 def test_an_unknown_service_is_refused(servers: Watched) -> None:

@@ -31,7 +31,7 @@ class Cluster:
     def dsn(self) -> str:
         """Names all nodes but the first: the client has to find that."""
         nodes = [*self.primaries, *self.replicas][1:]
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}"
+        return f"{nodes[0].scheme}+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}"
 
     def empty(self) -> None:
         """Forget all that is stored."""
@@ -55,15 +55,42 @@ class Watched:
 
     @property
     def dsn(self) -> str:
-        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/queues/0"
+        return f"{self.sentinel.scheme}+sentinel://127.0.0.1:{self.sentinel.port}/queues/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The server that has the queue "all", and the one that is to take over."""
+
+    dsn: str
+    primary: Server
+    replica: Server
 
 
 @contextmanager
-def cluster(folder: Path, *options: str, replicas: bool = False) -> Generator[Cluster]:
-    """Run a cluster while the block lasts."""
+def by_sentinel(folder: Path) -> Generator[Pair]:
+    """Run a pair that a Sentinel watches."""
+    with watched(folder) as servers:
+        yield Pair(servers.dsn, servers.primary, servers.replica)
+
+
+@contextmanager
+def by_cluster(folder: Path) -> Generator[Pair]:
+    """Run a cluster, and find the pair in it."""
+    with cluster(folder, "--appendonly", "yes", replicas=True) as servers:
+        primary = servers.primary_of("alligator:{all}:")
+        replica = servers.replicas[servers.primaries.index(primary)]
+        yield Pair(servers.dsn, primary, replica)
+
+
+@contextmanager
+def cluster(
+    folder: Path, *options: str, replicas: bool = False, certificates: Path | None = None
+) -> Generator[Cluster]:
+    """Run a cluster while the block lasts; by TLS if there are certificates."""
     with ExitStack() as stack:
         nodes = [
-            stack.enter_context(_node(folder / f"node-{number}", *options))
+            stack.enter_context(_node(folder / f"node-{number}", certificates, *options))
             for number in range(6 if replicas else 3)
         ]
         primaries, others = nodes[:3], nodes[3:]
@@ -85,16 +112,22 @@ def cluster(folder: Path, *options: str, replicas: bool = False) -> Generator[Cl
 
 
 @contextmanager
-def watched(folder: Path) -> Generator[Watched]:
-    """Run a primary, its replica and a Sentinel while the block lasts."""
+def watched(folder: Path, certificates: Path | None = None) -> Generator[Watched]:
+    """Run a primary, its replica and a Sentinel while the block lasts; by TLS if there are certificates."""
+
+    def with_tls(server: Server) -> Server:
+        return server.by_tls(certificates) if certificates else server
+
     with ExitStack() as stack:
         durable = "--appendonly", "yes", *AT_ONCE
-        primary = stack.enter_context(Server.redis(_made(folder / "primary"), *durable))
+        primary = with_tls(Server.redis(_made(folder / "primary"), *durable))
+        stack.enter_context(primary)
         where = f"127.0.0.1 {primary.port}"
         follows = "--replicaof", "127.0.0.1", f"{primary.port}"
-        replica = stack.enter_context(Server.redis(_made(folder / "replica"), *durable, *follows))
+        replica = with_tls(Server.redis(_made(folder / "replica"), *durable, *follows))
+        stack.enter_context(replica)
         in_step(replica)
-        sentinel = Server.sentinel(_made(folder / "sentinel"))
+        sentinel = with_tls(Server.sentinel(_made(folder / "sentinel")))
         file = sentinel.folder / "sentinel.conf"
         file.write_text(
             f"sentinel monitor queues {where} 1\n"
@@ -141,14 +174,16 @@ def _field(name: str, server: Server) -> str:
     return next((line for line in lines if line.startswith(f"{name}:")), ":").partition(":")[2]
 
 
-def _node(folder: Path, *options: str) -> Server:
-    return Server.redis(
+def _node(folder: Path, certificates: Path | None, *options: str) -> Server:
+    node = Server.redis(
         _made(folder),
         *("--cluster-enabled", "yes", "--cluster-port", f"{free_port()}"),
         *("--cluster-node-timeout", AWAY_AFTER, "--cluster-replica-validity-factor", "0"),
         *AT_ONCE,
+        *(("--tls-cluster", "yes") if certificates else ()),
         *(options or RARELY_SAVED),
     )
+    return node.by_tls(certificates) if certificates else node
 
 
 def _made(folder: Path) -> Path:

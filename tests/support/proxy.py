@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ class Proxy:
         self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
+        self._left: int | None = None
         self.port: int = self._listener.getsockname()[1]
 
     def cut(self) -> None:
@@ -26,6 +28,10 @@ class Proxy:
         for end in ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def cut_after(self, count: int | None) -> None:
+        """Cut all connections when so many more bytes of answers have passed; None: do not."""
+        self._left = count
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -47,14 +53,29 @@ class Proxy:
                 ours, _ = self._listener.accept()
                 theirs = socket.create_connection(("127.0.0.1", self._server_port))
                 self._ends += [ours, theirs]
-                for pair in ((ours, theirs), (theirs, ours)):
-                    threading.Thread(target=_pass_on, args=pair, daemon=True).start()
+                for way in ((ours, theirs, _whole), (theirs, ours, self._cut_short)):
+                    threading.Thread(target=_pass_on, args=way, daemon=True).start()
+
+    def _cut_short(self, answer: bytes) -> tuple[bytes, bool]:
+        if self._left is None or self._left > len(answer):
+            self._left = None if self._left is None else self._left - len(answer)
+            return answer, False
+        passing, self._left = answer[: self._left], None
+        return passing, True
 
 
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+def _whole(request: bytes) -> tuple[bytes, bool]:
+    return request, False
+
+
+def _pass_on(
+    source: socket.socket, sink: socket.socket, cut_short: Callable[[bytes], tuple[bytes, bool]]
+) -> None:
+    is_last = False
     with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
+        while not is_last and (data := source.recv(65536)):
+            passing, is_last = cut_short(data)
+            sink.sendall(passing)
     for end in (source, sink):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ class Server:
         self._options = options
         self._file: tuple[str, ...] = ()
         self._scheme, self._port_option = "redis", "--port"
+        self._tls: ssl.SSLContext | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -56,24 +58,30 @@ class Server:
         return cls(found("valkey-server", program), folder, *options)
 
     @classmethod
-    def sentinel(cls, folder: Path) -> Self:
+    def sentinel(cls, folder: Path, *options: str) -> Self:
         """Return a Sentinel, to be started with the file sentinel.conf of its folder."""
-        server = cls.redis(folder, "--sentinel")
+        server = cls.redis(folder, "--sentinel", *options)
         server._file = (str(folder / "sentinel.conf"),)
         server._is_ready = b"Sentinel ID is"
         return server
 
-    @classmethod
-    def tls(cls, folder: Path, *options: str) -> Self:
-        """Return a Redis server that speaks TLS alone, to be started, with the certificates of its folder."""
+    def by_tls(self, certificates: Path) -> Self:
+        """Return this server, to be started so that it speaks TLS alone, also with others of its kind."""
         files = [
-            *("--tls-cert-file", str(folder / "server.crt")),
-            *("--tls-key-file", str(folder / "server.key")),
-            *("--tls-ca-cert-file", str(folder / "ca.crt")),
+            *("--tls-cert-file", str(certificates / "server.crt")),
+            *("--tls-key-file", str(certificates / "server.key")),
+            *("--tls-ca-cert-file", str(certificates / "ca.crt")),
         ]
-        server = cls.redis(folder, "--port", "0", *files, *options)
-        server._scheme, server._port_option = "rediss", "--tls-port"
-        return server
+        self._options = ("--port", "0", *files, "--tls-replication", "yes", *self._options)
+        self._scheme, self._port_option = "rediss", "--tls-port"
+        self._tls = ssl.create_default_context(cafile=certificates / "ca.crt")
+        self._tls.load_cert_chain(certificates / "client.crt", certificates / "client.key")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """How it is spoken to."""
+        return self._scheme
 
     @property
     def dsn(self) -> str:
@@ -103,10 +111,7 @@ class Server:
 
     def command(self, *words: str) -> str:
         """Send a command of plain words; return the first line of the answer, or a text in it."""
-        with (
-            socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection,
-            connection.makefile("rb") as answers,
-        ):
+        with self._connected() as connection, connection.makefile("rb") as answers:
             connection.sendall(f"{' '.join(words)}\r\n".encode())
             answer = answers.readline().decode().strip()
             if answer.startswith("$"):
@@ -114,6 +119,12 @@ class Server:
         if answer.startswith("-"):
             raise RuntimeError(f"{words[0]}: {answer}")
         return answer
+
+    def _connected(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        if self._tls is None:
+            return connection
+        return self._tls.wrap_socket(connection, server_hostname="127.0.0.1")
 
     def clear(self) -> None:
         """Take out all that is in it."""

@@ -145,7 +145,7 @@ class Client(Backend):
         limit = min(limit, MOST)
         until = time.monotonic() + wait
         batch = Batch()
-        has_answered = False
+        is_waiting = has_settled = False
         try:
             while True:
                 soon = math.inf
@@ -154,18 +154,21 @@ class Client(Backend):
                     if room:
                         more = self._reserve(batch, queue_name, worker, room, lease, settlements)
                         soon = min(soon, more)
-                        settlements, has_answered = (), True
+                        settlements, has_settled = (), has_settled or bool(settlements)
                 left = min(until - time.monotonic(), soon, MAX_BLOCK)
                 if batch.reservations or (left <= 0 and until <= time.monotonic()):
                     return batch
                 wakes = [self._prefix(name) + "wake" for name in queue_names]
+                is_waiting = True
                 if self._server.block(wakes, max(left, 0.001), self._bell):
                     return batch
+                is_waiting = False
         except (BackendUnavailable, BackendRefused):
-            if not has_answered:
-                raise
-            # What was handed out and settled by then must not be lost. The next call will tell.
-            return batch
+            # What was handed out and settled by then must not be lost. The next call will tell. Else it is told
+            # now, for what was handed out in an answer that is lost is to be given back at once.
+            if is_waiting or has_settled or batch.reservations:
+                return batch
+            raise
 
     def reserve_task(
         self, queue_name: str, task_id: str, worker: str, lease: float = 30.0
@@ -311,8 +314,9 @@ class Client(Backend):
 
     def _push(self, queue_name: str, calls: Sequence[Command], *, again: bool = True) -> list[Any]:
         """Make calls that queue something, and note the queue's name; return their answers."""
-        at_hand = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
-        commands = [*calls] if at_hand else [*calls, ("SADD", self._queues, queue_name)]
+        is_noted = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
+        note = [] if is_noted else [("SADD", self._queues, queue_name)]
+        commands = [*calls, *note] if self._server.is_one else [*calls]
         try:
             replies = self._server.run(commands)
         except BackendUnavailable:
@@ -320,9 +324,18 @@ class Client(Backend):
                 raise
             # Safe: what the first one queued, this one leaves as it is.
             replies = self._server.run(commands)
-        if not at_hand:
+        if note and self._has_noted(note):
             self._registered[queue_name] = time.monotonic()
         return replies[: len(calls)]
+
+    def _has_noted(self, note: Sequence[Command]) -> bool:
+        """Note a queue's name where another node may have to; if that is away, the next push will."""
+        if not self._server.is_one:
+            try:
+                self._server.run(note)
+            except BackendUnavailable:
+                return False
+        return True
 
     def _reserve(
         self,

@@ -39,6 +39,8 @@ class Cluster:
         address: How to connect to them, and where some of them are.
     """
 
+    is_one = False
+
     def __init__(self, address: Address) -> None:
         self.dsn = address.dsn
         self.prefix = address.prefix
@@ -69,11 +71,17 @@ class Cluster:
         """As ``run``; a node that is away keeps nothing from the others. The error comes in the end."""
         answers: list[Any] = []
         failures: list[AlligatorException] = []
+        away: set[Server | None] = set()
         for command in commands:
+            node = None
             try:
-                answers += self.run([command])
+                node = self._node_of(_key(command))
+                # Once: each time may take as long as we wait for an answer, and leases end meanwhile.
+                if node not in away:
+                    answers += self.run([command])
             except (BackendUnavailable, BackendRefused) as err:
                 failures.append(err)
+                away.add(node)
         if failures:
             raise failures[0]
         return answers

@@ -68,6 +68,9 @@ class Server:
         find: Tells its host and port, if another server may take its place.
     """
 
+    is_one = True
+    """Whether it is there as a whole, or not at all."""
+
     def __init__(
         self, address: Address, where: Where | None = None, find: Callable[[], Where] | None = None
     ) -> None:

@@ -55,10 +55,22 @@ local function line_up(id, due, order, moment)
 end
 """
 
-# The token of a hand-out, as base.token_of makes it: by the server's own clock.
+# The token of a hand-out, as base.token_of makes it: by the server's own clock, but behind the fence.
 HAND_OUT = """
 local function token_at(moment)
-  return ARGV[1] .. '.' .. string.format('%.0f', moment / 1000)
+  local at = math.max(moment / 1000, (redis.call('GET', q .. 'fence') or 0) + 1)
+  return ARGV[1] .. '.' .. string.format('%.0f', at)
+end
+"""
+
+# A hand-out has ended, and its task has not. The token of its next one must have a later time, even if another
+# server has taken over by then, whose clock is behind.
+FENCE = """
+local function fence_off(token)
+  local at = tonumber(string.match(token, '%d+$'))
+  if at and at > tonumber(redis.call('GET', q .. 'fence') or 0) then
+    redis.call('SET', q .. 'fence', string.format('%.0f', at))
+  end
 end
 """
 
@@ -97,7 +109,9 @@ end
 """
 
 # All that a token holds returns to its place.
-GIVE_BACK = """
+GIVE_BACK = (
+    FENCE
+    + """
 local function give_back(token, counts)
   local held, back = redis.call('HGETALL', q .. 'held:' .. token), {}
   local is_replaced = redis.call('EXISTS', q .. 'replacements') == 1
@@ -113,12 +127,14 @@ local function give_back(token, counts)
   end
   redis.call('DEL', q .. 'held:' .. token)
   redis.call('ZREM', q .. 'leases', token)
+  fence_off(token)
   if #back > 0 then
     redis.call('ZADD', q .. 'waiting', unpack(back))
   end
   return #held / 2
 end
 """
+)
 
 # Queues the messages that stand in ARGV from ``at`` on, nine values each: id, body, delay, due_at, priority,
 # 1 if it replaces, and of its follow the id (empty: none), on_success, on_failure. Returns for each 1 if it

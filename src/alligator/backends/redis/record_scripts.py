@@ -40,9 +40,10 @@ return 1
 )
 
 # KEYS: the index of a family, a record of it. ARGV: ttl in microseconds (0: none), new value, and old value
-# (left out: there must be none). Returns 1 if it was written.
+# (left out: there must be none). Returns 1 if it was written. What is swapped is small, and written again and
+# again: places under a limit, above all. Tasks that need one must be able to drain, too.
 SWAP = (
-    "#!lua\n"
+    "#!lua flags=allow-oom\n"
     + START
     + WRITE
     + """

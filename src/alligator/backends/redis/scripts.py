@@ -13,6 +13,7 @@ All keys of a queue begin with ``KEYS[1]``, "alligator:{<queue>}:", and so lie i
     follows       hash    id -> what follows it: MessagePack of id, on_success, on_failure; if anything does
     replacements  hash    id -> what replaces it: MessagePack of due moment, priority, body; only of held tasks
     seq           string  the last number given
+    fence         string  the latest time, in milliseconds, of a hand-out that has ended while its task has not
     wake          list    at most one element, for those who wait: pushed when something is ready
     dead          zset    letter id by itself
     dead:ids      zset    "<task id>\n<letter id>", to find by task id
@@ -21,12 +22,13 @@ All keys of a queue begin with ``KEYS[1]``, "alligator:{<queue>}:", and so lie i
 A task's id is in exactly one of waiting, delayed and a held:<token>. Moments are microseconds by the server's
 clock, as whole numbers, which scores carry exactly until the year 2255; as arguments they may be "inf".
 
-The scripts but for the three that push and those that write records run with ``allow-oom``: a server that is
-full must still be able to drain. They need Redis 7.0 or Valkey for that.
+The scripts run with ``allow-oom``, for a server that is full must still be able to drain; but for those that
+push, that put dead letters, and that set records. They need Redis 7.0 or Valkey for that.
 """
 
 from alligator.backends.redis import record_scripts, task_scripts, walk_scripts
 from alligator.backends.redis.lua import (
+    FENCE,
     FOLLOW,
     GIVE_BACK,
     HAND_OUT,
@@ -217,12 +219,15 @@ SETTLE = (
 local at, place, late, ready = 1, 0, {}, false
 -- Most queues have none of these.
 local has_more = redis.call('EXISTS', q .. 'follows', q .. 'replacements', q .. 'lapses') > 0
-
+"""
+    + FENCE
+    + """
 -- Let go of a task; return its order, or nothing if the token does not hold it.
 local function let_go(token, id)
   local order = redis.call('HGET', q .. 'held:' .. token, id)
   if order then
     redis.call('HDEL', q .. 'held:' .. token, id)
+    fence_off(token)
   else
     late[#late + 1] = place
   end

@@ -25,15 +25,16 @@ class Sentinels:
             BackendRefused: One does, and knows no such service.
         """
         failures: list[AlligatorException] = []
-        for sentinel in list(self._each):
+        for sentinel in self._each:
             try:
                 [found] = sentinel.run([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
             except (BackendUnavailable, BackendRefused) as err:
                 failures.append(err)
                 continue
             if found:
-                # The next one to ask asks it first, and not one that is away.
-                self._each.sort(key=lambda one: one is not sentinel)
+                # The next one to ask asks it first, and not one that is away. A new list: a list that is being
+                # sorted is empty to the other threads.
+                self._each = sorted(self._each, key=lambda one: one is not sentinel)
                 host, port = found
                 return host.decode(), int(port)
             failures.append(
