@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from alligator.backends import postgres_backend
-from alligator.backends.base import Ack, Backend, Counts, Message, Release, Reservation
+from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.postgres import connection, listener, schema
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
@@ -70,14 +70,175 @@ def test_many_processes_may_make_the_tables_at_once(server: PostgresServer) -> N
     assert version == schema.VERSION
 
 
-def test_a_newer_schema_is_left_alone(server: PostgresServer, client: Client) -> None:
+def test_a_newer_schema_that_serves_us_no_more_is_left_alone(
+    server: PostgresServer, client: Client
+) -> None:
     push(client, "t1")
-    server.run("UPDATE alligator.version SET version = version + 1")
+    server.run("UPDATE alligator.version SET version = version + 1, oldest = version + 1")
 
     with opened(server.dsn) as late, pytest.raises(BackendRefused, match="Update Alligator"):
         push(late, "t2")
 
-    assert drain(client) == ["t1"]  # what knew it before goes on
+    assert drain(client) == ["t1"]  # what knew it before goes on, with the functions that are there
+
+
+def test_who_runs_while_a_newer_schema_drops_its_functions_is_told_so(
+    server: PostgresServer, client: Client
+) -> None:
+    push(client, "t1")
+    server.run("UPDATE alligator.version SET version = version + 1, oldest = version + 1")
+    for [function] in server.run(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = 'reserve'"
+    ):
+        server.run(f"DROP FUNCTION {function}")
+
+    with pytest.raises(BackendRefused, match="Update Alligator"):
+        drain(client)
+
+
+@pytest.fixture
+def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets this be a later version, which serves programs of that one and later ones."""
+
+    def begin(oldest: int) -> None:
+        later_step = """
+        ALTER TABLE {s}.tasks ADD COLUMN colour text NOT NULL DEFAULT 'green';
+        ALTER TABLE {s}.leases ADD COLUMN colour text;
+        """
+        monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, later_step))
+        monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+        monkeypatch.setattr(schema, "OLDEST", oldest)
+
+    return begin
+
+
+def test_an_older_schema_is_brought_up_to_date_by_one_of_many_while_others_work(
+    server: PostgresServer, client: Client, next_version: Callable[[int], None]
+) -> None:
+    with Work(client) as work:
+        work.goes_on()
+        began = len(work.pushed)
+        next_version(schema.VERSION)
+
+        def migrate(number: int) -> bool:
+            with opened(server.dsn) as late:
+                return late.migrate()
+
+        assert sorted(in_threads(4, migrate)) == [False, False, False, True]
+        work.goes_on()
+        assert len(work.pushed) > began
+
+    assert work.troubles == []
+    [found] = server.run("SELECT version, oldest FROM alligator.version")
+    assert found == (schema.VERSION, schema.VERSION - 1)
+
+
+def test_an_older_program_works_with_a_newer_schema_that_serves_it(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer, opened(server.dsn) as late:
+        newer.setattr(schema, "VERSION", schema.VERSION + 1)
+        newer.setattr(schema, "STEPS", (*schema.STEPS, ""))
+        assert late.migrate()
+
+    with opened(server.dsn) as client:
+        assert push(client, "t1") == [True]
+        assert (client.migrate(), client.migration()) == (False, "")
+        assert drain(client) == ["t1"]
+
+
+def test_a_printed_migration_is_for_the_version_that_was_found(
+    server: PostgresServer, client: Client, next_version: Callable[[int], None]
+) -> None:
+    push(client, "t1")
+    next_version(schema.VERSION)
+    with opened(server.dsn) as late:
+        printed = late.migration()
+
+    server.run(printed)
+
+    with opened(server.dsn) as late:
+        assert late.migration() == ""
+        assert drain(late) == ["t1"]
+    with pytest.raises(psycopg.errors.RaiseException, match="any more"):
+        server.run(printed)
+
+
+def test_a_migration_does_not_wait_for_ever_behind_an_open_transaction(
+    server: PostgresServer,
+    client: Client,
+    next_version: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    push(client, "t1")
+    next_version(schema.VERSION)
+    monkeypatch.setattr(schema, "_ALONE", schema._ALONE.replace("10s", "10ms"))  # pyright: ignore[reportPrivateUsage]
+
+    with psycopg.connect(server.dsn) as other:
+        other.execute("SELECT count(*) FROM alligator.tasks")
+        with opened(server.dsn) as late:
+            with pytest.raises(BackendUnavailable, match="lock timeout"):
+                push(late, "t2")
+            other.rollback()
+            assert push(late, "t2") == [True]
+
+
+def test_what_else_is_in_the_schema_stays(server: PostgresServer) -> None:
+    server.run("CREATE SCHEMA shop")
+    server.run("CREATE FUNCTION shop.price() RETURNS integer LANGUAGE sql AS 'SELECT 7'")
+
+    with opened(f"{server.dsn}?schema=shop") as backend:
+        push(backend, "t1")
+
+    assert server.run("SELECT shop.price()") == [(7,)]
+
+
+@pytest.fixture
+def guests(server: PostgresServer) -> str:
+    """The DSN for a role that has no rights yet."""
+    if not server.run("SELECT 1 FROM pg_roles WHERE rolname = 'guest'"):
+        server.run("CREATE ROLE guest LOGIN")
+    return server.dsn.replace("alligator@", "guest@")
+
+
+def test_a_role_with_few_rights_uses_what_another_has_made(
+    server: PostgresServer, guests: str
+) -> None:
+    with opened(guests) as backend, pytest.raises(BackendRefused, match="alligator migrate"):
+        push(backend, "t1")
+
+    with opened(server.dsn) as owner:
+        owner.migrate()
+    server.run("GRANT USAGE ON SCHEMA alligator TO guest")
+    server.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA alligator TO guest")
+    server.run("GRANT USAGE ON ALL SEQUENCES IN SCHEMA alligator TO guest")
+
+    with opened(guests) as backend:
+        push(backend, "t1", "t2")
+        held = take(backend)
+        assert backend.settle([Bury(held, "note")]) == []
+        [letter] = backend.dead(QUEUE)
+        assert backend.retry_dead(QUEUE, [letter.letter_id]) == [letter.letter_id]
+        records_of(backend).set("a/b", b"")
+        with later(lambda: push(backend, "t3", to="q3")), soon_but_after(A_MOMENT):
+            assert take(backend, of="q3").task_id == "t3"
+        assert sorted(drain(backend)) == ["t1", "t2"]
+
+
+def test_a_role_may_be_given_the_schema_alone(server: PostgresServer, guests: str) -> None:
+    server.run("CREATE SCHEMA alligator AUTHORIZATION guest")
+
+    with opened(guests) as backend:
+        assert push(backend, "t1") == [True]
+
+
+def test_a_database_that_looks_at_old_snapshots_is_refused(server: PostgresServer) -> None:
+    strict = "options=-c%20default_transaction_isolation%3Dserializable"
+    with (
+        opened(f"{server.dsn}?{strict}") as backend,
+        pytest.raises(BackendRefused, match="read committed"),
+    ):
+        push(backend, "t1")
 
 
 def test_a_schema_that_was_dropped_is_made_anew(server: PostgresServer, client: Client) -> None:
@@ -108,7 +269,7 @@ def test_a_schemas_name_is_plain(name: str) -> None:
 
 
 def test_the_sql_of_a_migration_makes_the_schema(server: PostgresServer) -> None:
-    server.run(schema.migration("alligator", None))
+    server.run(f"BEGIN; {schema.migration('alligator', None)} COMMIT")
 
     with opened(server.dsn) as backend:
         assert push(backend, "t1") == [True]
@@ -370,6 +531,7 @@ class Work:
     def __init__(self, backend: Backend) -> None:
         self.pushed: list[str] = []
         self.done: list[str] = []
+        self.troubles: list[Exception] = []
         self._backend = backend
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._produce, args=[n]) for n in range(2)]
@@ -397,7 +559,8 @@ class Work:
             names = [f"{number}-{turn}-{place}" for place in range(5)]
             try:
                 push(self._backend, *names)
-            except BackendUnavailable:
+            except BackendUnavailable as err:
+                self.troubles.append(err)
                 continue
             self.pushed += names
 
@@ -408,7 +571,8 @@ class Work:
                 batch = self._backend.reserve(
                     [QUEUE], WORKER, limit=10, lease=1.0, settlements=acks
                 )
-            except BackendUnavailable:
+            except BackendUnavailable as err:
+                self.troubles.append(err)
                 acks = []  # what they were about comes back, unless they arrived
                 continue
             assert batch.late == []
