@@ -359,6 +359,11 @@ class Client(Backend):
     def _push(
         self, queue_name: str, messages: Sequence[Message], max_length: int | None
     ) -> list[bool]:
+        if len(messages) == 1 and max_length is None:
+            [message] = messages
+            if message == Message(message.task_id, message.body):
+                plain = queue_name, message.task_id, message.body
+                return [self._calls.call("push_one", *plain, is_repeatable=True)]
         values = queue_name, max_length, *_columns(messages)
         replaces = [message.replaces for message in messages]
         if any(replaces):

@@ -322,8 +322,8 @@ class Server(Calls):
             return True
         except errors.InsufficientPrivilege as err:
             raise BackendRefused(
-                f"{self.dsn}: the schema {self.schema!r} is not ready, and with these rights cannot be made so: "
-                f"{err.diag.message_primary}. Let a role that may run: alligator migrate."
+                f"{self.dsn}: the schema {self.schema!r} is to be made or brought up to date, and this role "
+                f"may not: {err.diag.message_primary}. Let one that may run: alligator migrate."
             ) from None
         finally:
             connection.answers_within = None
