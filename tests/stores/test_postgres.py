@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Self
 
@@ -645,12 +646,46 @@ def test_a_step_reads_a_few_rows_however_many_wait(server: PostgresServer, clien
     assert rows_read(client) - before < 2000
 
 
-def rows_read(client: Client) -> int:
+def test_a_transaction_that_stays_open_does_not_slow_reserving(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        schema, "FAR", 4
+    )  # pages; of a schema of its own, for its functions are kept
+    monkeypatch.setattr(postgres_backend, "LOOK_EVERYWHERE_EVERY", LONG)
+    with (
+        closing(Client(f"{server.dsn}?schema=shop_far")) as client,
+        psycopg.connect(server.dsn) as other,
+    ):
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1")
+        push(client, *(f"old{number}" for number in range(2000)))
+        drain(client, limit=1000)
+        names = [f"t{number:02}" for number in range(30)]
+        push(client, *names)
+        first = take(client)
+        before = rows_read(client, "shop_far")
+
+        came = [take(client).task_id for _ in range(10)]
+        assert [first.task_id, *came] == names[:11]
+        assert rows_read(client, "shop_far") - before < 1000
+
+        # What comes to a place before is seen when there is nothing else, or it is time to look everywhere.
+        assert client.settle([Release(first)]) == []
+        client.push_many(QUEUE, [Message("urgent", b"", priority=1)])
+        assert take(client).task_id == "urgent"
+        assert take(client).task_id == names[11]
+        assert drain(client) == [*names[12:], names[0]]
+        assert drain(client) == []
+
+
+def rows_read(client: Client, schema: str = "alligator") -> int:
     """Return how many rows and entries of indexes have been read, of all tables of ours."""
     rows = client._server.rows  # pyright: ignore[reportPrivateUsage]
     rows("SELECT pg_stat_force_next_flush()")
     [[count]] = rows(
-        "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'alligator')"
-        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'alligator')"
+        "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = %s::text)"
+        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = %s::text)",
+        [schema, schema],
     )
     return int(count)

@@ -279,19 +279,27 @@ _RESERVE = """
 -- Settles; then makes ready what is due, takes back what lapsed, and hands out the first tasks of these queues,
 -- in order. The last row tells no task, but by what token the others are held, which settlements (counted from
 -- 0) came too late, and in how many seconds there may be something to hand out, if there is nothing now.
+--
+-- A transaction that is open for long, of whomever, keeps in the index what has been handed out since, and to
+-- look from its beginning is to step over all that. Where that is much, the last row tells for each queue how
+-- far it has come, for the caller to begin there the next time: a place (NULL: at the beginning), and the
+-- priority that it is in (NULL: there was nothing in any). So what comes to a place before is seen only when
+-- there is nothing behind; where there was nothing at all, only if it is to look everywhere.
 CREATE OR REPLACE FUNCTION {s}.reserve(
     _queues text[], _whose text, _worker text, _lease float8, _limit integer,
     _kinds text[], _from text[], _ids text[], _tokens text[], _delays float8[], _lapsed boolean[],
-    _contents bytea[]
+    _contents bytea[], _priorities smallint[], _places bigint[], _everywhere boolean
 ) RETURNS TABLE (
     its_queue text, its_id text, its_body bytea, its_lapses integer,
-    hand_out text, late integer[], ready_in float8
+    hand_out text, late integer[], ready_in float8, priorities smallint[], places bigint[]
 ) {along_indexes} AS $$
 DECLARE
     at float8;
     room integer := _limit;
     taken integer;
     first tid[];
+    last record;
+    pages bigint;
 BEGIN
     IF _kinds IS NOT NULL THEN
         late := {s}.settle(_kinds, _from, _ids, _tokens, _delays, _lapsed, _contents);
@@ -299,15 +307,47 @@ BEGIN
     at := {s}.seconds();
     hand_out := _whose || '.' || round(at * 1000)::bigint;
     PERFORM {s}.take_back(at);
-    FOREACH its_queue IN ARRAY _queues LOOP
+    priorities := array_fill(NULL::smallint, ARRAY[cardinality(_queues)]);
+    places := array_fill(NULL::bigint, ARRAY[cardinality(_queues)]);
+    FOR n IN 1 .. cardinality(_queues) LOOP
+        its_queue := _queues[n];
         PERFORM {s}.fall_due(its_queue, at);
         -- By their addresses, which nobody changes while they are locked: by any other way to find them again,
         -- PostgreSQL may think that it had best read the whole queue.
-        first := ARRAY(
-            SELECT ctid FROM {s}.tasks
-            WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
-            ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
-        );
+        first := ARRAY[]::tid[];
+        IF _places[n] IS NOT NULL THEN
+            priorities[n] := _priorities[n];
+            places[n] := _places[n];
+            first := {s}.first_waiting(its_queue, coalesce(_priorities[n], 0::smallint), _places[n], room);
+            IF first <> ARRAY[]::tid[] THEN
+                SELECT priority, seq INTO last FROM {s}.tasks WHERE ctid = first[cardinality(first)];
+                IF last.priority = coalesce(_priorities[n], 0) THEN
+                    places[n] := last.seq;
+                END IF;
+            END IF;
+        END IF;
+        IF first = ARRAY[]::tid[]
+            AND (_everywhere OR _places[n] IS NULL OR _priorities[n] IS NOT NULL)
+        THEN
+            pages := {s}.pages_read();
+            SELECT last_value INTO last FROM {s}.places;
+            first := ARRAY(
+                SELECT ctid FROM {s}.tasks
+                WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
+                ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
+            );
+            priorities[n] := NULL;
+            places[n] := NULL;
+            IF {s}.pages_read() - pages > {far} + room / 16 THEN
+                places[n] := last.last_value;
+                IF first <> ARRAY[]::tid[] THEN
+                    SELECT priority, seq INTO last FROM {s}.tasks
+                    WHERE ctid = first[cardinality(first)];
+                    priorities[n] := last.priority;
+                    places[n] := last.seq;
+                END IF;
+            END IF;
+        END IF;
         CONTINUE WHEN first = ARRAY[]::tid[];
         RETURN QUERY
             WITH held AS (
@@ -315,7 +355,8 @@ BEGIN
                 WHERE ctid = ANY (first)
                 RETURNING task_id, body, lapses, priority, seq
             )
-            SELECT its_queue, task_id, body, lapses, NULL::text, NULL::integer[], NULL::float8
+            SELECT its_queue, task_id, body, lapses, NULL::text, NULL::integer[], NULL::float8,
+                NULL::smallint[], NULL::bigint[]
             FROM held ORDER BY priority DESC, seq;
         GET DIAGNOSTICS taken = ROW_COUNT;
         room := room - taken;
@@ -324,7 +365,9 @@ BEGIN
     IF room < _limit THEN
         INSERT INTO {s}.leases VALUES (hand_out, _worker, at + _lease);
     ELSE
-        PERFORM {s}.take_back_strays();
+        IF _everywhere THEN
+            PERFORM {s}.take_back_strays();
+        END IF;
         ready_in := least(
             (SELECT lapses_at FROM {s}.leases ORDER BY lapses_at LIMIT 1),
             (SELECT min((
@@ -335,6 +378,35 @@ BEGIN
     END IF;
     its_queue := NULL;
     RETURN NEXT;
+END $$;
+
+-- Those of a higher priority, which are few as a rule; else those behind a place.
+CREATE OR REPLACE FUNCTION {s}.first_waiting(
+    _queue text, _priority smallint, _place bigint, _most integer
+) RETURNS tid[] LANGUAGE plpgsql AS $$
+DECLARE
+    first tid[];
+BEGIN
+    first := ARRAY(
+        SELECT ctid FROM {s}.tasks
+        WHERE queue = _queue AND token IS NULL AND due_at IS NULL AND priority > _priority
+        ORDER BY priority DESC, seq LIMIT _most FOR UPDATE SKIP LOCKED
+    );
+    IF first = ARRAY[]::tid[] THEN
+        first := ARRAY(
+            SELECT ctid FROM {s}.tasks
+            WHERE queue = _queue AND token IS NULL AND due_at IS NULL
+                AND priority = _priority AND seq > _place
+            ORDER BY seq LIMIT _most FOR UPDATE SKIP LOCKED
+        );
+    END IF;
+    RETURN first;
+END $$;
+
+-- How many pages of the index of what waits were looked at in this transaction, to begin with somewhere.
+CREATE OR REPLACE FUNCTION {s}.pages_read() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN pg_stat_get_xact_blocks_fetched('{s}.tasks_waiting'::regclass);
 END $$;
 
 CREATE OR REPLACE FUNCTION {s}.fall_due(_queue text, _at float8) RETURNS void LANGUAGE plpgsql AS $$

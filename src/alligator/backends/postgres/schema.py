@@ -17,6 +17,8 @@ from alligator.exceptions import InvalidOption
 DEFAULT_SCHEMA = "alligator"
 MOVE_AT_ONCE = 1000
 """Delayed tasks that one reserve makes ready: it holds their rows meanwhile."""
+FAR = 50
+"""Pages of the index of what waits that are many to have been read for a few tasks."""
 
 # Hot tables: rows come and go, each several times changed. Vacuumed often, so that the dead ones are few.
 _HOT = """
@@ -149,6 +151,7 @@ def filled(sql: str, schema: str) -> str:
         "{along_indexes}": functions.ALONG_INDEXES.strip(),
         "{above_all}": f"{MAX_PRIORITY + 1}::smallint",
         "{at_once}": str(MOVE_AT_ONCE),
+        "{far}": str(FAR),
     }
     return re.sub(r"\{\w+\}", lambda found: parts[found[0]], sql)
 
