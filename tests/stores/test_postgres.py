@@ -14,7 +14,7 @@ import pytest
 
 from alligator.backends import postgres_backend
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
-from alligator.backends.postgres import connection, listener, schema
+from alligator.backends.postgres import connection, functions, listener, schema
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
@@ -514,6 +514,27 @@ def test_a_server_that_hangs_is_given_up(
     assert client.count(QUEUE) == Counts()
 
 
+def test_a_task_that_is_locked_for_long_is_waited_for_by_nobody_who_has_gone(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a schema of its own, for its functions are kept.
+    monkeypatch.setattr(functions, "SOON", "SET lock_timeout = '20ms'")
+    with opened(f"{server.dsn}?schema=shop_soon") as backend:
+        push(backend, "t1", "t2")
+        held = take(backend)
+        with psycopg.connect(server.dsn) as other:
+            joined = backend.within(other)
+            joined.push_many(QUEUE, [Message("t1", b"new", replaces=True)])
+
+            with pytest.raises(BackendUnavailable, match="lock timeout"):
+                backend.reserve([QUEUE], WORKER, settlements=[Ack(held)])
+            assert backend.extend([held], LONG) == []
+            assert ids(backend.reserve([QUEUE], WORKER).reservations) == ["t2"]
+
+        assert backend.settle([Ack(held)]) == []
+        assert backend.count(QUEUE) == Counts(waiting=1, running=1)
+
+
 def listening(server: PostgresServer) -> int:
     """Return how many connections have said last that they listen."""
     [[count]] = server.run(
@@ -649,9 +670,8 @@ def test_a_step_reads_a_few_rows_however_many_wait(server: PostgresServer, clien
 def test_a_transaction_that_stays_open_does_not_slow_reserving(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        schema, "FAR", 4
-    )  # pages; of a schema of its own, for its functions are kept
+    # Pages; in a schema of its own, for its functions are kept.
+    monkeypatch.setattr(schema, "FAR", 4)
     monkeypatch.setattr(postgres_backend, "LOOK_EVERYWHERE_EVERY", LONG)
     with (
         closing(Client(f"{server.dsn}?schema=shop_far")) as client,

@@ -6,6 +6,10 @@ Locks. Tasks of several rows are locked in the order of their ids where they are
 waiting (SKIP LOCKED), or one after the other. The row of a lease is never waited for by who has locked a task.
 What may still meet head on is told apart by the server, and the client repeats it.
 
+A transaction of an application's may lock a task for long, which it replaces. A worker must not wait for it
+longer than its client for an answer: else it would be handed tasks of which nobody knows. So what workers call
+says SOON.
+
 Time is that of the server's clock, in seconds since 1970; ``infinity`` is for what waits until it is told.
 """
 
@@ -22,6 +26,8 @@ SET plan_cache_mode = force_generic_plan SET jit = off
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off
 """
+
+SOON = "SET lock_timeout = '5s'"
 
 _CLOCK = """
 CREATE OR REPLACE FUNCTION {s}.seconds() RETURNS float8 LANGUAGE sql VOLATILE AS $$
@@ -292,13 +298,14 @@ CREATE OR REPLACE FUNCTION {s}.reserve(
 ) RETURNS TABLE (
     its_queue text, its_id text, its_body bytea, its_lapses integer,
     hand_out text, late integer[], ready_in float8, priorities smallint[], places bigint[]
-) {along_indexes} AS $$
+) {along_indexes} {soon} AS $$
 DECLARE
     at float8;
     room integer := _limit;
     taken integer;
     first tid[];
     last record;
+    last_place bigint;
     pages bigint;
 BEGIN
     IF _kinds IS NOT NULL THEN
@@ -330,7 +337,7 @@ BEGIN
             AND (_everywhere OR _places[n] IS NULL OR _priorities[n] IS NOT NULL)
         THEN
             pages := {s}.pages_read();
-            SELECT last_value INTO last FROM {s}.places;
+            last_place := coalesce(pg_sequence_last_value('{s}.places'::regclass), 0);
             first := ARRAY(
                 SELECT ctid FROM {s}.tasks
                 WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
@@ -339,7 +346,7 @@ BEGIN
             priorities[n] := NULL;
             places[n] := NULL;
             IF {s}.pages_read() - pages > {far} + room / 16 THEN
-                places[n] := last.last_value;
+                places[n] := last_place;
                 IF first <> ARRAY[]::tid[] THEN
                     SELECT priority, seq INTO last FROM {s}.tasks
                     WHERE ctid = first[cardinality(first)];
@@ -478,7 +485,7 @@ END $$;
 -- Hands out one task by its id.
 CREATE OR REPLACE FUNCTION {s}.reserve_task(
     _queue text, _id text, _whose text, _worker text, _lease float8
-) RETURNS TABLE (its_body bytea, its_lapses integer, hand_out text) {along_indexes} AS $$
+) RETURNS TABLE (its_body bytea, its_lapses integer, hand_out text) {along_indexes} {soon} AS $$
 DECLARE
     at float8 := {s}.seconds();
 BEGIN
@@ -496,7 +503,7 @@ END $$;
 _EXTEND = """
 -- Lets leases end later. Returns what is held no more, counted from 0.
 CREATE OR REPLACE FUNCTION {s}.extend(_queues text[], _ids text[], _tokens text[], _lease float8)
-RETURNS integer[] {along_indexes} AS $$
+RETURNS integer[] {along_indexes} {soon} AS $$
 DECLARE
     lost integer[];
     held text[];
@@ -524,7 +531,7 @@ $$;
 _RECOVER = """
 -- Gives back what a worker holds. Returns how many tasks that was.
 CREATE OR REPLACE FUNCTION {s}.recover(_queues text[], _worker text, _started text[]) RETURNS bigint
-{along_indexes} AS $$
+{along_indexes} {soon} AS $$
 DECLARE
     at float8 := {s}.seconds();
     its_tokens text[] := ARRAY(SELECT token FROM {s}.leases WHERE worker = _worker);
@@ -558,7 +565,7 @@ _SETTLE = """
 CREATE OR REPLACE FUNCTION {s}.settle(
     _kinds text[], _queues text[], _ids text[], _tokens text[], _delays float8[], _lapsed boolean[],
     _contents bytea[]
-) RETURNS integer[] {along_indexes} AS $$
+) RETURNS integer[] {along_indexes} {soon} AS $$
 DECLARE
     at float8 := {s}.seconds();
     one record;
@@ -848,4 +855,4 @@ ALL = (
     _RECORDS,
     _PUSH_IF,
 )
-"""The functions, in whose text ``{s}``, ``{channel}``, ``{along_indexes}`` and more are to be filled in."""
+"""The functions, in whose text ``{s}``, ``{channel}``, ``{soon}`` and more are to be filled in."""

@@ -149,6 +149,7 @@ def filled(sql: str, schema: str) -> str:
         "{channel}": schema,
         "{hot}": _HOT.strip(),
         "{along_indexes}": functions.ALONG_INDEXES.strip(),
+        "{soon}": functions.SOON,
         "{above_all}": f"{MAX_PRIORITY + 1}::smallint",
         "{at_once}": str(MOVE_AT_ONCE),
         "{far}": str(FAR),
