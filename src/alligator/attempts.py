@@ -301,27 +301,42 @@ class Run:
     def succeeded(self, result: Any) -> Attempt:
         """Return what becomes of the task after it has returned this."""
         self._ended(0)
-        if self.running.is_completed and self._is_held():
-            error = TaskFailed(
-                "It was to complete in its own transaction, and has not committed that"
-            )
-            return self.failed(error)
+        if self.running.is_completed and not self._is_committed():
+            return self._failed(_not_committed())
         self.task.succeed(result)
-        return self._done()
-
-    def _is_held(self) -> bool:
-        found = self._ask(lambda: self._backend.find(*self._name))
-        return found is not None and found.token == self.held.token
+        return self._done(result)
 
     def failed(self, err: BaseException) -> Attempt:
         """Return what becomes of the task after it has raised this."""
         self._ended(1)
+        if self._is_committed():
+            self.task.succeed(None)
+            return self._done_before(err)
+        return self._failed(err)
+
+    def _failed(self, err: BaseException) -> Attempt:
         self.task.fail(err)
         return self._not_done(err)
+
+    def _is_committed(self) -> bool:
+        """Return whether the task was acknowledged in a transaction of its own, and that is committed."""
+        if not self.running.is_completed:
+            return False
+        found = self._ask(lambda: self._backend.find(*self._name))
+        # Of this id, there may be another task by now.
+        return found is None or found.token != self.held.token
+
+    def _done_before(self, err: BaseException) -> Attempt:
+        """Return what becomes of a task that raised when it was done: it can neither be retried nor fail."""
+        log.error("Task %r is done, but raised after its commit", self.held.task_id, exc_info=err)
+        return replace(self._done(err), error=err)
 
     def given_back(self) -> Attempt:
         """Return what becomes of the task if it has ended where it can be resumed: it goes back, uncounted."""
         self.running.end()
+        if self._is_committed():
+            self.task.succeed(None)
+            return self._done_before(GivenBack())
         if self.running.canceled:
             return self._canceled()
         stop = Stop(self.held.token, stops.CANCELED)
@@ -352,16 +367,22 @@ class Run:
             raise
         except BaseException as err:
             self._ended(1)
+            if self._is_committed():
+                self.task.to_success()
+                return self._done_before(err)
             return self._not_done(err)
         self._ended(0)
-        return self._done()
+        if self.running.is_completed and not self._is_committed():
+            return self._not_done(_not_committed())
+        return self._done(self.task.result)
 
-    def _done(self) -> Attempt:
+    def _done(self, result: Any) -> Attempt:
+        """Return that it is over, and keep what it returned; an exception cannot be kept, and that is noted."""
         task, kept_in = self.task, self._runner.results
         if (keep_for := task.keep_result) is not None and kept_in is not None:
             keep, push = results.keep_success, task.push or ""
             self._runner.keep(
-                self.held, lambda at: keep(kept_in, *self._name, task.result, keep_for, *at, push)
+                self.held, lambda at: keep(kept_in, *self._name, result, keep_for, *at, push)
             )
         self.running.forget()
         self._leave_limit()
@@ -484,6 +505,10 @@ class Run:
 
     _stop: Stop | None = None
     _entry: "Entry | None" = None
+
+
+def _not_committed() -> TaskFailed:
+    return TaskFailed("It was to complete in its own transaction, and has not committed that")
 
 
 def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float | None:

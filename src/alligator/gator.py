@@ -196,10 +196,15 @@ class Gator:
         Both are committed, or neither: so a crash at whatever moment never lets it write twice. The task is
         acknowledged when the block ends without an error, and you commit after that. If it returns without
         having committed, that is a failure. What it returns is kept and its hooks are called after it has
-        returned, as ever. Outside of a task, the block does nothing.
+        returned, as ever. What it raises after the commit is logged, and changes nothing: it is done. Outside
+        of a task, the block does nothing.
 
         Args:
             connection: As for ``using``. Its transaction must not be committed before the block ends.
+
+        Raises, at its beginning:
+            InvalidOption: As ``using``, or the queue is in another database; it is inside another such block,
+                or the task was completed by one before.
 
         Raises, at its end:
             LeaseLost: The task went to another worker: the transaction cannot be committed any more.

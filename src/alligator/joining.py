@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from alligator.backends.base import Backend
+from alligator.exceptions import InvalidOption
 from alligator.running import current_task
 
 if TYPE_CHECKING:
@@ -61,14 +62,22 @@ def _joined(gator: "Gator") -> "Backend | Writer | None":
 def completing(gator: "Gator", connection: object) -> Generator[None]:
     """Acknowledge the task that runs here when the block ends, in the connection's transaction."""
     running = current_task()
-    reservation = running.reservation
-    if (
-        reservation is None
-    ):  # a plain call of the function, or a task that did not come from a queue
+    held = running.reservation
+    if held is None:  # a plain call of the function, or a task that did not come from a queue
         yield
         return
     gator.check_can("completing()")
-    joined = gator.backend.within(connection)
-    yield
-    joined.complete(reservation)
+    if running.is_completing:
+        raise InvalidOption("One block completes a task, and this one is inside another.")
+    # In the store that the task came from, whatever Gator the function knows of.
+    joined = (running.backend or gator.backend).within(connection)
+    # Once more is right only where the transaction of the first time was rolled back.
+    if running.is_completed and joined.find(held.queue_name, held.task_id) is None:
+        raise InvalidOption(f"Task {held.task_id!r} was completed by a block before this one.")
+    running.is_completing = True
+    try:
+        yield
+    finally:
+        running.is_completing = False
+    joined.complete(held)
     running.is_completed = True

@@ -30,8 +30,10 @@ class RunningTask:
     """Called when it is canceled; set by what runs it."""
     on_end: Callable[[], None] | None = None
     """Called when a task that has a timeout has come to its end, before anything is done about that."""
+    is_completing = False
+    """Whether it is inside a block of ``gator.completing``."""
     is_completed = False
-    """Whether it was acknowledged in a transaction of the task's own: set by ``gator.completing``."""
+    """Whether it was acknowledged by such a block, in a transaction that may not be committed yet, or ever."""
     _progress: Checkpoint | None = None
     _is_canceled = False
 

@@ -101,10 +101,6 @@ def test_the_dsn_from_the_environment_in_production(project: Project) -> None:
 
 def test_the_dsn_from_djangos_settings(project: Project) -> None:
     project.write(
-        "django/conf.py",
-        "import types\nsettings = types.SimpleNamespace(ALLIGATOR_CONN='locmem://')\n",
-    )
-    project.write(
         "configured.py",
         """
 from alligator import Gator
@@ -115,7 +111,13 @@ from django.conf import settings
 gator = Gator(settings.ALLIGATOR_CONN)
 """,
     )
+    # Any: Django has no types of its own.
+    conf: Any = importlib.import_module("django.conf")
+    utils: Any = importlib.import_module("django.test.utils")
+    if not conf.settings.configured:
+        conf.settings.configure(USE_TZ=True)
 
+    with utils.override_settings(ALLIGATOR_CONN="locmem://"):
     gator = project.module("configured").gator
 
     gator.task(len, "four")

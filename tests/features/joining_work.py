@@ -12,7 +12,7 @@ import sqlalchemy
 from psycopg import conninfo
 from sqlalchemy.orm import Session
 
-from alligator import Gator
+from alligator import Gator, Snooze, Task
 
 gators: list[Gator] = []
 """Where the tasks of this process come from: the last one."""
@@ -175,6 +175,82 @@ def order_and_forget_to_commit(number: int) -> None:
         with gator.completing(connection):
             connection.execute(f"INSERT INTO orders VALUES ({number})")
         connection.rollback()
+
+
+def order_and_raise_after_the_commit(number: int) -> None:
+    """Raise when all is done."""
+    order(number)
+    raise ValueError("too late")
+
+
+def order_and_snooze(number: int) -> None:
+    """Ask for another attempt when all is done."""
+    order(number)
+    raise Snooze(0)
+
+
+def order_in_one_block_after_another(number: int) -> None:
+    """Complete twice."""
+    order(number)
+    order(number)
+
+
+def order_in_one_transaction_twice(number: int) -> None:
+    """Complete twice before the commit."""
+    gator = gators[-1]
+    with closing(plain(gator.dsn.url)) as connection, connection:
+        for _ in range(2):
+            with gator.completing(connection):
+                connection.execute(f"INSERT INTO orders VALUES ({number})")
+
+
+def order_in_one_block_inside_another(number: int) -> None:
+    """Complete while completing."""
+    gator = gators[-1]
+    with closing(plain(gator.dsn.url)) as connection, connection, gator.completing(connection):
+        connection.execute(f"INSERT INTO orders VALUES ({number})")
+        with gator.completing(connection):
+            connection.execute(f"INSERT INTO orders VALUES ({number})")
+
+
+def order_after_a_rollback(number: int) -> None:
+    """Try once more by itself, as transactions are that met another one."""
+    gator = gators[-1]
+    with closing(plain(gator.dsn.url)) as connection, gator.completing(connection):
+        connection.execute(f"INSERT INTO orders VALUES ({number})")
+    order(number)
+
+
+def order_by_another_gator(number: int) -> None:
+    """Know a Gator that has nothing to do with the task."""
+    gator = Gator(gators[-1].dsn.url, "another")
+    gators.append(gator)
+    try:
+        order(number)
+    finally:
+        gators.remove(gator)
+        gator.backend.close()
+
+
+def order_elsewhere(number: int) -> None:
+    """Take a connection to another database."""
+    gator = gators[-1]
+    dsn = gator.dsn.url
+    other = f"{dsn}-other" if dsn.startswith("sqlite") else dsn.replace("/postgres", "/template1")
+    with closing(plain(other)) as connection, connection, gator.completing(connection):
+        connection.execute(f"INSERT INTO orders VALUES ({number})")
+
+
+hooked: list[str] = []
+"""Which hooks were called in this process."""
+
+
+def note_success(task: Task, result: object) -> None:
+    hooked.append(f"success {result}")
+
+
+def note_error(task: Task, err: BaseException) -> None:
+    hooked.append(f"error {err}")
 
 
 def order_too_late(number: int) -> None:

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from alligator import Gator, LeaseLost
 from alligator.backends.base import Counts
-from alligator.exceptions import InvalidOption, TaskExists, TaskFailed
+from alligator.exceptions import InvalidOption, ResultNotKept, TaskExists, TaskFailed
 from alligator.testing.running import A_MOMENT, later
 from alligator.testing.stores import LONG, soon_but_after
 from tests.features import joining_work
@@ -215,6 +215,18 @@ def test_the_application_may_have_rows_of_its_own_kind(dsn: str, gator: Gator) -
     assert gator.len() == 2
 
 
+def test_the_applications_time_zone_is_all_the_same(postgres_server: PostgresServer) -> None:
+    postgres_server.empty()
+    gator = Gator(postgres_server.dsn)
+    with psycopg.connect(postgres_server.dsn) as connection:
+        connection.execute("SET TIME ZONE 'Asia/Tokyo'")
+        with gator.using(connection):
+            gator.task(do, "work")
+
+    assert gator.len() == 1
+    gator.backend.close()
+
+
 # What cannot be.
 
 
@@ -319,6 +331,92 @@ def test_what_was_not_committed_is_tried_again(gator: Gator, work: Callable[[int
     assert (rows(gator.dsn.url), gator.len()) == (0, 1)
 
     with pytest.raises((ValueError, TaskFailed)):
+        gator.pop()
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (0, Counts(dead=1))
+
+
+@pytest.mark.parametrize(
+    "work", [joining_work.order_and_raise_after_the_commit, joining_work.order_and_snooze]
+)
+def test_what_is_raised_after_the_commit_undoes_nothing(
+    gator: Gator, work: Callable[[int], None], log: pytest.LogCaptureFixture
+) -> None:
+    joining_work.hooked.clear()
+    hooks = {"on_success": joining_work.note_success, "on_error": joining_work.note_error}
+    with gator.options(retries=1, keep_result=60, **hooks) as opts:
+        task = opts.task(work, 1)
+    with gator.options(depends_on=[task]) as opts:
+        opts.task(joining_work.order, 2)
+
+    work_off(gator)
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (2, Counts())
+    assert joining_work.hooked == ["success None"]
+    assert gator.status(task.task_id).state == "succeeded"
+    with pytest.raises(ResultNotKept):
+        task.wait(0)
+    assert "after its commit" in log.text
+    assert "void" not in log.text
+
+
+def test_who_runs_a_task_by_hand_is_told_what_it_raised_after_the_commit(
+    gator: Gator, log: pytest.LogCaptureFixture
+) -> None:
+    with gator.options(retries=1) as opts:
+        opts.task(joining_work.order_and_raise_after_the_commit, 1)
+
+    with pytest.raises(ValueError, match="too late"):
+        gator.pop()
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (1, Counts())
+    assert "void" not in log.text
+
+
+def test_a_second_block_after_the_commit_is_refused(gator: Gator) -> None:
+    gator.task(joining_work.order_in_one_block_after_another, 1)
+
+    with pytest.raises(InvalidOption, match="before this one"):
+        gator.pop()
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (1, Counts())
+
+
+@pytest.mark.parametrize(
+    "work",
+    [joining_work.order_in_one_transaction_twice, joining_work.order_in_one_block_inside_another],
+)
+def test_a_second_block_in_the_transaction_is_refused(
+    gator: Gator, work: Callable[[int], None]
+) -> None:
+    gator.task(work, 1)
+
+    with pytest.raises(InvalidOption, match="block"):
+        gator.pop()
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (0, Counts(dead=1))
+
+
+def test_a_transaction_that_was_rolled_back_may_be_tried_again(gator: Gator) -> None:
+    gator.task(joining_work.order_after_a_rollback, 1)
+
+    work_off(gator)
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (1, Counts())
+
+
+def test_a_task_completes_in_its_own_store_whichever_gator_it_knows(gator: Gator) -> None:
+    gator.task(joining_work.order_by_another_gator, 1)
+
+    work_off(gator)
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (1, Counts())
+
+
+def test_a_connection_to_another_database_completes_nothing(gator: Gator) -> None:
+    gator.task(joining_work.order_elsewhere, 1)
+
+    with pytest.raises(InvalidOption, match=r"one (transaction|database)"):
         gator.pop()
 
     assert (rows(gator.dsn.url), gator.backend.count("all")) == (0, Counts(dead=1))

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Self
 
@@ -12,8 +13,8 @@ import psycopg
 import pytest
 
 from alligator.backends import postgres_backend
-from alligator.backends.base import Ack, Backend, Counts, Message, Release, Reservation
-from alligator.backends.postgres import connection, listener, schema
+from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
+from alligator.backends.postgres import connection, functions, listener, schema
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
@@ -70,14 +71,175 @@ def test_many_processes_may_make_the_tables_at_once(server: PostgresServer) -> N
     assert version == schema.VERSION
 
 
-def test_a_newer_schema_is_left_alone(server: PostgresServer, client: Client) -> None:
+def test_a_newer_schema_that_serves_us_no_more_is_left_alone(
+    server: PostgresServer, client: Client
+) -> None:
     push(client, "t1")
-    server.run("UPDATE alligator.version SET version = version + 1")
+    server.run("UPDATE alligator.version SET version = version + 1, oldest = version + 1")
 
     with opened(server.dsn) as late, pytest.raises(BackendRefused, match="Update Alligator"):
         push(late, "t2")
 
-    assert drain(client) == ["t1"]  # what knew it before goes on
+    assert drain(client) == ["t1"]  # what knew it before goes on, with the functions that are there
+
+
+def test_who_runs_while_a_newer_schema_drops_its_functions_is_told_so(
+    server: PostgresServer, client: Client
+) -> None:
+    push(client, "t1")
+    server.run("UPDATE alligator.version SET version = version + 1, oldest = version + 1")
+    for [function] in server.run(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = 'reserve'"
+    ):
+        server.run(f"DROP FUNCTION {function}")
+
+    with pytest.raises(BackendRefused, match="Update Alligator"):
+        drain(client)
+
+
+@pytest.fixture
+def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets this be a later version, which serves programs of that one and later ones."""
+
+    def begin(oldest: int) -> None:
+        later_step = """
+        ALTER TABLE {s}.tasks ADD COLUMN colour text NOT NULL DEFAULT 'green';
+        ALTER TABLE {s}.leases ADD COLUMN colour text;
+        """
+        monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, later_step))
+        monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+        monkeypatch.setattr(schema, "OLDEST", oldest)
+
+    return begin
+
+
+def test_an_older_schema_is_brought_up_to_date_by_one_of_many_while_others_work(
+    server: PostgresServer, client: Client, next_version: Callable[[int], None]
+) -> None:
+    with Work(client) as work:
+        work.goes_on()
+        began = len(work.pushed)
+        next_version(schema.VERSION)
+
+        def migrate(number: int) -> bool:
+            with opened(server.dsn) as late:
+                return late.migrate()
+
+        assert sorted(in_threads(4, migrate)) == [False, False, False, True]
+        work.goes_on()
+        assert len(work.pushed) > began
+
+    assert work.troubles == []
+    [found] = server.run("SELECT version, oldest FROM alligator.version")
+    assert found == (schema.VERSION, schema.VERSION - 1)
+
+
+def test_an_older_program_works_with_a_newer_schema_that_serves_it(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer, opened(server.dsn) as late:
+        newer.setattr(schema, "VERSION", schema.VERSION + 1)
+        newer.setattr(schema, "STEPS", (*schema.STEPS, ""))
+        assert late.migrate()
+
+    with opened(server.dsn) as client:
+        assert push(client, "t1") == [True]
+        assert (client.migrate(), client.migration()) == (False, "")
+        assert drain(client) == ["t1"]
+
+
+def test_a_printed_migration_is_for_the_version_that_was_found(
+    server: PostgresServer, client: Client, next_version: Callable[[int], None]
+) -> None:
+    push(client, "t1")
+    next_version(schema.VERSION)
+    with opened(server.dsn) as late:
+        printed = late.migration()
+
+    server.run(printed)
+
+    with opened(server.dsn) as late:
+        assert late.migration() == ""
+        assert drain(late) == ["t1"]
+    with pytest.raises(psycopg.errors.RaiseException, match="any more"):
+        server.run(printed)
+
+
+def test_a_migration_does_not_wait_for_ever_behind_an_open_transaction(
+    server: PostgresServer,
+    client: Client,
+    next_version: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    push(client, "t1")
+    next_version(schema.VERSION)
+    monkeypatch.setattr(schema, "_ALONE", schema._ALONE.replace("10s", "10ms"))  # pyright: ignore[reportPrivateUsage]
+
+    with psycopg.connect(server.dsn) as other:
+        other.execute("SELECT count(*) FROM alligator.tasks")
+        with opened(server.dsn) as late:
+            with pytest.raises(BackendUnavailable, match="lock timeout"):
+                push(late, "t2")
+            other.rollback()
+            assert push(late, "t2") == [True]
+
+
+def test_what_else_is_in_the_schema_stays(server: PostgresServer) -> None:
+    server.run("CREATE SCHEMA shop")
+    server.run("CREATE FUNCTION shop.price() RETURNS integer LANGUAGE sql AS 'SELECT 7'")
+
+    with opened(f"{server.dsn}?schema=shop") as backend:
+        push(backend, "t1")
+
+    assert server.run("SELECT shop.price()") == [(7,)]
+
+
+@pytest.fixture
+def guests(server: PostgresServer) -> str:
+    """The DSN for a role that has no rights yet."""
+    if not server.run("SELECT 1 FROM pg_roles WHERE rolname = 'guest'"):
+        server.run("CREATE ROLE guest LOGIN")
+    return server.dsn.replace("alligator@", "guest@")
+
+
+def test_a_role_with_few_rights_uses_what_another_has_made(
+    server: PostgresServer, guests: str
+) -> None:
+    with opened(guests) as backend, pytest.raises(BackendRefused, match="alligator migrate"):
+        push(backend, "t1")
+
+    with opened(server.dsn) as owner:
+        owner.migrate()
+    server.run("GRANT USAGE ON SCHEMA alligator TO guest")
+    server.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA alligator TO guest")
+    server.run("GRANT USAGE ON ALL SEQUENCES IN SCHEMA alligator TO guest")
+
+    with opened(guests) as backend:
+        push(backend, "t1", "t2")
+        held = take(backend)
+        assert backend.settle([Bury(held, "note")]) == []
+        [letter] = backend.dead(QUEUE)
+        assert backend.retry_dead(QUEUE, [letter.letter_id]) == [letter.letter_id]
+        records_of(backend).set("a/b", b"")
+        with later(lambda: push(backend, "t3", to="q3")), soon_but_after(A_MOMENT):
+            assert take(backend, of="q3").task_id == "t3"
+        assert sorted(drain(backend)) == ["t1", "t2"]
+
+
+def test_a_role_may_be_given_the_schema_alone(server: PostgresServer, guests: str) -> None:
+    server.run("CREATE SCHEMA alligator AUTHORIZATION guest")
+
+    with opened(guests) as backend:
+        assert push(backend, "t1") == [True]
+
+
+def test_a_database_that_looks_at_old_snapshots_is_refused(server: PostgresServer) -> None:
+    strict = "options=-c%20default_transaction_isolation%3Dserializable"
+    with (
+        opened(f"{server.dsn}?{strict}") as backend,
+        pytest.raises(BackendRefused, match="read committed"),
+    ):
+        push(backend, "t1")
 
 
 def test_a_schema_that_was_dropped_is_made_anew(server: PostgresServer, client: Client) -> None:
@@ -108,7 +270,7 @@ def test_a_schemas_name_is_plain(name: str) -> None:
 
 
 def test_the_sql_of_a_migration_makes_the_schema(server: PostgresServer) -> None:
-    server.run(schema.migration("alligator", None))
+    server.run(f"BEGIN; {schema.migration('alligator', None)} COMMIT")
 
     with opened(server.dsn) as backend:
         assert push(backend, "t1") == [True]
@@ -352,6 +514,27 @@ def test_a_server_that_hangs_is_given_up(
     assert client.count(QUEUE) == Counts()
 
 
+def test_a_task_that_is_locked_for_long_is_waited_for_by_nobody_who_has_gone(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a schema of its own, for its functions are kept.
+    monkeypatch.setattr(functions, "SOON", "SET lock_timeout = '20ms'")
+    with opened(f"{server.dsn}?schema=shop_soon") as backend:
+        push(backend, "t1", "t2")
+        held = take(backend)
+        with psycopg.connect(server.dsn) as other:
+            joined = backend.within(other)
+            joined.push_many(QUEUE, [Message("t1", b"new", replaces=True)])
+
+            with pytest.raises(BackendUnavailable, match="lock timeout"):
+                backend.reserve([QUEUE], WORKER, settlements=[Ack(held)])
+            assert backend.extend([held], LONG) == []
+            assert ids(backend.reserve([QUEUE], WORKER).reservations) == ["t2"]
+
+        assert backend.settle([Ack(held)]) == []
+        assert backend.count(QUEUE) == Counts(waiting=1, running=1)
+
+
 def listening(server: PostgresServer) -> int:
     """Return how many connections have said last that they listen."""
     [[count]] = server.run(
@@ -370,6 +553,7 @@ class Work:
     def __init__(self, backend: Backend) -> None:
         self.pushed: list[str] = []
         self.done: list[str] = []
+        self.troubles: list[Exception] = []
         self._backend = backend
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._produce, args=[n]) for n in range(2)]
@@ -397,7 +581,8 @@ class Work:
             names = [f"{number}-{turn}-{place}" for place in range(5)]
             try:
                 push(self._backend, *names)
-            except BackendUnavailable:
+            except BackendUnavailable as err:
+                self.troubles.append(err)
                 continue
             self.pushed += names
 
@@ -408,7 +593,8 @@ class Work:
                 batch = self._backend.reserve(
                     [QUEUE], WORKER, limit=10, lease=1.0, settlements=acks
                 )
-            except BackendUnavailable:
+            except BackendUnavailable as err:
+                self.troubles.append(err)
                 acks = []  # what they were about comes back, unless they arrived
                 continue
             assert batch.late == []
@@ -481,12 +667,45 @@ def test_a_step_reads_a_few_rows_however_many_wait(server: PostgresServer, clien
     assert rows_read(client) - before < 2000
 
 
-def rows_read(client: Client) -> int:
+def test_a_transaction_that_stays_open_does_not_slow_reserving(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pages; in a schema of its own, for its functions are kept.
+    monkeypatch.setattr(schema, "FAR", 4)
+    monkeypatch.setattr(postgres_backend, "LOOK_EVERYWHERE_EVERY", LONG)
+    with (
+        closing(Client(f"{server.dsn}?schema=shop_far")) as client,
+        psycopg.connect(server.dsn) as other,
+    ):
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1")
+        push(client, *(f"old{number}" for number in range(2000)))
+        drain(client, limit=1000)
+        names = [f"t{number:02}" for number in range(30)]
+        push(client, *names)
+        first = take(client)
+        before = rows_read(client, "shop_far")
+
+        came = [take(client).task_id for _ in range(10)]
+        assert [first.task_id, *came] == names[:11]
+        assert rows_read(client, "shop_far") - before < 1000
+
+        # What comes to a place before is seen when there is nothing else, or it is time to look everywhere.
+        assert client.settle([Release(first)]) == []
+        client.push_many(QUEUE, [Message("urgent", b"", priority=1)])
+        assert take(client).task_id == "urgent"
+        assert take(client).task_id == names[11]
+        assert drain(client) == [*names[12:], names[0]]
+        assert drain(client) == []
+
+
+def rows_read(client: Client, schema: str = "alligator") -> int:
     """Return how many rows and entries of indexes have been read, of all tables of ours."""
     rows = client._server.rows  # pyright: ignore[reportPrivateUsage]
     rows("SELECT pg_stat_force_next_flush()")
     [[count]] = rows(
-        "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'alligator')"
-        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'alligator')"
+        "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = %s::text)"
+        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = %s::text)",
+        [schema, schema],
     )
     return int(count)

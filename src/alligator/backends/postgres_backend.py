@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from alligator.backends.base import (
@@ -42,6 +42,8 @@ from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOpti
 
 ASK_TIME_EVERY = 60.0
 """Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
+LOOK_EVERYWHERE_EVERY = 1.0
+"""Seconds for which a look for what waits may begin where the last one ended, if that saves much."""
 MOST = 10_000
 """Tasks to hand out at once."""
 MOST_BYTES = 64_000_000
@@ -153,6 +155,9 @@ class Client(Backend):
         self._tokens = itertools.count(1)
         self._clock = -math.inf, 0.0
         self._calls: Calls = self._server
+        # Where the last looks ended. No lock: whatever other threads do to it meanwhile, it is all right.
+        self._places: dict[str, tuple[int | None, int]] = {}
+        self._look_everywhere_at = 0.0
         self.records = Records(self._server, self._listener)
 
     def push_many(
@@ -205,7 +210,7 @@ class Client(Backend):
         began = time.monotonic()
         what = list(queue_names), worker, lease, min(limit, MOST)
         batch = Batch()
-        self._reserve(batch, *what, settlements)
+        self._reserve(batch, *what, settlements, everywhere=wait <= 0)
         if not batch.reservations and time.monotonic() - began < wait:
             try:
                 self._wait(batch, *what, began + wait, nap)
@@ -359,6 +364,11 @@ class Client(Backend):
     def _push(
         self, queue_name: str, messages: Sequence[Message], max_length: int | None
     ) -> list[bool]:
+        if len(messages) == 1 and max_length is None:
+            [message] = messages
+            if message == Message(message.task_id, message.body):
+                plain = queue_name, message.task_id, message.body
+                return [self._calls.call("push_one", *plain, is_repeatable=True)]
         values = queue_name, max_length, *_columns(messages)
         replaces = [message.replaces for message in messages]
         if any(replaces):
@@ -378,16 +388,30 @@ class Client(Backend):
         lease: float,
         limit: int,
         settlements: Sequence[Settlement] = (),
+        *,
+        everywhere: bool,
     ) -> float:
-        """Settle, and add to a batch what is ready. Returns the seconds until there may be more."""
+        """Settle, and add to a batch what is ready. Returns the seconds until there may be more.
+
+        It begins where the last look ended, where that saves much; ``everywhere`` is for the case that nothing
+        is there.
+        """
+        places: Mapping[str, tuple[int | None, int]] = self._places
+        if time.monotonic() >= self._look_everywhere_at:
+            places, everywhere = {}, True
+            self._look_everywhere_at = time.monotonic() + LOOK_EVERYWHERE_EVERY
+        begin = [places.get(name, (None, None)) for name in queue_names]
         whose = f"{worker}.{next(self._tokens)}"
         settled = _settled(settlements) if settlements else [None] * 7
         *taken, last = self._calls.call_for_rows(
-            "reserve", queue_names, whose, worker, lease, limit, *settled
+            *("reserve", queue_names, whose, worker, lease, limit, *settled),
+            *map(list, zip(*begin, strict=True)),
+            everywhere,
         )
-        token, late, ready_in = last[4:]
-        places: list[int] = late or []
-        batch.late.extend(settlements[place] for place in places)
+        token, late, ready_in, *ends = last[4:]
+        self._places = _ends(queue_names, *ends)
+        late_ones: list[int] = late or []
+        batch.late.extend(settlements[place] for place in late_ones)
         for queue_name, task_id, body, lapses, *_ in taken:
             batch.reservations.append(Reservation(queue_name, task_id, body, token, lapses + 1))
         return math.inf if ready_in is None else max(ready_in, 0.0)
@@ -406,10 +430,13 @@ class Client(Backend):
         with self._listener.waiting(TASKS, queue_names) as waiter:
             while True:
                 waiter.attend()
-                soon = self._reserve(batch, queue_names, worker, lease, limit)
+                is_last = time.monotonic() >= until
+                soon = self._reserve(batch, queue_names, worker, lease, limit, everywhere=is_last)
                 now = time.monotonic()
                 if batch.reservations or now >= until:
                     return
+                if self._places:
+                    soon = min(soon, self._look_everywhere_at - now)
                 look = min(waiter.look(nap), soon, until - now)
                 # Never at once: what is due may be in the hands of another, for a moment.
                 if waiter.wait(max(look, 0.002), self._bell) is Woken.BY_INTERRUPT:
@@ -458,6 +485,14 @@ def _columns(messages: Sequence[Message]) -> list[Any]:
 
 def _unless_empty(values: list[Any]) -> list[Any] | None:
     return values if any(values) else None
+
+
+def _ends(
+    queue_names: Sequence[str], priorities: list[int | None], places: list[int | None]
+) -> dict[str, tuple[int | None, int]]:
+    """Return for each queue where a look for what waits has ended, if that was told."""
+    told = zip(queue_names, priorities, places, strict=True)
+    return {name: (priority, place) for name, priority, place in told if place is not None}
 
 
 def _which(messages: Sequence[Message], queued: Sequence[str]) -> list[bool]:

@@ -12,9 +12,9 @@ import os
 import select
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import psycopg
@@ -36,6 +36,8 @@ from alligator.exceptions import (
 
 ANSWERS_WITHIN = 20.0
 """Seconds for the server to answer: less than a lease, more than a disk that is busy takes."""
+MIGRATES_WITHIN = 3600.0
+"""Seconds for it to bring the schema to our version, which may have to read large tables."""
 CONNECTS_WITHIN = 10
 """Seconds for a connection, unless the DSN says otherwise."""
 KEEPS_IDLE = 8
@@ -57,10 +59,14 @@ _CALL = "SELECT {{s}}.{}({})"
 _CALL_FOR_ROWS = "SELECT * FROM {{s}}.{}({})"
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Connection(psycopg.Connection[Row]):
     """A connection that does not wait for an answer for ever."""
+
+    answers_within: float | None = None
+    """Seconds; None: ANSWERS_WITHIN."""
 
     def __del__(self, _: Any = None, /) -> None:
         # psycopg would warn of one that is left open. But a Gator may just be dropped, and what is beneath
@@ -73,7 +79,8 @@ class Connection(psycopg.Connection[Row]):
         Raises:
             OperationalError: There is none within the time.
         """
-        until = time.monotonic() + (ANSWERS_WITHIN if timeout is None else timeout)
+        within = self.answers_within or ANSWERS_WITHIN
+        until = time.monotonic() + (within if timeout is None else timeout)
         try:
             wanted = next(gen)
             while True:
@@ -177,13 +184,17 @@ class Server(Calls):
             self.migrate()
 
     def migrate(self) -> bool:
-        """Bring the schema to our version. Of several who do so at once, one does it: it returns True.
+        """Bring the schema to our version, or leave it at a newer one that still serves ours.
+
+        Of several who do so at once, one does it: it returns True.
 
         Raises:
-            BackendRefused: It is of a newer version.
+            BackendRefused: It is of a newer version, and does not serve ours.
         """
         with self.translated(), self.connection() as connection:
-            has_migrated = self._migrate(connection)
+            has_migrated = self._is_old(self._version(connection)) and _tried(
+                lambda: self._migrate(connection)
+            )
         self._is_ready = True
         return has_migrated
 
@@ -191,7 +202,7 @@ class Server(Calls):
         """Return the SQL that brings the schema to our version; empty: it is."""
         with self.translated(), self.connection() as connection:
             version = self._version(connection)
-        if version == schemas.VERSION:
+        if not self._is_old(version):
             return ""
         return f"BEGIN;\n{schemas.migration(self.schema, version)}COMMIT;\n"
 
@@ -200,30 +211,32 @@ class Server(Calls):
         if not isinstance(connection, psycopg.Connection):
             return False
         with self.translated():
-            theirs = _identity(connection)
-        if theirs != self._identity:  # not known yet, or the server was started anew
+            return self.is_known_as(_identity(connection))
+
+    def is_known_as(self, identity: Row) -> bool:
+        """Return whether this is what the database says of itself (``IDENTITY``)."""
+        if identity != self._identity:  # not known yet, or the server was started anew
             try:
-                with self.translated(), self.connection() as our_own:
-                    self._identity = _identity(our_own)
+                with self.translated(), self.connection() as connection:
+                    self._identity = _identity(connection)
             except (BackendUnavailable, BackendRefused):
-                if theirs in self._others:
+                if identity in self._others:
                     return False
                 raise
-        if theirs != self._identity:
-            self._others.add(theirs)
-        return theirs == self._identity
+        if identity != self._identity:
+            self._others.add(identity)
+        return identity == self._identity
 
     def connect(self) -> Connection:
         """Open a connection of its own."""
         connection = Connection.connect(
             self._info, autocommit=True, prepare_threshold=None, client_encoding="utf8"
         )
-        encoding = connection.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
+        try:
+            self._check(connection)
+        except BaseException:
             connection.close()
-            raise BackendRefused(
-                f"{self.dsn}: the database's encoding is {encoding}; Alligator needs one in UTF8."
-            )
+            raise
         return connection
 
     @contextmanager
@@ -258,18 +271,28 @@ class Server(Calls):
             while self._idle:
                 self._idle.pop().close()
 
+    def _check(self, connection: Connection) -> None:
+        """Refuse what would not carry every name, or not see what others have just committed."""
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise BackendRefused(
+                f"{self.dsn}: the database's encoding is {encoding}; Alligator needs one in UTF8."
+            )
+        [[isolation]] = connection.execute("SHOW transaction_isolation")
+        if isolation != "read committed":
+            raise BackendRefused(
+                f"{self.dsn}: its default_transaction_isolation is {isolation!r}, in which tasks cannot be "
+                "handed out to many; Alligator needs 'read committed'. Add "
+                "options=-c%20default_transaction_isolation%3Dread%5C%20committed to the DSN, or ALTER ROLE."
+            )
+
     def _answer(self, query: bytes, values: Sequence[Any]) -> list[Row]:
         with self.translated():
-            for _ in range(TRIES):
-                try:
-                    return self._ask(query, values)
-                except (errors.DeadlockDetected, errors.SerializationFailure):
-                    pass  # nothing was done
-                except _IS_MISSING:
-                    if not self._is_ready:
-                        raise
-                    self._is_ready = False  # dropped, or another database took over
-            return self._ask(query, values)
+            try:
+                return _tried(lambda: self._ask(query, values))
+            except _IS_MISSING:
+                self._is_ready = False  # dropped, or another database took over, or a newer schema
+                return _tried(lambda: self._ask(query, values))
 
     def _ask(self, query: bytes, values: Sequence[Any]) -> list[Row]:
         self.make_ready()
@@ -297,16 +320,25 @@ class Server(Calls):
             connection.close()
 
     def _migrate(self, connection: Connection) -> bool:
-        if self._version(connection) == schemas.VERSION:
-            return False
-        with connection.transaction():
-            # One number for all schemas: who makes another one waits a moment, too.
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext('alligator.migrate'))")
-            version = self._version(connection)
-            if version == schemas.VERSION:
-                return False
-            connection.execute(schemas.migration(self.schema, version).encode())
-        return True
+        connection.answers_within = MIGRATES_WITHIN
+        try:
+            with connection.transaction():
+                connection.execute(schemas.alone(self.schema).encode())
+                version = self._version(connection)
+                if not self._is_old(version):
+                    return False
+                connection.execute(schemas.migration(self.schema, version).encode())
+            return True
+        except errors.InsufficientPrivilege as err:
+            raise BackendRefused(
+                f"{self.dsn}: the schema {self.schema!r} is to be made or brought up to date, and this role "
+                f"may not: {err.diag.message_primary}. Let one that may run: alligator migrate."
+            ) from None
+        finally:
+            connection.answers_within = None
+
+    def _is_old(self, version: int | None) -> bool:
+        return version is None or version < schemas.VERSION
 
     def _version(self, connection: Connection) -> int | None:
         # Not to_regclass: within a transaction, that does not notice what others have made meanwhile.
@@ -316,24 +348,35 @@ class Server(Calls):
         ).fetchone()
         if found is None:
             return None
-        query = schemas.filled("SELECT version FROM {s}.version", self.schema).encode()
-        row = connection.execute(query).fetchone()
-        version: int | None = row[0] if row else None
-        if version is not None and version > schemas.VERSION:
+        query = schemas.filled("SELECT version, oldest FROM {s}.version", self.schema).encode()
+        [(version, oldest)] = connection.execute(query)
+        if oldest > schemas.VERSION:
             raise BackendRefused(
                 f"{self.dsn}: the schema {self.schema!r} is of a newer Alligator (version {version}; here "
                 f"{schemas.VERSION}). Update Alligator, or name another with ?schema=..."
             )
-        return version
+        return int(version)
 
 
-def _identity(connection: Any) -> Row | None:
-    """Return what tells a database from all others, by whatever name or pooler it is reached."""
-    # What tells servers apart is not for everyone to read; when they were started, to the microsecond, is.
-    query = "SELECT pg_postmaster_start_time()::text, current_database()"
+# What tells a database from all others, by whatever name or pooler it is reached. What tells servers apart is
+# not for everyone to read; when they were started, to the microsecond, is: a number, for text depends on the
+# session's time zone.
+IDENTITY = "(extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint, current_database()"
+
+
+def _identity(connection: Any) -> Row:
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        found: Row | None = cursor.execute(query, prepare=False).fetchone()
+        found: Row
+        [found] = cursor.execute(f"SELECT {IDENTITY}", prepare=False)
         return found
+
+
+def _tried(call: Callable[[], T]) -> T:
+    """Return what a call returns; made again where its transaction met another one head on, and did nothing."""
+    for _ in range(TRIES - 1):
+        with suppress(errors.DeadlockDetected, errors.SerializationFailure):
+            return call()
+    return call()
 
 
 def _places(values: Sequence[Any]) -> str:

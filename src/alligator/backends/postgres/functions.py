@@ -6,12 +6,17 @@ Locks. Tasks of several rows are locked in the order of their ids where they are
 waiting (SKIP LOCKED), or one after the other. The row of a lease is never waited for by who has locked a task.
 What may still meet head on is told apart by the server, and the client repeats it.
 
+A transaction of an application's may lock a task for long, which it replaces. A worker must not wait for it
+longer than its client for an answer: else it would be handed tasks of which nobody knows. So what workers call
+says SOON.
+
 Time is that of the server's clock, in seconds since 1970; ``infinity`` is for what waits until it is told.
 """
 
 # PostgreSQL keeps the plans of a function's statements. It may have made them while a table was empty, and
 # would then read a million rows from end to end: so only plans that go along an index. And what has no such
-# plan looks so costly to it then that it would compile it.
+# plan looks so costly to it then that it would compile it. This is set for what clients call, and holds for
+# what that calls in turn.
 #
 # Of two indexes it may still take the wrong one. So a task is found by its queue and id, both by "=", and what
 # else must be true of it is written so that no index knows it: IS NOT DISTINCT FROM for a token, (queue || '').
@@ -21,6 +26,8 @@ SET plan_cache_mode = force_generic_plan SET jit = off
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off
 """
+
+SOON = "SET lock_timeout = '5s'"
 
 _CLOCK = """
 CREATE OR REPLACE FUNCTION {s}.seconds() RETURNS float8 LANGUAGE sql VOLATILE AS $$
@@ -34,7 +41,7 @@ _HAS_ROOM = """
 -- Whether there is room for those tasks of some ids that are not here already. No more are counted than it
 -- takes to know. Who asks is alone with it until the end of its transaction.
 CREATE OR REPLACE FUNCTION {s}.has_room(_queue text, _most integer, _ids text[]) RETURNS boolean
-{along_indexes} AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     coming bigint;
     room bigint;
@@ -87,6 +94,20 @@ BEGIN
 END $$;
 """
 
+_PUSH_ONE = """
+-- Queues a task of which nothing else is told, as most are pushed: in half the time. Returns whether it was.
+CREATE OR REPLACE FUNCTION {s}.push_one(_queue text, _id text, _body bytea) RETURNS boolean
+{along_indexes} AS $$
+BEGIN
+    INSERT INTO {s}.tasks (queue, task_id, body) VALUES (_queue, _id, _body) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM {s}.tell(_queue);
+    RETURN true;
+END $$;
+"""
+
 _PUSH_EACH = """
 -- Queues tasks of which some replace others. Returns for each whether it was queued; NULL: there is no room.
 CREATE OR REPLACE FUNCTION {s}.push_each(
@@ -131,7 +152,7 @@ BEGIN
     RETURN queued;
 END $$;
 
-CREATE OR REPLACE FUNCTION {s}.lock_tasks(_queue text, _ids text[]) RETURNS void {along_indexes} AS $$
+CREATE OR REPLACE FUNCTION {s}.lock_tasks(_queue text, _ids text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     given text;
 BEGIN
@@ -143,7 +164,7 @@ END $$;
 -- Lets a task be another one, now or when its hand-out ends. Returns false: there is none.
 CREATE OR REPLACE FUNCTION {s}.replace(
     _queue text, _id text, _body bytea, _due float8, _priority smallint
-) RETURNS boolean {along_indexes} AS $$
+) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE {s}.tasks SET body = _body, due_at = _due, priority = coalesce(_priority, 0), lapses = 0,
         seq = nextval('{s}.places'), keeps_place = false
@@ -159,7 +180,7 @@ END $$;
 
 -- Lets what was kept aside be the task, now that its hand-out is over.
 CREATE OR REPLACE FUNCTION {s}.put_replacement(_queue text, _id text, _at float8) RETURNS void
-{along_indexes} AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE {s}.tasks SET token = NULL, body = new_body, priority = new_priority, lapses = 0,
         due_at = CASE WHEN new_due_at > _at THEN new_due_at END,
@@ -200,7 +221,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION {s}.queue_follow(_queue text, _id text, _body bytea) RETURNS void
-{along_indexes} AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     IF _id IS NOT NULL THEN
         INSERT INTO {s}.tasks (queue, task_id, priority, body)
@@ -264,19 +285,28 @@ _RESERVE = """
 -- Settles; then makes ready what is due, takes back what lapsed, and hands out the first tasks of these queues,
 -- in order. The last row tells no task, but by what token the others are held, which settlements (counted from
 -- 0) came too late, and in how many seconds there may be something to hand out, if there is nothing now.
+--
+-- A transaction that is open for long, of whomever, keeps in the index what has been handed out since, and to
+-- look from its beginning is to step over all that. Where that is much, the last row tells for each queue how
+-- far it has come, for the caller to begin there the next time: a place (NULL: at the beginning), and the
+-- priority that it is in (NULL: there was nothing in any). So what comes to a place before is seen only when
+-- there is nothing behind; where there was nothing at all, only if it is to look everywhere.
 CREATE OR REPLACE FUNCTION {s}.reserve(
     _queues text[], _whose text, _worker text, _lease float8, _limit integer,
     _kinds text[], _from text[], _ids text[], _tokens text[], _delays float8[], _lapsed boolean[],
-    _contents bytea[]
+    _contents bytea[], _priorities smallint[], _places bigint[], _everywhere boolean
 ) RETURNS TABLE (
     its_queue text, its_id text, its_body bytea, its_lapses integer,
-    hand_out text, late integer[], ready_in float8
-) {along_indexes} AS $$
+    hand_out text, late integer[], ready_in float8, priorities smallint[], places bigint[]
+) {along_indexes} {soon} AS $$
 DECLARE
     at float8;
     room integer := _limit;
     taken integer;
     first tid[];
+    last record;
+    last_place bigint;
+    pages bigint;
 BEGIN
     IF _kinds IS NOT NULL THEN
         late := {s}.settle(_kinds, _from, _ids, _tokens, _delays, _lapsed, _contents);
@@ -284,15 +314,47 @@ BEGIN
     at := {s}.seconds();
     hand_out := _whose || '.' || round(at * 1000)::bigint;
     PERFORM {s}.take_back(at);
-    FOREACH its_queue IN ARRAY _queues LOOP
+    priorities := array_fill(NULL::smallint, ARRAY[cardinality(_queues)]);
+    places := array_fill(NULL::bigint, ARRAY[cardinality(_queues)]);
+    FOR n IN 1 .. cardinality(_queues) LOOP
+        its_queue := _queues[n];
         PERFORM {s}.fall_due(its_queue, at);
         -- By their addresses, which nobody changes while they are locked: by any other way to find them again,
         -- PostgreSQL may think that it had best read the whole queue.
-        first := ARRAY(
-            SELECT ctid FROM {s}.tasks
-            WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
-            ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
-        );
+        first := ARRAY[]::tid[];
+        IF _places[n] IS NOT NULL THEN
+            priorities[n] := _priorities[n];
+            places[n] := _places[n];
+            first := {s}.first_waiting(its_queue, coalesce(_priorities[n], 0::smallint), _places[n], room);
+            IF first <> ARRAY[]::tid[] THEN
+                SELECT priority, seq INTO last FROM {s}.tasks WHERE ctid = first[cardinality(first)];
+                IF last.priority = coalesce(_priorities[n], 0) THEN
+                    places[n] := last.seq;
+                END IF;
+            END IF;
+        END IF;
+        IF first = ARRAY[]::tid[]
+            AND (_everywhere OR _places[n] IS NULL OR _priorities[n] IS NOT NULL)
+        THEN
+            pages := {s}.pages_read();
+            last_place := coalesce(pg_sequence_last_value('{s}.places'::regclass), 0);
+            first := ARRAY(
+                SELECT ctid FROM {s}.tasks
+                WHERE queue = its_queue AND token IS NULL AND due_at IS NULL
+                ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
+            );
+            priorities[n] := NULL;
+            places[n] := NULL;
+            IF {s}.pages_read() - pages > {far} + room / 16 THEN
+                places[n] := last_place;
+                IF first <> ARRAY[]::tid[] THEN
+                    SELECT priority, seq INTO last FROM {s}.tasks
+                    WHERE ctid = first[cardinality(first)];
+                    priorities[n] := last.priority;
+                    places[n] := last.seq;
+                END IF;
+            END IF;
+        END IF;
         CONTINUE WHEN first = ARRAY[]::tid[];
         RETURN QUERY
             WITH held AS (
@@ -300,7 +362,8 @@ BEGIN
                 WHERE ctid = ANY (first)
                 RETURNING task_id, body, lapses, priority, seq
             )
-            SELECT its_queue, task_id, body, lapses, NULL::text, NULL::integer[], NULL::float8
+            SELECT its_queue, task_id, body, lapses, NULL::text, NULL::integer[], NULL::float8,
+                NULL::smallint[], NULL::bigint[]
             FROM held ORDER BY priority DESC, seq;
         GET DIAGNOSTICS taken = ROW_COUNT;
         room := room - taken;
@@ -309,7 +372,9 @@ BEGIN
     IF room < _limit THEN
         INSERT INTO {s}.leases VALUES (hand_out, _worker, at + _lease);
     ELSE
-        PERFORM {s}.take_back_strays();
+        IF _everywhere THEN
+            PERFORM {s}.take_back_strays();
+        END IF;
         ready_in := least(
             (SELECT lapses_at FROM {s}.leases ORDER BY lapses_at LIMIT 1),
             (SELECT min((
@@ -322,7 +387,36 @@ BEGIN
     RETURN NEXT;
 END $$;
 
-CREATE OR REPLACE FUNCTION {s}.fall_due(_queue text, _at float8) RETURNS void {along_indexes} AS $$
+-- Those of a higher priority, which are few as a rule; else those behind a place.
+CREATE OR REPLACE FUNCTION {s}.first_waiting(
+    _queue text, _priority smallint, _place bigint, _most integer
+) RETURNS tid[] LANGUAGE plpgsql AS $$
+DECLARE
+    first tid[];
+BEGIN
+    first := ARRAY(
+        SELECT ctid FROM {s}.tasks
+        WHERE queue = _queue AND token IS NULL AND due_at IS NULL AND priority > _priority
+        ORDER BY priority DESC, seq LIMIT _most FOR UPDATE SKIP LOCKED
+    );
+    IF first = ARRAY[]::tid[] THEN
+        first := ARRAY(
+            SELECT ctid FROM {s}.tasks
+            WHERE queue = _queue AND token IS NULL AND due_at IS NULL
+                AND priority = _priority AND seq > _place
+            ORDER BY seq LIMIT _most FOR UPDATE SKIP LOCKED
+        );
+    END IF;
+    RETURN first;
+END $$;
+
+-- How many pages of the index of what waits were looked at in this transaction, to begin with somewhere.
+CREATE OR REPLACE FUNCTION {s}.pages_read() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN pg_stat_get_xact_blocks_fetched('{s}.tasks_waiting'::regclass);
+END $$;
+
+CREATE OR REPLACE FUNCTION {s}.fall_due(_queue text, _at float8) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     due text;
 BEGIN
@@ -338,7 +432,7 @@ BEGIN
 END $$;
 
 -- Takes back what lapsed. What somebody is about to settle is left to them: they are not late yet.
-CREATE OR REPLACE FUNCTION {s}.take_back(_at float8) RETURNS void {along_indexes} AS $$
+CREATE OR REPLACE FUNCTION {s}.take_back(_at float8) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     lapsed text;
     one record;
@@ -363,7 +457,7 @@ BEGIN
 END $$;
 
 -- Gives a lease that has lapsed to what is held without one, should somebody have deleted that.
-CREATE OR REPLACE FUNCTION {s}.take_back_strays() RETURNS void {along_indexes} AS $$
+CREATE OR REPLACE FUNCTION {s}.take_back_strays() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     known text := '';
 BEGIN
@@ -378,7 +472,7 @@ END $$;
 
 -- Forgets hand-outs of which nothing is left. Where two end the last tasks of one at once, neither can know:
 -- then it is forgotten when it lapses.
-CREATE OR REPLACE FUNCTION {s}.end_empty_leases(_tokens text[]) RETURNS void {along_indexes} AS $$
+CREATE OR REPLACE FUNCTION {s}.end_empty_leases(_tokens text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM {s}.leases WHERE token = ANY (ARRAY(
         SELECT token FROM {s}.leases
@@ -391,7 +485,7 @@ END $$;
 -- Hands out one task by its id.
 CREATE OR REPLACE FUNCTION {s}.reserve_task(
     _queue text, _id text, _whose text, _worker text, _lease float8
-) RETURNS TABLE (its_body bytea, its_lapses integer, hand_out text) {along_indexes} AS $$
+) RETURNS TABLE (its_body bytea, its_lapses integer, hand_out text) {along_indexes} {soon} AS $$
 DECLARE
     at float8 := {s}.seconds();
 BEGIN
@@ -409,7 +503,7 @@ END $$;
 _EXTEND = """
 -- Lets leases end later. Returns what is held no more, counted from 0.
 CREATE OR REPLACE FUNCTION {s}.extend(_queues text[], _ids text[], _tokens text[], _lease float8)
-RETURNS integer[] {along_indexes} AS $$
+RETURNS integer[] {along_indexes} {soon} AS $$
 DECLARE
     lost integer[];
     held text[];
@@ -437,7 +531,7 @@ $$;
 _RECOVER = """
 -- Gives back what a worker holds. Returns how many tasks that was.
 CREATE OR REPLACE FUNCTION {s}.recover(_queues text[], _worker text, _started text[]) RETURNS bigint
-{along_indexes} AS $$
+{along_indexes} {soon} AS $$
 DECLARE
     at float8 := {s}.seconds();
     its_tokens text[] := ARRAY(SELECT token FROM {s}.leases WHERE worker = _worker);
@@ -471,7 +565,7 @@ _SETTLE = """
 CREATE OR REPLACE FUNCTION {s}.settle(
     _kinds text[], _queues text[], _ids text[], _tokens text[], _delays float8[], _lapsed boolean[],
     _contents bytea[]
-) RETURNS integer[] {along_indexes} AS $$
+) RETURNS integer[] {along_indexes} {soon} AS $$
 DECLARE
     at float8 := {s}.seconds();
     one record;
@@ -501,7 +595,7 @@ END $$;
 CREATE OR REPLACE FUNCTION {s}.settle_one(
     _kind text, _queue text, _id text, _token text, _delay float8, _lapsed boolean, _content bytea,
     _at float8
-) RETURNS boolean {along_indexes} AS $$
+) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     task {s}.tasks;
 BEGIN
@@ -643,7 +737,7 @@ END $$;
 
 _TELL = """
 -- Whether anybody waits. In a transaction of the caller's: or may, by the time that is committed.
-CREATE OR REPLACE FUNCTION {s}.has_waiters(_channel text) RETURNS boolean {along_indexes} AS $$
+CREATE OR REPLACE FUNCTION {s}.has_waiters(_channel text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     RETURN current_setting('alligator.joined', true) = 'yes' OR EXISTS (
         SELECT 1 FROM {s}.waiters WHERE channel = _channel AND until > {s}.seconds());
@@ -651,14 +745,20 @@ END $$;
 
 -- Tells those who wait that there may be something for them, when the transaction commits; if there are any,
 -- for NOTIFY makes the commits of all take turns. Of the same words of one transaction, PostgreSQL sends one.
-CREATE OR REPLACE FUNCTION {s}.tell(_queue text) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_notify('{channel}', _queue) WHERE {s}.has_waiters('')
-$$;
+CREATE OR REPLACE FUNCTION {s}.tell(_queue text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF {s}.has_waiters('') THEN
+        PERFORM pg_notify('{channel}', _queue);
+    END IF;
+END $$;
 
-CREATE OR REPLACE FUNCTION {s}.tell_of_records(_keys text[]) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_notify('{channel}.records', CASE cardinality(_keys) WHEN 1 THEN left(_keys[1], 1000) ELSE '' END)
-    WHERE {s}.has_waiters('.records')
-$$;
+CREATE OR REPLACE FUNCTION {s}.tell_of_records(_keys text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF {s}.has_waiters('.records') THEN
+        PERFORM pg_notify('{channel}.records',
+            CASE cardinality(_keys) WHEN 1 THEN left(_keys[1], 1000) ELSE '' END);
+    END IF;
+END $$;
 
 -- Notes that somebody waits for some seconds. Who looks after this misses nothing, but for what is just being
 -- committed by one who did not see this yet.
@@ -696,7 +796,7 @@ END $$;
 
 -- Two for one: what has expired cannot pile up.
 CREATE OR REPLACE FUNCTION {s}.forget_expired(_most integer, _at float8) RETURNS void
-{along_indexes} AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM {s}.records WHERE key = ANY (ARRAY(
         SELECT key FROM {s}.records WHERE expires_at <= _at
@@ -739,6 +839,7 @@ ALL = (
     _TELL,
     _HAS_ROOM,
     _PUSH,
+    _PUSH_ONE,
     _PUSH_EACH,
     _WATCH,
     _RESCHEDULE,
@@ -754,4 +855,4 @@ ALL = (
     _RECORDS,
     _PUSH_IF,
 )
-"""The functions, in whose text ``{s}``, ``{channel}``, ``{along_indexes}`` and more are to be filled in."""
+"""The functions, in whose text ``{s}``, ``{channel}``, ``{soon}`` and more are to be filled in."""

@@ -9,7 +9,7 @@ from psycopg.rows import tuple_row
 
 from alligator.backends.driver_connections import driver_connection
 from alligator.backends.postgres import schema as schemas
-from alligator.backends.postgres.connection import Calls, Row, Server
+from alligator.backends.postgres.connection import IDENTITY, Calls, Row, Server
 from alligator.exceptions import InvalidOption
 
 
@@ -21,7 +21,7 @@ class JoinedCalls(Calls):
         connection: psycopg's, SQLAlchemy's or Django's.
 
     Raises:
-        InvalidOption: It is none, or in autocommit mode with no transaction begun.
+        InvalidOption: It is none, to another database, or in autocommit mode with no transaction begun.
     """
 
     def __init__(self, server: Server, connection: object) -> None:
@@ -41,7 +41,15 @@ class JoinedCalls(Calls):
         self._server = server
         self.schema = server.schema
         # Who waits is told of the commit in any case: nobody can know yet whether anybody will.
-        self.rows("SELECT set_config('alligator.joined', 'yes', true)")
+        [[_, *identity]] = self.rows(
+            f"SELECT set_config('alligator.joined', 'yes', true), {IDENTITY}"
+        )
+        if not server.is_known_as(tuple(identity)):
+            theirs = found.info
+            raise InvalidOption(
+                f"The connection is to {theirs.dbname!r} at {theirs.host}:{theirs.port}, and the queue is in "
+                f"{server.dsn}: one transaction has to be of one database."
+            )
 
     def rows(
         self, statement: str, values: Sequence[Any] = (), *, is_repeatable: bool = False

@@ -1,7 +1,10 @@
 """The tables and functions in PostgreSQL, in a schema of their own: all that ``alligator migrate`` makes.
 
 A version stands in the schema. Whoever finds an older one, or none, brings it up to date, alone (an advisory
-lock); who finds a newer one leaves it alone.
+lock). Programs of the older version run on meanwhile: so a step adds (columns with a default, tables, indexes,
+functions of other parameters), and replaces a function only by one that they can call just as well. A step that
+cannot do so sets OLDEST to its version and drops the functions that older programs call: these are refused
+then, with a sentence that says why. Whoever finds a newer schema that still serves its version goes on with it.
 """
 
 import functools
@@ -11,11 +14,11 @@ from alligator.backends.base import MAX_PRIORITY
 from alligator.backends.postgres import functions
 from alligator.exceptions import InvalidOption
 
-VERSION = 1
-"""Of what is below."""
 DEFAULT_SCHEMA = "alligator"
 MOVE_AT_ONCE = 1000
 """Delayed tasks that one reserve makes ready: it holds their rows meanwhile."""
+FAR = 50
+"""Pages of the index of what waits that are many to have been read for a few tasks."""
 
 # Hot tables: rows come and go, each several times changed. Vacuumed often, so that the dead ones are few.
 _HOT = """
@@ -86,25 +89,43 @@ CREATE UNLOGGED TABLE {s}.waiters (
 CREATE INDEX records_expiring ON {s}.records (expires_at) WHERE expires_at IS NOT NULL;
 """
 
-_VERSION = """
-CREATE TABLE {s}.version (version integer NOT NULL);
-INSERT INTO {s}.version VALUES (0);
+# Others must not wait for long behind one who waits for a table; nor does anybody here.
+_ALONE = """\
+SET LOCAL lock_timeout = '10s';
+SELECT pg_advisory_xact_lock(hashtext('alligator.migrate'));
 """
 
-# A function cannot be replaced by one with other names for its parameters.
-_DROP_FUNCTIONS = """
-DO $$
-DECLARE
-    one regprocedure;
-BEGIN
-    FOR one IN SELECT oid FROM pg_proc WHERE pronamespace = '{s}'::regnamespace LOOP
-        EXECUTE 'DROP FUNCTION ' || one;
-    END LOOP;
+# Not IF NOT EXISTS: that asks for the right to create schemas even where there is nothing to create.
+_BEGIN = """\
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{channel}') THEN
+        CREATE SCHEMA {s};
+    END IF;
+END $$;
+CREATE TABLE {s}.version (
+    version integer NOT NULL,
+    oldest integer NOT NULL  -- of the programs that can work with it
+);
+INSERT INTO {s}.version VALUES (0, 0);
+"""
+
+# For SQL that was printed and is run by hand, maybe later.
+_STILL = """\
+DO $$ BEGIN
+    IF (SELECT version FROM {s}.version) <> {found} THEN
+        RAISE EXCEPTION 'The schema {channel} is not of version {found} any more: nothing was done.';
+    END IF;
 END $$;
 """
 
-STEPS = (_TABLES,)
-"""What brings the tables from each version to the next one. The functions are made anew with every version."""
+_END = "UPDATE {s}.version SET version = {version}, oldest = {oldest};\n"
+
+STEPS: tuple[str, ...] = (_TABLES,)
+"""What brings the tables from each version to the next one. The functions come after them, each time."""
+VERSION = len(STEPS)
+"""Of what they make."""
+OLDEST = 1
+"""The oldest version whose programs can work with that."""
 
 
 def check_schema(name: str) -> str:
@@ -128,23 +149,26 @@ def filled(sql: str, schema: str) -> str:
         "{channel}": schema,
         "{hot}": _HOT.strip(),
         "{along_indexes}": functions.ALONG_INDEXES.strip(),
+        "{soon}": functions.SOON,
         "{above_all}": f"{MAX_PRIORITY + 1}::smallint",
-        "{version}": str(VERSION),
         "{at_once}": str(MOVE_AT_ONCE),
+        "{far}": str(FAR),
     }
     return re.sub(r"\{\w+\}", lambda found: parts[found[0]], sql)
 
 
-def migration(schema: str, version: int | None) -> str:
+def alone(schema: str) -> str:
+    """Return the SQL with which a transaction that migrates begins: one at a time."""
+    return filled(_ALONE, schema)
+
+
+def migration(schema: str, found: int | None) -> str:
     """Return the SQL that brings a schema to our version; it is to be run in one transaction.
 
     Args:
         schema: Its name.
-        version: What it has; None: it is not there, or empty.
+        found: The version that it has; None: it is not there, or empty.
     """
-    parts: list[str] = []
-    if version is None:
-        parts += ["CREATE SCHEMA IF NOT EXISTS {s};\n", _VERSION]
-    parts += [*STEPS[version or 0 :], _DROP_FUNCTIONS, *functions.ALL]
-    parts.append("UPDATE {s}.version SET version = {version};\n")
-    return filled("".join(parts), schema)
+    begin = _BEGIN if found is None else _STILL.replace("{found}", str(found))
+    end = _END.replace("{version}", str(VERSION)).replace("{oldest}", str(OLDEST))
+    return filled("".join([_ALONE, begin, *STEPS[found or 0 :], *functions.ALL, end]), schema)
