@@ -1,6 +1,7 @@
 # Every target sets up what it needs in .venv, once. All it takes is make and Python 3.11 or newer.
 #   PYTHON=/path/to/python   which Python to make .venv with (make clean first, to change it)
-#   ARGS="..."               further arguments for `make test` and `make bench`
+#   ARGS="..."               further arguments for `make test`
+#   STORE=redis              the one store to measure with `make bench`
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -33,9 +34,10 @@ check: $(DEV_READY)  ## format, lint and types, changing nothing
 	$(PY) -m mypy
 	$(PY) -m pyright --pythonpath $(PY)
 
-bench: $(DEV_READY) redis  ## measure the speed
-	$(PY) benchmarks/bench.py $(ARGS)
-	$(PY) benchmarks/many.py
+bench: $(DEV_READY) redis postgres beanstalkd  ## measure the speed (STORE=redis for one store)
+	$(PY) benchmarks/bench.py $(if $(STORE),--store $(STORE))
+	$(PY) benchmarks/many.py $(if $(STORE),--store $(STORE))
+	$(PY) benchmarks/waiting.py $(if $(STORE),--store $(STORE))
 
 format: $(DEV_READY)  ## format the code and mend what ruff can mend
 	$(PY) -m ruff format .
