@@ -91,6 +91,11 @@ STORES = {
     "locmem": locmem,
 }
 
+FINDING = [name for name in STORES if name != "beanstalk"]
+"""Those that find a task by the id that it was pushed under."""
+LARGE = ["sqlite", "redis", "postgres"]
+"""Those in which a million tasks are shown, unless others are named."""
+
 
 @contextmanager
 def opened(names: list[str] | None) -> Generator[dict[str, str]]:

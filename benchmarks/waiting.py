@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jobs
-from stores import STORES, opened, size_of
+from stores import FINDING, LARGE, STORES, opened, size_of
 
 from alligator import Gator, Task
 from alligator.backends.base import Ack, Message, Settlement, as_bytes
@@ -107,9 +107,9 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=10_000)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--store", action="append", choices=list(STORES))
+    parser.add_argument("--store", action="append", choices=FINDING)
     options = parser.parse_args()
-    for name in options.store or ["sqlite", "redis", "postgres"]:
+    for name in options.store or LARGE:
         print(f"{name}: {STORES[name].__doc__}")
         with opened([name]) as few, opened([name]) as many:
             if few and many:
