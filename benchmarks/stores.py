@@ -17,6 +17,7 @@ from tests.support.beanstalkd import Beanstalkd
 from tests.support.clusters import cluster
 from tests.support.postgres import SAFE, PostgresServer
 from tests.support.servers import Server
+from tests.support.sqs import Sqs
 
 BODY = b"x" * 150
 LOGGED = "--appendonly", "yes", "--save", ""
@@ -63,6 +64,13 @@ def beanstalk() -> Generator[str]:
 
 
 @contextmanager
+def sqs() -> Generator[str]:
+    """At a server that only speaks as Amazon's does: what the client costs, and not what SQS takes."""
+    with folder() as path, Sqs(path) as server:
+        yield server.emptied()
+
+
+@contextmanager
 def sqlite() -> Generator[str]:
     """On the disk when a push returns (synchronous FULL)."""
     with folder() as path:
@@ -88,10 +96,11 @@ STORES = {
     "sqlite": sqlite,
     "postgres": postgres,
     "beanstalk": beanstalk,
+    "sqs": sqs,
     "locmem": locmem,
 }
 
-FINDING = [name for name in STORES if name != "beanstalk"]
+FINDING = [name for name in STORES if name not in ("beanstalk", "sqs")]
 """Those that find a task by the id that it was pushed under."""
 LARGE = ["sqlite", "redis", "postgres"]
 """Those in which a million tasks are shown, unless others are named."""
@@ -99,10 +108,10 @@ LARGE = ["sqlite", "redis", "postgres"]
 
 @contextmanager
 def opened(names: list[str] | None) -> Generator[dict[str, str]]:
-    """Give the DSN of each of some stores, or of all; of those whose servers are installed."""
+    """Give the DSN of each of some stores, or of all whose servers are not simulated, if they are installed."""
     with ExitStack() as stack:
         dsns: dict[str, str] = {}
-        for name in names or STORES:
+        for name in names or [name for name in STORES if name != "sqs"]:
             try:
                 dsns[name] = stack.enter_context(STORES[name]())
             except pytest.skip.Exception as err:
