@@ -1,6 +1,6 @@
 # Every target sets up what it needs in .venv, once. All it takes is make and Python 3.11 or newer.
 #   PYTHON=/path/to/python   which Python to make .venv with (make clean first, to change it)
-#   ARGS="..."               further arguments for `make test` and `make bench`
+#   ARGS="..."               further arguments for `make test`, and for bench.py of `make bench`
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -33,9 +33,10 @@ check: $(DEV_READY)  ## format, lint and types, changing nothing
 	$(PY) -m mypy
 	$(PY) -m pyright --pythonpath $(PY)
 
-bench: $(DEV_READY) redis  ## measure the speed
+bench: $(DEV_READY) redis postgres beanstalkd  ## measure the speed (ARGS="--store redis" for one store's)
 	$(PY) benchmarks/bench.py $(ARGS)
 	$(PY) benchmarks/many.py
+	$(PY) benchmarks/waiting.py
 
 format: $(DEV_READY)  ## format the code and mend what ruff can mend
 	$(PY) -m ruff format .

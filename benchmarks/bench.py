@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from alligator import Gator, Task, Worker, version
-from alligator.backends.base import Message
+from alligator import Gator, Worker, version
 
 sys.path.insert(0, str(Path(__file__).parent))  # for workers, too, the jobs are a module
 
@@ -92,12 +91,9 @@ def push_singly(gator: Gator, count: int) -> None:
 
 
 def push_batch(gator: Gator, count: int) -> None:
-    messages: list[Message] = []
-    for number in range(count):
-        task = Task()
-        task.to_call(jobs.noop, number)
-        messages.append(Message(task.task_id, str(task.serialize()).encode()))
-    gator.backend.push_many(gator.queue_name, messages)
+    with gator.batch() as batch:
+        for number in range(count):
+            batch.task(jobs.noop, number)
 
 
 def latency(gator: Gator, samples: int = 200) -> tuple[float, float]:
@@ -125,7 +121,7 @@ def latergator(dsn: str, *options: str) -> "subprocess.Popen[bytes]":
 
 
 def show(name: str, figures: list[Figures]) -> None:
-    print(name)
+    print(f"{name}: {STORES[name].__doc__}")
     for what in figures[0]:
         values = sorted(figure[what] for figure in figures)
         median = statistics.median(values)

@@ -1,9 +1,10 @@
 """What many delayed tasks, and many dependents of one, cost the others on this machine.
 
-    python benchmarks/many.py [--delayed N] [--dependents N] [--store NAME ...]
+    python benchmarks/many.py [--delayed N] [--tasks N] [--dependents N] [--store NAME ...]
 
-For each store: the rate of finished tasks with N delayed ones beside them, against the rate without; and how
-long it takes to queue N tasks that wait for one, and until the last of them has run after that one is done.
+For each store: the rate of finished tasks with N delayed ones beside them, against that of another such store
+without, by turns; and how long it takes to queue N tasks that wait for one, and until the last of them has run
+after that one is done.
 """
 
 import argparse
@@ -13,42 +14,41 @@ from collections.abc import Sequence
 
 import jobs
 from bench import QuietWorker, push_batch
-from stores import STORES, opened, rate
+from stores import FINDING, LARGE, STORES, opened, rate
 
 from alligator import Gator, Task
 from alligator.backends.base import Message, as_bytes
 
-SAMPLE = 10_000
-"""Tasks to finish in a round."""
-ROUNDS = 3
+ROUNDS = 7
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--delayed", type=int, default=1_000_000)
+    parser.add_argument("--tasks", type=int, default=10_000, help="tasks to finish in a round")
     parser.add_argument("--dependents", type=int, default=10_000)
-    parser.add_argument("--store", action="append", choices=list(STORES))
+    parser.add_argument("--store", action="append", choices=FINDING)
     options = parser.parse_args()
-    with opened(options.store) as dsns:
-        for name, dsn in dsns.items():
-            gator = Gator(dsn)
-            print(f"\n{name}")
-            beside_delayed(gator, options.delayed)
-            dependents_of_one(gator, options.dependents)
+    for name in options.store or LARGE:
+        print(f"\n{name}: {STORES[name].__doc__}")
+        with opened([name]) as without, opened([name]) as beside:
+            if without and beside:
+                gator = Gator(beside[name])
+                beside_delayed(Gator(without[name]), gator, options.delayed, options.tasks)
+                dependents_of_one(gator, options.dependents)
 
 
-def beside_delayed(gator: Gator, count: int) -> None:
+def beside_delayed(without: Gator, beside: Gator, count: int, tasks: int) -> None:
     """Show what delayed tasks cost those that wait."""
-    without = [finished(gator) for _ in range(ROUNDS)]
     began = time.monotonic()
-    push_delayed(gator, count)
+    push_delayed(beside, count)
     print(f"  {count:,} delayed tasks queued in {time.monotonic() - began:.1f} s")
-    beside = [finished(gator) for _ in range(ROUNDS)]
-    show("finished/s without delayed tasks", without)
-    show("finished/s beside them", beside)
-    print(f"    ratio {statistics.median(beside) / statistics.median(without):.2f}")
+    pairs = [(finished(without, tasks), finished(beside, tasks)) for _ in range(ROUNDS)]
+    show("finished/s without delayed tasks", [rates[0] for rates in pairs])
+    show("finished/s beside them", [rates[1] for rates in pairs])
+    print(f"    ratio {statistics.median(after / before for before, after in pairs):.2f}")
     began = time.monotonic()
-    gator.backend.drop_all(gator.queue_name)
+    beside.backend.drop_all(beside.queue_name)
     print(f"  dropped in {time.monotonic() - began:.1f} s")
 
 
@@ -61,10 +61,10 @@ def push_delayed(gator: Gator, count: int) -> None:
         gator.backend.push_many(gator.queue_name, messages[: count - start])
 
 
-def finished(gator: Gator) -> float:
-    push_batch(gator, SAMPLE)
-    worker = QuietWorker(gator, max_tasks=SAMPLE)
-    return rate(SAMPLE, worker.run_forever)
+def finished(gator: Gator, tasks: int) -> float:
+    push_batch(gator, tasks)
+    worker = QuietWorker(gator, max_tasks=tasks)
+    return rate(tasks, worker.run_forever)
 
 
 def dependents_of_one(gator: Gator, count: int) -> None:

@@ -17,49 +17,69 @@ from tests.support.beanstalkd import Beanstalkd
 from tests.support.clusters import cluster
 from tests.support.postgres import SAFE, PostgresServer
 from tests.support.servers import Server
+from tests.support.sqs import Sqs
 
 BODY = b"x" * 150
+LOGGED = "--appendonly", "yes", "--save", ""
+"""For a Redis: as docs/stores.md tells to set it up, with its default of writing to the disk once a second."""
 Floor = Callable[[str, int], float]
+
+
+# Each says, for those who read its figures, how safe it keeps what is pushed.
 
 
 @contextmanager
 def redis() -> Generator[str]:
-    with folder() as path, Server.redis(path) as server:
+    """On the disk within a second (appendonly yes, appendfsync everysec)."""
+    with folder() as path, Server.redis(path, *LOGGED) as server:
         yield server.dsn
 
 
 @contextmanager
 def valkey() -> Generator[str]:
-    with folder() as path, Server.valkey(path) as server:
+    """On the disk within a second (appendonly yes, appendfsync everysec)."""
+    with folder() as path, Server.valkey(path, *LOGGED) as server:
         yield server.dsn
 
 
 @contextmanager
 def redis_cluster() -> Generator[str]:
-    with folder() as path, cluster(path) as servers:
+    """Three nodes; on the disk within a second (appendonly yes, appendfsync everysec)."""
+    with folder() as path, cluster(path, *LOGGED) as servers:
         yield servers.dsn
 
 
 @contextmanager
 def postgres() -> Generator[str]:
+    """On the disk when a push returns (fsync on, synchronous_commit on)."""
     with PostgresServer.debian(*SAFE) as server:
         yield server.dsn
 
 
 @contextmanager
 def beanstalk() -> Generator[str]:
+    """On the disk when a push returns (-b, -f0)."""
     with folder() as path, Beanstalkd.installed(path, "-f0") as server:
         yield server.dsn
 
 
 @contextmanager
+def sqs() -> Generator[str]:
+    """At a server that only speaks as Amazon's does: what the client costs, and not what SQS takes."""
+    with folder() as path, Sqs(path) as server:
+        yield server.emptied()
+
+
+@contextmanager
 def sqlite() -> Generator[str]:
+    """On the disk when a push returns (synchronous FULL)."""
     with folder() as path:
         yield f"sqlite://{path}/queue.db"
 
 
 @contextmanager
 def locmem() -> Generator[str]:
+    """In this process alone."""
     yield "locmem://"
 
 
@@ -76,16 +96,22 @@ STORES = {
     "sqlite": sqlite,
     "postgres": postgres,
     "beanstalk": beanstalk,
+    "sqs": sqs,
     "locmem": locmem,
 }
+
+FINDING = [name for name in STORES if name not in ("beanstalk", "sqs")]
+"""Those that find a task by the id that it was pushed under."""
+LARGE = ["sqlite", "redis", "postgres"]
+"""Those in which a million tasks are shown, unless others are named."""
 
 
 @contextmanager
 def opened(names: list[str] | None) -> Generator[dict[str, str]]:
-    """Give the DSN of each of some stores, or of all; of those whose servers are installed."""
+    """Give the DSN of each of some stores, or of all whose servers are not simulated, if they are installed."""
     with ExitStack() as stack:
         dsns: dict[str, str] = {}
-        for name in names or STORES:
+        for name in names or [name for name in STORES if name != "sqs"]:
             try:
                 dsns[name] = stack.enter_context(STORES[name]())
             except pytest.skip.Exception as err:
@@ -157,4 +183,42 @@ FLOORS: dict[str, Floor] = {
     "valkey": redis_floor,
     "sqlite": sqlite_floor,
     "postgres": postgres_floor,
+}
+
+
+def redis_bytes(dsn: str) -> int:
+    """Return how much memory a server uses."""
+    import redis
+
+    client: Any = redis.Redis
+    with client.from_url(dsn) as connection:
+        used: int = connection.info("memory")["used_memory"]
+    return used
+
+
+def sqlite_bytes(dsn: str) -> int:
+    """Return how big a file is."""
+    path = Path(dsn.partition("://")[2])
+    return path.stat().st_size if path.exists() else 0
+
+
+def postgres_bytes(dsn: str) -> int:
+    """Return how big a database is."""
+    import psycopg
+
+    with psycopg.connect(dsn) as connection:
+        [size] = connection.execute("SELECT pg_database_size(current_database())").fetchone() or [0]
+    return int(size)
+
+
+def size_of(name: str, dsn: str) -> int:
+    """Return how many bytes all takes that is in a store; 0: there is no telling."""
+    return SIZES[name](dsn) if name in SIZES else 0
+
+
+SIZES: dict[str, Callable[[str], int]] = {
+    "redis": redis_bytes,
+    "valkey": redis_bytes,
+    "sqlite": sqlite_bytes,
+    "postgres": postgres_bytes,
 }

@@ -7,6 +7,7 @@ import pytest
 
 from alligator.constants import SUCCESS, WAITING
 from tests.documents.project import Project, Thing
+from tests.support.django import django_settings
 from tests.unit.steps import popped
 
 GATOR = """
@@ -99,7 +100,7 @@ def test_the_dsn_from_the_environment_in_production(project: Project) -> None:
     assert popped(project.gator()).result == 4
 
 
-def test_the_dsn_from_djangos_settings(project: Project) -> None:
+def test_the_dsn_from_djangos_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.write(
         "configured.py",
         """
@@ -111,13 +112,8 @@ from django.conf import settings
 gator = Gator(settings.ALLIGATOR_CONN)
 """,
     )
-    # Any: Django has no types of its own.
-    conf: Any = importlib.import_module("django.conf")
-    utils: Any = importlib.import_module("django.test.utils")
-    if not conf.settings.configured:
-        conf.settings.configure(USE_TZ=True)
+    monkeypatch.setattr(django_settings(), "ALLIGATOR_CONN", "locmem://", raising=False)
 
-    with utils.override_settings(ALLIGATOR_CONN="locmem://"):
     gator = project.module("configured").gator
 
     gator.task(len, "four")

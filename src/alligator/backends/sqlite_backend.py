@@ -28,7 +28,7 @@ from alligator.backends.base import (
     token_of,
 )
 from alligator.backends.sqlite import walking
-from alligator.backends.sqlite.file import SCHEMA, Database, version_of
+from alligator.backends.sqlite.file import LONGEST_TRY, SCHEMA, Database, version_of
 from alligator.backends.sqlite.joined import JoinedDatabase, is_to
 from alligator.backends.sqlite.records import FileRecords
 from alligator.backends.sqlite.tasks import Tasks
@@ -211,6 +211,15 @@ class Client(Backend):
             return tasks.cancel(queue_name, task_id)
 
     def drop_all(self, queue_name: str) -> None:
+        with self._database.read() as db:
+            [last] = db.execute("SELECT ifnull(max(seq), 0) FROM alligator_tasks").fetchone()
+        may_be_more = True
+        while may_be_more:
+            with self._changing() as tasks:
+                may_be_more = tasks.drop_some(queue_name, last)
+            if may_be_more:
+                time.sleep(2 * LONGEST_TRY)  # so that those who wait for the file find it free
+        # What has a follow goes last, in one step: that is not queued while it is still to be dropped itself.
         with self._changing() as tasks:
             tasks.drop_all(queue_name)
 

@@ -52,6 +52,8 @@ SCHEMA_VERSION = 1
 """Of the tables below, which tell it, too."""
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for the writers before us. Each takes milliseconds, unless it was stopped half-way."""
+LONGEST_TRY = 0.002
+"""Seconds between two tries of one who waits for the writers before."""
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for a writer outside Alligator, such as a person's sqlite3."""
 
@@ -264,7 +266,7 @@ class _File:
                     f"{self.path} is locked by a writer that does not go on. Try again, or end that process."
                 )
             time.sleep(wait)  # not a blocking lock: that one cannot be given up
-            wait = min(2 * wait, 0.002)
+            wait = min(2 * wait, LONGEST_TRY)
 
     def is_current(self) -> bool:
         """Whether it is this process's, and the path still leads to it.

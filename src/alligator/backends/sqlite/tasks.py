@@ -23,6 +23,9 @@ from alligator.backends.base import (
 MOVE_AT_ONCE = 1000
 """Delayed tasks that one reserve makes ready: others write meanwhile."""
 
+DROP_AT_ONCE = 10_000
+"""Tasks that are dropped in one step: a million take many seconds, and then others would give up waiting."""
+
 Which = tuple[str, str, str]
 """A task that is held: its queue, its id and the token."""
 
@@ -109,6 +112,14 @@ WHERE queue = ? AND task_id = ? AND token = ? AND new_body IS NULL
 _REMOVE_PLAIN = """
 DELETE FROM alligator_tasks WHERE queue = ? AND task_id = ? AND token = ?
 AND follow_id IS NULL AND new_body IS NULL
+"""
+
+# By the index, for the rows of other queues are not to be read; hence the "+".
+_DROP_SOME = """
+DELETE FROM alligator_tasks WHERE seq IN (
+    SELECT seq FROM alligator_tasks
+    WHERE queue = ? AND token IS NULL AND follow_id IS NULL AND +seq <= ? LIMIT ?
+)
 """
 
 _BURY = """
@@ -318,6 +329,11 @@ class Tasks:
         body, follow_id, on_failure = row
         self._queue_follow(queue_name, follow_id, on_failure)
         return body
+
+    def drop_some(self, queue_name: str, last: int) -> bool:
+        """Take out some that nobody holds and nothing follows, up to a seq; return whether to go on."""
+        dropped = self.db.execute(_DROP_SOME, (queue_name, last, DROP_AT_ONCE))
+        return dropped.rowcount == DROP_AT_ONCE
 
     def drop_all(self, queue_name: str) -> None:
         """Take out all that nobody holds."""
