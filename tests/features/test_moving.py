@@ -16,6 +16,7 @@ from alligator.commands import letters, revival
 from alligator.commands.movable import is_parked
 from alligator.commands.moved import Moved
 from alligator.commands.moving import move
+from alligator.commands.moving_reports import moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
 from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
@@ -651,6 +652,12 @@ def test_to_a_store_that_cannot_list_what_it_can_take_is_moved(plain: Backend, n
     assert drain(old) == ["followed", NEXT]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for more to come."""
+    monkeypatch.setattr("alligator.commands.carrying.LOOK", 0.0)
+
+
 class Unlisted(locmem_backend.Client):
     """A store that cannot list what it has, and takes small tasks only."""
 
@@ -741,7 +748,8 @@ def test_who_carries_tasks_over_stops_when_another_has_begun() -> None:
     assert (old.count(QUEUE).delayed, target.count(QUEUE).delayed) == (30, 30)
 
 
-def test_what_clashes_or_is_too_big_stays_and_keeps_nothing_else(new: Gator) -> None:
+@pytest.mark.usefixtures("at_once")
+def test_what_clashes_or_is_too_big_stays_and_keeps_nothing_else() -> None:
     old, target = Unlisted("locmem://"), Unlisted("locmem://")
     for number in range(30):
         locmem_backend.Client.push_many(old, QUEUE, [Message(str(number), b"%d" % number)])
@@ -771,6 +779,7 @@ def test_what_has_come_to_wait_for_a_task_that_is_carried_over_does_not_start() 
         assert b"well" not in [held.body for held in take_ready(old)]
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_store_that_is_moved_to_itself_stays_as_it_is() -> None:
     store = Naming("locmem://")
     store.push_named(QUEUE, [Message(name, name.encode()) for name in "abc"])
@@ -791,6 +800,7 @@ def test_a_result_that_nobody_would_keep_is_refused(new: Gator) -> None:
     assert move(old, target, [QUEUE]).is_all
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_was_pushed_before_the_mover_was_killed_is_not_pushed_again(new: Gator) -> None:
     old = locmem_backend.Client("locmem://")
     old.can_walk = False  # as in a store that cannot list
@@ -800,3 +810,15 @@ def test_what_was_pushed_before_the_mover_was_killed_is_not_pushed_again(new: Ga
     assert move(old, new.backend, [QUEUE]).waiting == 2
 
     assert drain(new.backend) == ["a", "b"]
+
+
+def test_what_another_store_has_no_place_for_stays_and_is_told(new: Gator) -> None:
+    new.every(60, work.do, "again", name="again")
+    push(new.backend, "dead")
+    new.backend.settle([Bury(take(new.backend), "its note")])
+
+    moved = move(new.backend, Unlisted("locmem://"), [QUEUE])
+
+    assert (moved.schedules, moved.schedules_stay, moved.dead_stay) == (0, 1, 1)
+    assert not moved.is_all
+    assert "\n1 dead letter stays.\n1 schedule stays.\n" in moved_text(moved)

@@ -123,7 +123,7 @@ def _queues(names: Collection[Name]) -> set[str]:
 def why_not(target: Backend, task: Listed, *, keeps_results: bool) -> str:
     """Return why a store cannot take a task; empty: it can."""
     options = payloads.options_in(task.body) or {}
-    store = type(target).__module__
+    store = type(target).__module__.rpartition(".")[2].removesuffix("_backend")
     for what, is_asked in (
         ("delay_by", task.due_at),
         ("backoff", options.get("backoff")),

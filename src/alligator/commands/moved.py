@@ -18,6 +18,8 @@ class Moved:
     """Other tasks that stay, for whatever reason."""
     dead_stay: int = 0
     """Dead letters that stay."""
+    schedules_stay: int = 0
+    """Schedules that stay."""
     blocked: int = 0
     """Tasks that stay for what they depend on: it runs, or is only just over."""
     clashing: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -35,7 +37,7 @@ class Moved:
     @property
     def is_all(self) -> bool:
         """Whether nothing stays."""
-        return not (self.running or self.stay or self.dead_stay)
+        return not (self.running or self.stay or self.dead_stay or self.schedules_stay)
 
 
 Tell = Callable[[Moved], None]

@@ -169,6 +169,8 @@ def move(
         moved.running += counts.running
         moved.stay += counts.waiting + counts.delayed
         moved.dead_stay += counts.dead
+        if source.records is not None:
+            moved.schedules_stay += len(source.records.list(schedule_records.family(name)))
     return moved
 
 

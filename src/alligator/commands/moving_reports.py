@@ -48,14 +48,14 @@ def moved_text(moved: Moved) -> str:
     lines += staying_text(
         [(*name, "another of that id is queued there.") for name in moved.clashing] + moved.skipped
     )
-    if moved.dead_stay:
-        lines.append(f"{counted(moved.dead_stay, 'dead letter')} stay.")
+    for number, what in ((moved.dead_stay, "dead letter"), (moved.schedules_stay, "schedule")):
+        if number:
+            lines.append(f"{counted(number, what)} stay{'s' if number == 1 else ''}.")
     other = moved.stay - moved.blocked - len(moved.clashing) - len(moved.skipped)
     if other > 0:
-        lines.append(
-            f"{counted(other, 'task')} came or changed meanwhile, or cannot be seen before "
-            "they are due: run this again."
-        )
+        meanwhile = "came or changed meanwhile"
+        hidden = ", or cannot be seen before it is due" if moved.at_least_once else ""
+        lines.append(f"{counted(other, 'task')} more that {meanwhile}{hidden}: run this again.")
     if moved.at_least_once:
         lines.append("Had this been killed, some tasks would be in both stores, and run twice.")
     return "\n".join(lines)
@@ -92,7 +92,7 @@ def plan_text(counts: Mapping[str, Counts], staying: Mapping[tuple[str, str], st
         f"{counted(len(counts), 'queue')}; {running:,} running would stay."
     )
     if staying:
-        text += f" So would {len(staying):,} of the others:"
+        text += f" Of the others, {len(staying):,} would stay:"
     return "\n".join([text, *staying_text([(*name, why) for name, why in staying.items()])])
 
 
