@@ -34,6 +34,7 @@ from alligator.utils import new_id
 from tests.features import work
 from tests.features.work import work_off
 from tests.support.kinds import empty_store
+from tests.support.sqs import Sqs
 
 SCHEDULE = f"schedules:{with_queue(QUEUE)}/nightly"
 NEXT = "next"
@@ -629,6 +630,16 @@ def test_from_a_store_that_cannot_list_what_is_ready_is_moved(plain: Backend, ne
     assert {one.body for one in take_ready(new.backend)} == others
     assert plain.settle([Ack(held)]) == []
     assert take_ready(plain) == []
+
+
+def test_from_sqs_all_is_moved_also_where_no_queue_is_named_for_dead_letters(
+    sqs_server: Sqs, new: Gator
+) -> None:
+    sqs_server.emptied()
+    with opened(sqs_server.dsn()) as plain:
+        push(plain, "a")
+
+        assert move(plain, new.backend, [QUEUE]).is_all
 
 
 def test_to_a_store_that_cannot_list_what_it_can_take_is_moved(plain: Backend, new: Gator) -> None:

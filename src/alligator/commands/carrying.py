@@ -212,7 +212,8 @@ class Carrying:
         return found is not None and found.body == task.body
 
     def _carry_dead(self) -> None:
-        while letters := self._source.dead(self._queue):
+        # Counted first, for SQS refuses to list them where no queue is named for them.
+        while self._source.count(self._queue).dead and (letters := self._source.dead(self._queue)):
             self._target.put_dead(self._queue, letters[::-1])
             purged = self._source.purge_dead(self._queue, [one.letter_id for one in letters])
             self._moved.dead += len(purged)
