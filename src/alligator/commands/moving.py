@@ -15,18 +15,14 @@ anew writes itself into both stores (``moves:``), from which moment nobody else 
 either; and then brings to an end what it finds.
 """
 
-import base64
-import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from alligator import keys, limits, payloads
+from alligator import keys, limits
 from alligator.backends.base import (
     NEVER,
     Backend,
-    Follow,
     Listed,
     Message,
     Records,
@@ -35,6 +31,7 @@ from alligator.backends.base import (
 )
 from alligator.checkpoints import KEPT_FOR
 from alligator.commands.carrying import Carrying
+from alligator.commands.intents import Intent
 from alligator.commands.movable import (
     FAR_AWAY,
     MOMENTS,
@@ -54,46 +51,6 @@ from alligator.utils import new_id
 
 A_MOMENT = 5.0
 """Seconds that a task is held for which is given back at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What is written in the new store of a task that is about to come."""
-
-    move: bytes
-    parked_until: float
-    """The moment by which those of this move are known there, until they are due."""
-    number: int
-    """Its place among those that are moved together."""
-    due_at: float
-    follow: Follow | None
-
-    def written(self) -> bytes:
-        """Return the record."""
-        follow = self.follow and [self.follow.task_id, *map(_as_text, self.follow[1:])]
-        due_at = None if self.due_at == NEVER else self.due_at
-        told = {
-            "move": self.move.decode(),
-            "parked_until": self.parked_until,
-            "n": self.number,
-            "due_at": due_at,
-            "follow": follow,
-        }
-        return payloads.encode(told).encode()
-
-    @classmethod
-    def read(cls, value: bytes) -> "Intent | None":
-        """Read a record; None: there is no sense in it."""
-        try:
-            told = json.loads(value)
-            follow = told["follow"] and Follow(
-                told["follow"][0], *map(base64.b64decode, told["follow"][1:])
-            )
-            due_at = NEVER if told["due_at"] is None else float(told["due_at"])
-            parked_until = float(told["parked_until"])
-            return cls(told["move"].encode(), parked_until, int(told["n"]), due_at, follow or None)
-        except (ValueError, TypeError, KeyError):
-            return None
 
 
 def fit(
@@ -505,7 +462,3 @@ def _records(backend: Backend) -> Records:
     if backend.records is None:
         raise InvalidOption("A store that keeps no records can be no part of a move.")
     return backend.records
-
-
-def _as_text(body: bytes) -> str:
-    return base64.b64encode(body).decode()
