@@ -136,6 +136,7 @@ class Client(Backend):
     """
 
     can_find = False
+    can_walk = False
 
     def __init__(self, conn_string: str) -> None:
         self._path = DSN.parse(conn_string).rest
@@ -209,9 +210,8 @@ class Client(Backend):
             return sum(done.rowcount for done in each)
 
     def cancel(self, queue_name: str, task_id: str) -> bytes | None:
-        return self.get(
-            queue_name, task_id
-        )  # of two steps: after a crash in between, the lease ends
+        # Of two steps: after a crash in between, the lease ends.
+        return self.get(queue_name, task_id)
 
     def drop_all(self, queue_name: str) -> None:
         with self._transaction() as db:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alligator import registry, schedules, stops, version
-from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, State, check_name
+from alligator import registry, schedules, stops
+from alligator.backends.base import Backend, State
 from alligator.commands import (
+    arguments,
     letters,
     listing,
     looking,
@@ -29,21 +30,14 @@ from alligator.commands.letters import Ref
 from alligator.commands.moved import Moved
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
-from alligator.commands.targets import TargetParser, checked, gator_at
-from alligator.exceptions import (
-    AlligatorException,
-    BackendRefused,
-    InvalidOption,
-)
+from alligator.commands.targets import checked, gator_at
+from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Summary
 from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling
-
-LIMIT = 20
-"""Dead letters to show, unless asked for more."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_output(logging.WARNING)
     try:
         try:
-            return _run(_parser().parse_args(argv))
+            return _run(arguments.parser().parse_args(argv))
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
     except AlligatorException as err:
@@ -74,12 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if not options.target and not os.environ.get("ALLIGATOR_CONN"):
         options.wrong_use("name a TARGET, or set ALLIGATOR_CONN to one")
-    command: Callable[[Gator, argparse.Namespace], int] = options.command
     gator = gator_at(options.target)
     if options.checks:  # else any look at the store may do already what is to be done
         _check_file(gator)
-        checked(gator)
-    return command(gator, options)
+        checked(gator, _named(options) or ([] if gator.backend.makes_queues else _queues_of(gator)))
+    return COMMANDS[options.command](gator, options)
+
+
+def _named(options: argparse.Namespace) -> list[str]:
+    """Return the queues that were named."""
+    return [options.queue] if isinstance(options.queue, str) else options.queue or []
 
 
 def _check_file(gator: Gator) -> None:
@@ -124,7 +122,7 @@ def _outbox_summary(dsn: str) -> Summary:
 def _list(gator: Gator, options: argparse.Namespace) -> int:
     queues = _queues(gator, options)
     total = sum(gator.backend.count(name).dead for name in queues)
-    found = list(letters.newest(gator.backend, queues, options.limit or LIMIT))
+    found = list(letters.newest(gator.backend, queues, options.limit or arguments.LIMIT))
     if options.json:
         told = [reports.letter_json(letter) for letter in found]
         _print_json({"total": total, "dead_letters": told})
@@ -142,7 +140,7 @@ def _show(gator: Gator, options: argparse.Namespace) -> int:
     if not found:
         _complain(_unknown(options.id))
         return 1
-    shown, secrets = found[: options.limit or LIMIT], options.payload
+    shown, secrets = found[: options.limit or arguments.LIMIT], options.payload
     if options.json:
         told = [reports.letter_json(one, in_full=True, with_payload=secrets) for one in shown]
         _print_json({"total": len(found), "dead_letters": told})
@@ -242,7 +240,7 @@ def _tell(
 
 def _tasks(gator: Gator, options: argparse.Namespace) -> int:
     states: Sequence[State] = (options.state,) if options.state else listing.STATES
-    limit = options.limit or LIMIT
+    limit = options.limit or arguments.LIMIT
     queues = _queues(gator, options)
     # One more than is shown tells whether there are more.
     found = listing.tasks(gator.backend, queues, states, limit + 1)
@@ -260,21 +258,24 @@ def _tasks(gator: Gator, options: argparse.Namespace) -> int:
 
 def _move(gator: Gator, options: argparse.Namespace) -> int:
     target = gator_at(options.to)
-    checked(target)
+    if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
+        raise InvalidOption("Both are the same store: there is nothing to move.")
     source = gator.backend
     names = options.queue or _queues_of(gator)
+    checked(target, names)
+    can = {"skip": options.skip, "keeps_results": target.results is not None}
     if options.dry_run:
-        moving.check(source, target.backend)
+        staying = moving.fit(source, target.backend, names, **can)
         counts = {name: source.count(name) for name in names}
         if options.json:
-            _print_json(reports.status_json(counts, []))
+            _print_json(moving_reports.plan_json(counts, staying))
         else:
-            print(moving_reports.plan_text(counts))
+            print(moving_reports.plan_text(counts, staying))
         return 0
     workers = [one for one in registry.present(source) if {*one.queues} & {*names}]
     if workers:
         _complain(moving_reports.workers_text(workers))
-    moved = moving.move(source, target.backend, names, skip=options.skip, tell=_tell_moved)
+    moved = moving.move(source, target.backend, names, **can, tell=_tell_moved)
     if os.isatty(2):
         print(file=sys.stderr)
     if options.json:
@@ -432,148 +433,22 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = TargetParser(
-        prog="alligator",
-        description="Look at a store of tasks, and see to what failed.",
-        epilog="TARGET is a DSN (sqlite:///tmp/queue.db, redis://localhost:6379/0, postgres://localhost/shop, "
-        "beanstalk://localhost:11300/, sqs://us-west-2/), or module:gator.",
-    )
-    parser.add_argument("--version", action="version", version=f"alligator {version()}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    status = commands.add_parser("status", help="how many tasks are in which state, and who works")
-    status.add_argument("target", nargs="?", metavar="TARGET", help="ALLIGATOR_CONN by default")
-    status.add_argument("--outbox", metavar="DSN", help="tell of what is in this outbox, too")
-    _add_common(status, _status)
-
-    dead = commands.add_parser("dead", help="tasks that failed for good: list, show, retry, purge")
-    dead.add_argument("target", metavar="TARGET")
-    _add_common(dead, _list)
-    _add_limit(dead)
-    _add_actions(dead)
-
-    what = "what is queued: its ids, states and priorities"
-    listed = commands.add_parser("list", help=what)
-    listed.add_argument("target", metavar="TARGET")
-    what = "those only that are waiting, delayed or running"
-    listed.add_argument("--state", choices=sorted(listing.STATES), help=what)
-    _add_common(listed, _tasks)
-    _add_limit(listed)
-
-    what = "move what waits, is delayed or dead to another store"
-    move = commands.add_parser("move", help=what)
-    move.add_argument("target", metavar="FROM", help="a DSN, or module:gator")
-    move.add_argument("to", metavar="TO", help="a DSN, or module:gator")
-    move.add_argument("--dry-run", action="store_true", help="only say what would be moved")
-    what = "leave what cannot be moved, rather than move nothing"
-    move.add_argument("--skip", action="store_true", help=what)
-    _add_common(move, _move, takes_queue=False)
-    what = "this queue only; repeatable"
-    move.add_argument("--queue", type=_queue, action="append", metavar="NAME", help=what)
-
-    cancel = commands.add_parser("cancel", help="take a task out, or ask one that runs to end")
-    cancel.add_argument("target", metavar="TARGET")
-    cancel.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
-    _add_common(cancel, _cancel)
-
-    for name, command, what in (
-        ("show", _show_task, "tell all that is known of a task"),
-        ("why", _why, "say in one sentence why a task does not run, or what became of it"),
-    ):
-        of_one = commands.add_parser(name, help=what)
-        of_one.add_argument("target", metavar="TARGET")
-        of_one.add_argument("id", type=_task_id, metavar="ID", help="the whole id of a task")
-        _add_common(of_one, command)
-
-    what = "make what a store needs: a database's tables, or bring them up to date; or queues"
-    migrate = commands.add_parser("migrate", help=what)
-    migrate.add_argument("target", metavar="TARGET")
-    migrate.add_argument("--sql", action="store_true", help="only print what would be done")
-    migrate.add_argument("--outbox", metavar="DSN", help="the table for an outbox there, instead")
-    what = "the queues named by --queue, in a store that makes none by itself (sqs)"
-    migrate.add_argument("--create-queues", action="store_true", help=what)
-    _add_common(migrate, _migrate, checks=False)
-    migrate.add_argument("--queue", type=_queue, action="append", metavar="NAME", help="repeatable")
-
-    repeated = commands.add_parser("schedules", help="what is queued again and again: list, remove")
-    repeated.add_argument("target", metavar="TARGET")
-    _add_common(repeated, _schedules)
-    actions = repeated.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
-    remove = actions.add_parser("remove", help="remove one for good")
-    remove.add_argument("name", type=_schedule, metavar="NAME", help="its name, as listed")
-    _add_common(remove, _unschedule, is_action=True)
-    return parser
-
-
-def _add_actions(dead: argparse.ArgumentParser) -> None:
-    actions = dead.add_subparsers(metavar="[ACTION]", help="without one, they are listed")
-    an_id = "the id of a task, or 4 or more characters that only it begins or ends with"
-
-    show = actions.add_parser("show", help="tell all about a task's dead letters")
-    show.add_argument("id", type=_task_id, metavar="ID", help=an_id)
-    show.add_argument("--payload", action="store_true", help="with its arguments, secret or not")
-    _add_common(show, _show, is_action=True)
-    _add_limit(show, is_action=True)
-
-    retry = actions.add_parser("retry", help="queue them again")
-    dependents = "what failed because of them too, to wait for them again"
-    retry.add_argument("--with-dependents", action="store_true", help=dependents)
-    purge = actions.add_parser("purge", help="remove them for good")
-    purge.add_argument("--yes", action="store_true", help="do not ask")
-    for action, command in ((retry, _retry), (purge, _purge)):
-        action.add_argument("ids", type=_task_id, nargs="*", metavar="ID", help=an_id)
-        action.add_argument("--all", action="store_true", help="all there are")
-        _add_common(action, command, is_action=True)
-
-
-def _add_common(
-    parser: argparse.ArgumentParser,
-    command: Callable[[Gator, argparse.Namespace], int],
-    *,
-    is_action: bool = False,
-    checks: bool = True,
-    takes_queue: bool = True,
-) -> None:
-    # An action's own defaults would undo what was said before its name.
-    default = argparse.SUPPRESS if is_action else None
-    add = parser.add_argument
-    if checks and takes_queue:
-        add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
-    add("--json", action="store_true", default=default, help="for programs to read")
-    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)
-
-
-def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:
-    default = argparse.SUPPRESS if is_action else None
-    what = f"so many at the most ({LIMIT})"
-    parser.add_argument("--limit", type=_count, metavar="N", default=default, help=what)
-
-
-def _queue(text: str) -> str:
-    return _name("queue", text, MAX_NAME_BYTES)
-
-
-def _schedule(text: str) -> str:
-    return _name("NAME", text, MAX_NAME_BYTES)
-
-
-def _task_id(text: str) -> str:
-    return _name("ID", text, MAX_ID_BYTES)
-
-
-def _name(what: str, text: str, max_bytes: int) -> str:
-    try:
-        return check_name(what, text, max_bytes)
-    except InvalidOption as err:
-        raise argparse.ArgumentTypeError(str(err)) from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
+COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
+    "status": _status,
+    "dead": _list,
+    "list": _tasks,
+    "move": _move,
+    "cancel": _cancel,
+    "show": _show_task,
+    "why": _why,
+    "migrate": _migrate,
+    "schedules": _schedules,
+    "schedules remove": _unschedule,
+    "dead show": _show,
+    "dead retry": _retry,
+    "dead purge": _purge,
+}
+"""What carries out what ``arguments.parser`` understands."""
 
 if __name__ == "__main__":
     sys.exit(main())

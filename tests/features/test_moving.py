@@ -1,8 +1,9 @@
 """What is queued moves to another store: once, whole, and whatever happens on the way."""
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from alligator import Concurrency, Gator, checkpoints, limits, schedules
 from alligator.backends import locmem_backend, sqlite_backend
 from alligator.backends.base import NEVER, Ack, Backend, Bury, Follow, Listed, Message
 from alligator.commands import letters, revival
+from alligator.commands.movable import is_parked
 from alligator.commands.moved import Moved
 from alligator.commands.moving import move
+from alligator.commands.moving_reports import moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
-from alligator.exceptions import BackendRefused, InvalidOption
+from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
 from alligator.testing.stores import (
     FAR_OFF,
@@ -27,9 +30,11 @@ from alligator.testing.stores import (
     take,
     take_ready,
 )
+from alligator.utils import new_id
 from tests.features import work
 from tests.features.work import work_off
 from tests.support.kinds import empty_store
+from tests.support.sqs import Sqs
 
 SCHEDULE = f"schedules:{with_queue(QUEUE)}/nightly"
 NEXT = "next"
@@ -44,6 +49,9 @@ CALLS = [
     "walk",
     "take_out",
     "put_dead",
+    "reserve",
+    "reserve_task",
+    "settle",
 ]
 RECORDS = ["get", "get_many", "set", "set_many", "swap", "delete", "list"]
 
@@ -69,14 +77,14 @@ class Faults:
         self.calls = 0
         self._at = -1
         self._is_inside = False
-        self._act: Callable[[], None] | None = None
+        self._act: Callable[[], object] | None = None
         for backend in backends:
             for owner, names in ((backend, CALLS), (records_of(backend), RECORDS)):
                 for name in names:
                     setattr(owner, name, self._watched(getattr(owner, name)))
 
     @contextmanager
-    def at(self, call: int, act: Callable[[], None]) -> Generator[None]:
+    def at(self, call: int, act: Callable[[], object]) -> Generator[None]:
         """Act once in this block: before a call if the number is even, else after it."""
         self.calls, self._at, self._act = 0, call, act
         try:
@@ -181,6 +189,11 @@ def houses(kind: str, folder: Path) -> Generator[Callable[[], House]]:
         yield made
 
 
+def due_in(backend: Backend) -> list[float]:
+    """Return the moments until which tasks are delayed."""
+    return [one.due_at for one in backend.walk(QUEUE, "delayed")[0]]
+
+
 def die() -> None:
     """Be killed."""
     raise Killed
@@ -250,6 +263,16 @@ def test_whenever_another_mover_begins_each_task_runs_once(tmp_path: Path) -> No
         assert call > 50
 
 
+def test_what_a_dead_worker_held_is_moved_when_its_lease_is_over(tmp_path: Path) -> None:
+    with houses("sqlite", tmp_path) as made:
+        house = made()
+        take_ready(house.source, limit=2, lease=30)
+        take_ready(house.source, limit=2, lease=30)
+        house.clock.now += 31
+
+        house.check()
+
+
 def test_workers_may_hold_a_task_that_is_being_moved(tmp_path: Path) -> None:
     with houses("sqlite", tmp_path) as made:
         house = made()
@@ -262,6 +285,46 @@ def test_workers_may_hold_a_task_that_is_being_moved(tmp_path: Path) -> None:
         house.ran.append(held.task_id)
         house.ran += drain(house.source)
         house.check()
+
+
+def test_a_move_to_one_store_can_still_be_ended_after_one_to_another(tmp_path: Path) -> None:
+    call = 0
+    with houses("locmem", tmp_path) as made:
+        for call in itertools.count():
+            house = made()
+            third = locmem_backend.Client("locmem://", house.clock)
+            try:
+                with house.faults.at(call, die):
+                    house.move()
+            except Killed:
+                move(house.source, third, [QUEUE, "bin"])
+                move(house.source, house.target, [QUEUE, "bin"])
+                assert move(third, house.target, [QUEUE, "bin"]).is_all
+                house.check()
+            else:
+                break
+        assert call > 50
+
+
+def test_what_is_being_moved_here_is_not_moved_on(tmp_path: Path) -> None:
+    parked = 0
+    with houses("locmem", tmp_path) as made:
+        for call in itertools.count():
+            house = made()
+            third = locmem_backend.Client("locmem://", house.clock)
+            try:
+                with house.faults.at(call, die):
+                    house.move()
+            except Killed:
+                if any(map(is_parked, due_in(house.target))):
+                    parked += 1
+                    with pytest.raises(InvalidOption, match="is being moved here"):
+                        move(house.target, third, [QUEUE, "bin"])
+                    assert third.count(QUEUE) == (0, 0, 0, 0)
+                    house.check()
+            else:
+                break
+    assert parked > 5
 
 
 def test_all_of_a_queue_is_moved_in_order(tmp_path: Path) -> None:
@@ -410,10 +473,61 @@ def test_what_depends_on_another_queue_is_refused_unless_it_is_skipped(
     assert new.backend.count(QUEUE) == (0, 0, 0, 0)
 
     moved = move(gator.backend, new.backend, [QUEUE], skip=True)
-    assert moved.skipped == [(QUEUE, "b")]
+    [(name, task_id, why)] = moved.skipped
+    assert (name, task_id) == (QUEUE, "b")
+    assert "depends on tasks of queue 'other'" in why
     assert (moved.waiting, moved.stay) == (1, 1)
 
     assert move(gator.backend, new.backend, [QUEUE, "other"]).is_all
+
+
+def test_what_another_queue_depends_on_is_refused_unless_it_is_skipped(
+    gator: Gator, new: Gator
+) -> None:
+    with gator.options(task_id="a") as opts:
+        needed = opts.task(work.do, "a")
+    beside = Gator("locmem://", "other", backend_class=lambda dsn: gator.backend)
+    with beside.options(task_id="b", depends_on=[needed]) as opts:
+        opts.task(work.do, "b")
+
+    with pytest.raises(InvalidOption, match=r"'a'.*tasks of queue 'other' depend on it"):
+        move(gator.backend, new.backend, [QUEUE])
+
+    assert move(gator.backend, new.backend, [QUEUE], skip=True).stay == 1
+    work_off(gator)
+    assert [one.task_id for one in take_ready(gator.backend, of="other")] == ["b"]
+
+
+def test_what_a_task_needs_that_stays_stays_too(gator: Gator, new: Gator) -> None:
+    queue(gator, "a")
+    queue(gator, "b", "a")
+    beside = Gator("locmem://", "other", backend_class=lambda dsn: gator.backend)
+    elsewhere = beside.task(work.do, "elsewhere")
+    with gator.options(task_id="c", depends_on=["b", elsewhere]) as opts:
+        opts.task(work.do, "c")
+    queue(gator, "free")
+
+    moved = move(gator.backend, new.backend, [QUEUE], skip=True)
+
+    assert {task_id for _, task_id, _ in moved.skipped} == {"a", "b", "c"}
+    assert take(new.backend).task_id == "free"
+    work_off(beside)
+    work_off(gator)
+    assert work.done == ["elsewhere", "a", "b", "c"]
+
+
+def test_what_depends_on_one_that_is_just_over_goes(gator: Gator, new: Gator) -> None:
+    queue(gator, "a")
+    queue(gator, "b", "a")
+    queue(gator, "c", "b")
+    work_off(gator, max_tasks=1)  # the worker has left before it told the others
+    assert work.done == ["a"]
+
+    moved = move(gator.backend, new.backend, [QUEUE])
+
+    assert (moved.tasks, moved.blocked, moved.is_all) == (2, 0, True)
+    work_off(new)
+    assert work.done == ["a", "b", "c"]
 
 
 def test_what_waits_in_line_for_a_limit_lines_up_anew(gator: Gator, new: Gator) -> None:
@@ -518,6 +632,16 @@ def test_from_a_store_that_cannot_list_what_is_ready_is_moved(plain: Backend, ne
     assert take_ready(plain) == []
 
 
+def test_from_sqs_all_is_moved_also_where_no_queue_is_named_for_dead_letters(
+    sqs_server: Sqs, new: Gator
+) -> None:
+    sqs_server.emptied()
+    with opened(sqs_server.dsn()) as plain:
+        push(plain, "a")
+
+        assert move(plain, new.backend, [QUEUE]).is_all
+
+
 def test_to_a_store_that_cannot_list_what_it_can_take_is_moved(plain: Backend, new: Gator) -> None:
     old = new.backend
     push(old, "a", "b")
@@ -530,11 +654,164 @@ def test_to_a_store_that_cannot_list_what_it_can_take_is_moved(plain: Backend, n
 
     moved = move(old, plain, [QUEUE], skip=True)
 
-    assert (moved.waiting, moved.delayed, moved.skipped) == (2, 1, [(QUEUE, "followed")])
+    assert (moved.waiting, moved.delayed, [one[:2] for one in moved.skipped]) == (
+        2,
+        1,
+        [(QUEUE, "followed")],
+    )
     assert {one.body for one in take_ready(plain)} == {b"a", b"b"}
     assert drain(old) == ["followed", NEXT]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for more to come."""
+    monkeypatch.setattr("alligator.commands.carrying.LOOK", 0.0)
+
+
+class Unlisted(locmem_backend.Client):
+    """A store that cannot list what it has, and takes small tasks only."""
+
+    can_walk = False
+
+    def push_many(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[bool]:
+        if any(len(message.body) > 1000 for message in messages):
+            raise TaskTooBig("too big")
+        return super().push_many(queue_name, messages, max_length=max_length)
+
+
+class Naming(Unlisted):
+    """One that keeps no records, and names tasks itself."""
+
+    keeps_ids = False
+
+    def __init__(self, conn_string: str) -> None:
+        super().__init__(conn_string)
+        self.records = None
+
+    def push_named(
+        self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
+    ) -> list[str]:
+        named = [message._replace(task_id=new_id()) for message in messages]
+        return super().push_named(queue_name, named, max_length=max_length)
+
+
+def test_whenever_workers_run_what_is_ready_nothing_that_is_carried_over_runs_twice() -> None:
+    call = 0
+    for call in itertools.count():
+        clock = Clock()
+        old, target = locmem_backend.Client("locmem://", clock), Unlisted("locmem://", clock)
+        push(old, "a", "b")
+        push(old, "soon", delay=30)
+        push(old, "later", delay=600)
+        ran: list[str] = []
+
+        def work_on(old: Backend = old, clock: Clock = clock, ran: list[str] = ran) -> None:
+            clock.now += 31
+            ran += drain(old)
+
+        faults = Faults(old, target)
+        with faults.at(call, work_on):
+            move(old, target, [QUEUE])
+            if faults.calls <= call:
+                break
+        clock.now += 1000
+        assert sorted(ran + drain(old) + drain(target)) == ["a", "b", "later", "soon"], call
+    assert call > 10
+
+
+def test_wherever_who_carries_tasks_over_is_killed_none_is_lost() -> None:
+    call = 0
+    for call in itertools.count():
+        clock = Clock()
+        old, target = locmem_backend.Client("locmem://", clock), Unlisted("locmem://", clock)
+        push(old, "a", "b")
+        push(old, "soon", delay=30)
+        push(old, "later", delay=600)
+        try:
+            with Faults(old, target).at(call, die):
+                move(old, target, [QUEUE])
+        except Killed:
+            clock.now += 61
+            assert move(old, target, [QUEUE]).is_all
+        else:
+            break
+        assert records_of(old).list(f"moves:{QUEUE}") == {}
+        clock.now += 600
+        assert set(drain(target)) == {"a", "b", "later", "soon"}
+    assert call > 10
+
+
+def test_who_carries_tasks_over_stops_when_another_has_begun() -> None:
+    old, target = locmem_backend.Client("locmem://"), Unlisted("locmem://")
+    push(old, *map(str, range(50)), delay=FAR_OFF)
+    records = records_of(old)
+
+    def begin(moved: Moved) -> None:
+        if moved.delayed == 20:
+            records.set(f"moves:{QUEUE}/mover", b"another")
+
+    with pytest.raises(BackendRefused, match="Another move"):
+        move(old, target, [QUEUE], tell=begin)
+
+    assert (old.count(QUEUE).delayed, target.count(QUEUE).delayed) == (30, 30)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_clashes_or_is_too_big_stays_and_keeps_nothing_else() -> None:
+    old, target = Unlisted("locmem://"), Unlisted("locmem://")
+    for number in range(30):
+        locmem_backend.Client.push_many(old, QUEUE, [Message(str(number), b"%d" % number)])
+    locmem_backend.Client.push_many(old, QUEUE, [Message("big", b"x" * 1001)])
+    push(target, "5", to=QUEUE)
+    target.push_many(QUEUE, [Message("7", b"another")])
+
+    moved = move(old, target, [QUEUE])
+
+    assert moved.waiting == 29  # what is there already counts
+    assert moved.clashing == [(QUEUE, "7")]
+    assert [task_id for _, task_id, _ in moved.skipped] == ["big"]
+    assert old.count(QUEUE) == (2, 0, 0, 0)
+    assert [one.deliveries for one in take_ready(old)] == [1, 1]
+
+
+def test_what_has_come_to_wait_for_a_task_that_is_carried_over_does_not_start() -> None:
+    follow = Follow(NEXT, b"well", b"ill")
+    for call in itertools.count():
+        old, target = locmem_backend.Client("locmem://"), Unlisted("locmem://")
+        push(old, "a")
+        faults = Faults(old, target)
+        with faults.at(call, partial(old.watch, QUEUE, "a", follow)):
+            move(old, target, [QUEUE])
+            if faults.calls <= call:
+                break
+        assert b"well" not in [held.body for held in take_ready(old)]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_store_that_is_moved_to_itself_stays_as_it_is() -> None:
+    store = Naming("locmem://")
+    store.push_named(QUEUE, [Message(name, name.encode()) for name in "abc"])
+
+    with pytest.raises(InvalidOption, match="same store"):
+        move(store, store, [QUEUE])
+
+    assert sorted(held.body for held in take_ready(store)) == [b"a", b"b", b"c"]
+
+
+def test_a_result_that_nobody_would_keep_is_refused(new: Gator) -> None:
+    old, target = new.backend, Unlisted("locmem://")
+    queue(new, "a", keep_result=60)
+
+    with pytest.raises(InvalidOption, match=r"'a'.*its result is to be kept.*module:gator"):
+        move(old, target, [QUEUE], keeps_results=False)
+
+    assert move(old, target, [QUEUE]).is_all
+
+
+@pytest.mark.usefixtures("at_once")
 def test_what_was_pushed_before_the_mover_was_killed_is_not_pushed_again(new: Gator) -> None:
     old = locmem_backend.Client("locmem://")
     old.can_walk = False  # as in a store that cannot list
@@ -544,3 +821,15 @@ def test_what_was_pushed_before_the_mover_was_killed_is_not_pushed_again(new: Ga
     assert move(old, new.backend, [QUEUE]).waiting == 2
 
     assert drain(new.backend) == ["a", "b"]
+
+
+def test_what_another_store_has_no_place_for_stays_and_is_told(new: Gator) -> None:
+    new.every(60, work.do, "again", name="again")
+    push(new.backend, "dead")
+    new.backend.settle([Bury(take(new.backend), "its note")])
+
+    moved = move(new.backend, Unlisted("locmem://"), [QUEUE])
+
+    assert (moved.schedules, moved.schedules_stay, moved.dead_stay) == (0, 1, 1)
+    assert not moved.is_all
+    assert "\n1 dead letter stays.\n1 schedule stays.\n" in moved_text(moved)

@@ -77,3 +77,20 @@ def test_to_itself_nothing_is_moved(dsn: str) -> None:
         push(here, "a")
         assert "Both are the same store" in refused("move", dsn, dsn)
         assert drain(here) == ["a"]
+
+
+def test_a_dry_run_is_refused_as_the_move_would_be(dsn: str, there: str) -> None:
+    gator = Gator(dsn)
+    needed = Gator(dsn, "other").task(jobs.add, 1, 2)
+    with gator.options(task_id="needs it", depends_on=[needed]) as opts:
+        opts.task(jobs.add, 1, 2)
+    gator.backend.close()
+
+    assert "'needs it' of queue 'all' cannot be moved" in refused(
+        "move", dsn, there, "--queue", "all", "--dry-run"
+    )
+    assert "Of the others, 1 would stay:\n'needs it' of queue 'all' stays: it depends on" in said(
+        "move", dsn, there, "--queue", "all", "--dry-run", "--skip"
+    )
+    with opened(there) as target:
+        assert target.queues() == []

@@ -15,13 +15,17 @@ class Moved:
     running: int = 0
     """Tasks that run, and stay."""
     stay: int = 0
-    """Other tasks and dead letters that stay, for whatever reason."""
+    """Other tasks that stay, for whatever reason."""
+    dead_stay: int = 0
+    """Dead letters that stay."""
+    schedules_stay: int = 0
+    """Schedules that stay."""
     blocked: int = 0
     """Tasks that stay for what they depend on: it runs, or is only just over."""
     clashing: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Queues and ids of tasks that stay, for another one of that id is queued where they were to go."""
-    skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Those that stay, for the new store cannot do what they need."""
+    skipped: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    """Queues and ids of those that cannot be moved, and why."""
     at_least_once: bool = False
     """Whether a task may have run twice, had this been killed: one of the stores cannot list its tasks."""
 
@@ -33,7 +37,7 @@ class Moved:
     @property
     def is_all(self) -> bool:
         """Whether nothing stays."""
-        return not (self.running or self.stay)
+        return not (self.running or self.stay or self.dead_stay or self.schedules_stay)
 
 
 Tell = Callable[[Moved], None]

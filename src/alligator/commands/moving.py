@@ -15,77 +15,74 @@ anew writes itself into both stores (``moves:``), from which moment nobody else 
 either; and then brings to an end what it finds.
 """
 
-import base64
-import json
+import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from alligator import keys, limits, payloads
+from alligator import keys, limits
 from alligator.backends.base import (
     NEVER,
     Backend,
-    DeadLetter,
-    Follow,
     Listed,
     Message,
     Records,
+    Release,
     State,
 )
 from alligator.checkpoints import KEPT_FOR
-from alligator.commands.carrying import Carrying, why_not
+from alligator.commands.carrying import Carrying
+from alligator.commands.intents import Intent
+from alligator.commands.movable import (
+    FAR_AWAY,
+    MOMENTS,
+    PAGE,
+    Name,
+    check,
+    is_exact,
+    is_parked,
+    overtaken,
+    unfit,
+)
 from alligator.commands.moved import Moved, Tell
-from alligator.commands.moving_edges import Edges
-from alligator.exceptions import BackendRefused, InvalidOption
+from alligator.commands.moving_edges import Edges, tell_dependents
+from alligator.exceptions import InvalidOption
 from alligator.schedules import schedule_records
 from alligator.utils import new_id
 
-FAR_AWAY = 8_800_000_000
-"""The first of the moments, in the years 2248 to 2252, that tasks are parked until: whole seconds, which every
-store keeps as they are. Each move draws one, so that none takes the tasks of another for its own."""
-MOMENTS = 100_000_000
-PAGE = 200
-"""Tasks to move at a time: their bodies are in memory, and both stores are free for others in between."""
+A_MOMENT = 5.0
+"""Seconds that a task is held for which is given back at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What is written in the new store of a task that is about to come."""
+def fit(
+    source: Backend,
+    target: Backend,
+    queue_names: Sequence[str],
+    *,
+    skip: bool = False,
+    keeps_results: bool = True,
+) -> Mapping[Name, str]:
+    """Check that queues can be moved; return the tasks that are to stay, and why.
 
-    move: bytes
-    parked_until: float
-    """The moment by which those of this move are known there, until they are due."""
-    number: int
-    """Its place among those that are moved together."""
-    due_at: float
-    follow: Follow | None
+    Args:
+        source: Where they are.
+        target: Where they are to be.
+        queue_names: The queues.
+        skip: Leave tasks that cannot be moved, rather than move nothing.
+        keeps_results: Whether results can be kept of what is in the other store.
 
-    def written(self) -> bytes:
-        """Return the record."""
-        follow = self.follow and [self.follow.task_id, *map(_as_text, self.follow[1:])]
-        due_at = None if self.due_at == NEVER else self.due_at
-        told = {
-            "move": self.move.decode(),
-            "parked_until": self.parked_until,
-            "n": self.number,
-            "due_at": due_at,
-            "follow": follow,
-        }
-        return payloads.encode(told).encode()
-
-    @classmethod
-    def read(cls, value: bytes) -> "Intent | None":
-        """Read a record; None: the task has been taken back."""
-        try:
-            told = json.loads(value)
-            follow = told["follow"] and Follow(
-                told["follow"][0], *map(base64.b64decode, told["follow"][1:])
-            )
-            due_at = NEVER if told["due_at"] is None else float(told["due_at"])
-            parked_until = float(told["parked_until"])
-            return cls(told["move"].encode(), parked_until, int(told["n"]), due_at, follow or None)
-        except (ValueError, TypeError, KeyError):
-            return None
+    Raises:
+        InvalidOption: The stores are one, or cannot do this; or a task cannot be moved.
+        BackendRefused: A queue has to be made first.
+    """
+    check(source, target, queue_names)
+    staying = unfit(source, target, queue_names, keeps_results=keeps_results)
+    if staying and not skip:
+        (queue_name, task_id), why = next(iter(staying.items()))
+        raise InvalidOption(
+            f"Task {task_id!r} of queue {queue_name!r} cannot be moved: {why} Nothing was moved; "
+            f"--skip leaves such tasks ({len(staying):,}) where they are."
+        )
+    return staying
 
 
 def move(
@@ -94,43 +91,53 @@ def move(
     queue_names: Sequence[str],
     *,
     skip: bool = False,
+    keeps_results: bool = True,
     tell: Tell = lambda moved: None,
 ) -> Moved:
     """Move what waits, is delayed or dead, and the schedules, of some queues to another store.
 
     Args:
-        source: Where it is.
-        target: Where it is to be.
+        source: As of ``fit``, and all before ``tell``.
+        target: Where to.
         queue_names: The queues.
-        skip: Leave tasks that the other store cannot take, rather than move nothing.
+        skip: Whether to leave what cannot be moved.
+        keeps_results: Whether results can be kept there.
         tell: See ``Tell``.
 
     Raises:
-        InvalidOption: The stores are one, or cannot do this; or a task cannot be moved. Nothing was.
-        BackendRefused: Another move of one of these queues has begun meanwhile; it does the rest.
+        InvalidOption: As ``fit``: nothing was moved.
+        BackendRefused: As ``fit``; or another move of one of these queues has begun meanwhile.
     """
-    check(source, target)
-    left = [ref for name in queue_names for ref in _unfit(source, target, name, queue_names)]
-    if left and not skip:
-        queue_name, task_id, why = left[0]
-        raise InvalidOption(
-            f"Task {task_id!r} of queue {queue_name!r} cannot be moved: {why} Nothing was moved; "
-            f"--skip leaves such tasks ({len(left):,}) where they are."
-        )
+    for name in queue_names:
+        _take_back_lapsed(source, name)
+        tell_dependents(source, name)
+    staying = fit(source, target, queue_names, skip=skip, keeps_results=keeps_results)
     moved = Moved(
-        skipped=[(queue_name, task_id) for queue_name, task_id, _ in left],
+        skipped=[(*name, why) for name, why in staying.items()],
         at_least_once=not is_exact(source, target),
     )
     if moved.at_least_once:
         for name in queue_names:
-            Carrying(source, target, name, moved, tell).carry()
+            Carrying(source, target, name, moved, tell, keeps_results=keeps_results).carry()
     else:
         _move_all([Move(source, target, name, moved, tell) for name in queue_names], moved)
     for name in queue_names:
         counts = source.count(name)
         moved.running += counts.running
-        moved.stay += counts.waiting + counts.delayed + counts.dead
+        moved.stay += counts.waiting + counts.delayed
+        moved.dead_stay += counts.dead
+        if source.records is not None:
+            moved.schedules_stay += len(source.records.list(schedule_records.family(name)))
     return moved
+
+
+def _take_back_lapsed(source: Backend, queue_name: str) -> None:
+    """Let the store take back what dead workers held: it does so for who reserves, and that may be nobody."""
+    running = math.inf
+    while 0 < (now_running := source.count(queue_name).running) < running:
+        running = now_running
+        held = source.reserve([queue_name], new_id(), lease=A_MOMENT).reservations
+        source.settle([Release(one) for one in held])
 
 
 def _move_all(moves: Sequence["Move"], moved: Moved) -> None:
@@ -144,62 +151,13 @@ def _move_all(moves: Sequence["Move"], moved: Moved) -> None:
     while moved.tasks > before:
         before, moved.blocked = moved.tasks, 0
         for one in moves:
+            one.tell_dependents()
+        for one in moves:
             # What waits in line for a limit is the older.
             one.move_tasks("delayed")
             one.move_tasks("waiting")
     for one in moves:
         one.end()
-
-
-def is_exact(source: Backend, target: Backend) -> bool:
-    """Whether both stores can tell, after a crash, which of them has a task."""
-    return all(one.can_walk and one.records is not None for one in (source, target))
-
-
-def check(source: Backend, target: Backend) -> None:
-    """Check that tasks can be moved between two stores.
-
-    Raises:
-        InvalidOption: They cannot.
-    """
-    if not (source.can_lease and target.can_lease):
-        raise InvalidOption(
-            "A client with the five documented methods takes out what it hands out, and would lose it if this "
-            "were killed. Let workers empty it."
-        )
-    if not is_exact(source, target):
-        return
-    probe = f"{keys.MOVES}/{new_id()}"
-    _records(target).set(probe, b"?", 60.0)
-    try:
-        if _records(source).get(probe) is not None:
-            raise InvalidOption("Both are the same store: there is nothing to move.")
-    finally:
-        _records(target).delete(probe)
-
-
-def _unfit(
-    source: Backend, target: Backend, queue_name: str, queue_names: Sequence[str]
-) -> list[tuple[str, str, str]]:
-    """Return tasks that cannot be moved: queue, id and why."""
-    if not source.can_walk:
-        return []  # what it has, it tells when it hands it out
-    found: list[tuple[str, str, str]] = []
-    states: tuple[State, ...] = ("delayed", "waiting")
-    for state in states:
-        cursor = None
-        while cursor != "":
-            listed, cursor = source.walk(queue_name, state, cursor or "", PAGE)
-            for task in listed:
-                if why := _why_unfit(target, task, queue_names):
-                    found.append((queue_name, task.task_id, why))
-    return found
-
-
-def _why_unfit(target: Backend, task: Listed, queue_names: Sequence[str]) -> str:
-    if others := Edges.queues_needed(task.body) - set(queue_names):
-        return f"it depends on tasks of queue {min(others)!r}, which is not moved."
-    return why_not(target, task)
 
 
 class Move:
@@ -222,39 +180,57 @@ class Move:
         self._moved = moved
         self._tell = tell
         self._edges = Edges(source, target, queue_name)
-        self._id = new_id().encode()
+        home = _home(self._there)
+        # Which store it goes to, too, for this is what is noted in the old one.
+        self._id = f"{_home(self._here)}:{new_id()}".encode()
         self._parked_until = float(FAR_AWAY + secrets.randbelow(MOMENTS))
         with_queue = keys.with_queue(queue_name)
         self._mover = f"{keys.MOVES}:{with_queue}/mover"
-        self._schedule = f"{keys.MOVES}:{with_queue}/schedule:"
-        self._moving_family = f"{keys.MOVING}:{with_queue}"
+        # Moves from several stores may come here at a time.
+        self._mover_here = f"{self._mover}:{home}"
+        self._schedule = f"{keys.MOVES}:{with_queue}/schedule:{home}:"
+        self._moving = f"{keys.MOVING}:{with_queue}/{home}:"
         self._moved_family = f"{keys.MOVED}:{with_queue}"
-        self._stay = {task_id for name, task_id in moved.skipped if name == queue_name}
+        self._stay = {task_id for name, task_id, _ in moved.skipped if name == queue_name}
 
     def begin(self) -> None:
         """Stop any other move of this queue, and bring to an end what it has left."""
-        self._here.set(self._mover, self._id)
+        self._here.set(self._mover_here, self._id)
         self._there.set(self._mover, self._id)
-        while left := self._here.list(self._moving_family, PAGE):
-            self._finish(left)
-        # Of what has been brought to an end before.
-        while noted := self._there.list(self._moved_family, PAGE):
-            self._there.delete(*noted)
+        # Of two that begin at once, one may be written here and the other one there: then none may go on.
+        if self._here.get(self._mover_here) != self._id:
+            raise overtaken(self._queue)
+        self._finish()
+        # Of what has been brought to an end before. What a move to a third store has noted, that one needs.
+        store = self._id.partition(b":")[0]
+        noted = self._there.list(self._moved_family)
+        if left := [key for key, move in noted.items() if move.startswith(store)]:
+            self._there.delete(*left)
 
     def end(self) -> None:
         """Leave no trace."""
         if self._there.get(self._mover) == self._id:
-            while left := self._here.list(self._moving_family, PAGE):
-                self._finish(left)
+            self._finish()
             self._there.delete(self._mover)
-            self._here.delete(self._mover)
+            notes = _beginning_with(self._mover_here, self._here)
+            self._here.delete(*notes)
 
-    def _finish(self, left: dict[str, bytes]) -> None:
-        """Bring to an end what a move before this one has begun."""
-        intents = {keys.unescaped(key.partition("/")[2]): Intent.read(left[key]) for key in left}
-        noted = self._there.get_many([self._moved_key(task_id) for task_id in intents])
+    def tell_dependents(self) -> None:
+        """See ``moving_edges.tell_dependents``."""
+        tell_dependents(self._source, self._queue)
+
+    def _finish(self) -> None:
+        """Bring to an end what moves before this one have begun."""
+        left = _beginning_with(self._moving, self._here)
+        for at in range(0, len(left), PAGE):
+            self._finish_some(dict(list(left.items())[at : at + PAGE]))
+
+    def _finish_some(self, left: dict[str, bytes]) -> None:
+        intents = {key: (_task_of(key), Intent.read(value)) for key, value in left.items()}
+        ids = list({task_id for task_id, _ in intents.values()})
+        noted = self._there.get_many([self._moved_key(task_id) for task_id in ids])
         gone: dict[str, Intent] = {}
-        for task_id, intent in intents.items():
+        for task_id, intent in intents.values():
             if intent is None:
                 continue
             if noted.get(self._moved_key(task_id)) == intent.move:
@@ -273,7 +249,7 @@ class Move:
         )
         # Of the same id there may be another one by now.
         self._clean_up([id for id in gone if self._source.find(self._queue, id) is None])
-        self._forget(list(intents))
+        self._forget(list(intents), ids)
 
     def _parked(self, task_id: str, until: float) -> Listed | None:
         """Return a task that stands in the new store, and waits to be told there."""
@@ -319,7 +295,7 @@ class Move:
             self._take_back([self._as_parked(task) for task in late])
         self._release(gone)
         self._clean_up(list(gone))
-        self._forget(list(gone))  # of the others, someone else may have written meanwhile
+        self._forget([self._moving_key(task.task_id) for task in tasks], list(gone))
         if state == "waiting":
             self._moved.waiting += len(gone)
         else:
@@ -354,16 +330,18 @@ class Move:
         found = self._target.find(self._queue, task.task_id)
         if found is None or found.body != task.body:
             return False
-        if FAR_AWAY <= found.due_at < FAR_AWAY + MOMENTS and found.due_at != self._parked_until:
+        if is_parked(found.due_at) and found.due_at != self._parked_until:
             self._take_back([Listed(task.task_id, found.body, found.due_at, found.priority)])
             return self._push([task]) == [True]
         return found.due_at == self._parked_until
 
     def _take_back(self, tasks: Sequence[Listed]) -> None:
         """Take tasks out of the new store that were not taken out of the old one."""
-        # What is noted with it tells nobody anything (``Intent.read``).
-        notes = [self._moving_key(task.task_id) for task in tasks]
-        self._target.take_out(self._queue, tasks, self._mover, self._id, notes)
+        # What is noted with it tells nobody anything.
+        notes = [f"{self._mover_here}:{number}" for number, _ in enumerate(tasks)]
+        taken = self._target.take_out(self._queue, tasks, self._mover_here, self._id, notes)
+        if not all(taken) and self._here.get(self._mover_here) != self._id:
+            raise overtaken(self._queue)
         self._edges.take_back([task.task_id for task in tasks])
 
     def _release(self, gone: dict[str, Intent]) -> None:
@@ -383,17 +361,15 @@ class Move:
         if task_ids:
             self._there.delete(*(_progress(self._queue, task_id) for task_id in task_ids))
 
-    def _forget(self, task_ids: Sequence[str]) -> None:
+    def _forget(self, intents: Sequence[str], task_ids: Sequence[str]) -> None:
         # In this order, so that nothing is written of here that is not noted there.
+        self._here.delete(*intents)
         if task_ids:
-            self._here.delete(*map(self._moving_key, task_ids))
             self._there.delete(*map(self._moved_key, task_ids))
 
     def _check_that_it_is_ours(self) -> None:
         if self._there.get(self._mover) != self._id:
-            raise BackendRefused(
-                f"Another move of queue {self._queue!r} has begun: it does the rest, and this one has stopped."
-            )
+            raise overtaken(self._queue)
 
     def _due_at(self, task: Listed) -> float:
         """Return when a task is to be due in the new store."""
@@ -422,25 +398,12 @@ class Move:
             page = self._source.dead(self._queue, limit=left - skip, skip=skip)[::-1]
             self._target.put_dead(self._queue, page)
             self._edges.copy_failed(page)
-            purged = set(
-                self._source.purge_dead(self._queue, [letter.letter_id for letter in page])
-            )
-            if len(purged) < len(page):
-                self._check_that_it_is_ours()  # else another move may have them all by now
-                self._purge([letter for letter in page if letter.letter_id not in purged])
+            # Of one that is not there any more, nobody can say whether it was retried just now, or another move
+            # has it: so it stays in the new store, too.
+            purged = self._source.purge_dead(self._queue, [letter.letter_id for letter in page])
             self._moved.dead += len(purged)
             self._tell(self._moved)
             left = skip
-
-    def _purge(self, letters: Sequence[DeadLetter]) -> None:
-        """Remove dead letters from the new store that someone has just retried or purged in the old one."""
-        for letter in letters:
-            same = [
-                one.letter_id
-                for one in self._target.dead(self._queue, task_id=letter.task_id)
-                if one.body == letter.body and one.note == letter.note
-            ]
-            self._target.purge_dead(self._queue, same[:1])
 
     def move_schedules(self) -> None:
         """Move schedules: out of the old store first, so that no moment is queued in both."""
@@ -452,17 +415,18 @@ class Move:
                 if not self._there.swap(key, value, _GONE):
                     continue  # it was just queued, or changed: it stays for this time
             self._there.delete(key)
-        for kept, value in self._here.list(self._mover.partition("/")[0]).items():
-            if not kept.startswith(self._schedule):
-                continue
+        for kept, value in _beginning_with(self._schedule, self._here).items():
             key = f"{family}/{kept.removeprefix(self._schedule)}"
-            if self._there.get(key) is None:
+            if self._there.get(key) in (
+                None,
+                _GONE,
+            ):  # in the hands of another mover it may not be deleted yet
                 self._here.set(f"{keys.SCHEDULES}/{keys.escaped(self._queue)}", b"{}")
                 self._moved.schedules += self._here.swap(key, None, value)
             self._here.delete(kept)
 
     def _moving_key(self, task_id: str) -> str:
-        return f"{self._moving_family}/{keys.escaped(task_id)}"
+        return f"{self._moving}{self._id.decode()}:{keys.escaped(task_id)}"
 
     def _moved_key(self, task_id: str) -> str:
         return f"{self._moved_family}/{keys.escaped(task_id)}"
@@ -470,6 +434,24 @@ class Move:
 
 _GONE = b'{"moved":true}'
 """What stands in the old store for a schedule that is being moved: no schedule."""
+
+
+def _home(records: Records) -> str:
+    """Return what tells a store from others. It is made up by the first move, and stays."""
+    key = f"{keys.MOVES}/home"
+    records.swap(key, None, new_id().encode())
+    return (records.get(key) or b"").decode()
+
+
+def _beginning_with(start: str, records: Records) -> dict[str, bytes]:
+    """Return the records whose keys begin with a family and more."""
+    family = records.list(start.partition("/")[0])
+    return {key: value for key, value in family.items() if key.startswith(start)}
+
+
+def _task_of(intent: str) -> str:
+    """Return the id of the task that an intent is about."""
+    return keys.unescaped(intent.rpartition(":")[2])
 
 
 def _progress(queue_name: str, task_id: str) -> str:
@@ -480,7 +462,3 @@ def _records(backend: Backend) -> Records:
     if backend.records is None:
         raise InvalidOption("A store that keeps no records can be no part of a move.")
     return backend.records
-
-
-def _as_text(body: bytes) -> str:
-    return base64.b64encode(body).decode()

@@ -3,20 +3,24 @@
 from collections.abc import Sequence
 
 from alligator import results
+from alligator.attempts import Runner
 from alligator.backends.base import Backend, DeadLetter, Listed
-from alligator.dependencies import fate_of
+from alligator.dependencies import fate_of, is_our_own
 from alligator.dependencies.edges import (
     Edge,
     Name,
+    dependents_of,
     edges_in,
     failed_by,
     link,
     need,
-    needs_in,
     needs_of,
     records_of,
     unlink,
 )
+from alligator.processes.keeper import LEASE, keeping
+from alligator.tasks import Task
+from alligator.utils import new_id
 
 
 class Edges:
@@ -33,13 +37,6 @@ class Edges:
         self._queue = queue_name
         self._needs: dict[str, dict[Name, Edge]] = {}
         """Of those of the present page that wait for others."""
-
-    @staticmethod
-    def queues_needed(body: bytes) -> set[str]:
-        """Return the queues of what a task was pushed to wait for."""
-        if b'"depends_on"' not in body:
-            return set()
-        return {queue_name for queue_name, _ in needs_in(body) or ()}
 
     def movable(self, tasks: Sequence[Listed]) -> list[Listed]:
         """Return those that depend on nothing which may still end in the old store."""
@@ -109,3 +106,34 @@ class Edges:
             ((self._queue, task_id), on) for task_id in task_ids for on in self._needs_of(task_id)
         ]
         unlink(backend, pairs)
+
+
+def needed(source: Backend, of: Name) -> list[Name]:
+    """Return what a task waits for that is queued, or runs."""
+    return [on for on in edges_in(source, needs_of(of)) if source.find(*on) is not None]
+
+
+def dependents(source: Backend, on: Name) -> list[Name]:
+    """Return what waits for a task."""
+    return [of for of in edges_in(source, dependents_of(on)) if source.find(*of) is not None]
+
+
+def tell_dependents(source: Backend, queue_name: str) -> None:
+    """Let the tasks know whose wait is over: that is told in the old store, and to those that stay, too.
+
+    What tells them is a task itself, and a worker would run it at once, if there still were one.
+    """
+    if not (source.can_walk and source.can_pick and source.can_find):
+        return
+    while True:
+        # They stand above all priorities.
+        listed, _ = source.walk(queue_name, "waiting")
+        ours = [task.task_id for task in listed if is_our_own(task.body)]
+        for task_id in ours:
+            held = source.reserve_task(queue_name, task_id, new_id(), LEASE)
+            if held is not None:
+                with keeping(source, held):
+                    outcome = Runner(source, Task).attempt(held)
+                source.settle([outcome.settlement])
+        if not ours:
+            return

@@ -6,7 +6,7 @@ from typing import Any
 
 from alligator.backends.base import Counts
 from alligator.commands.moved import Moved
-from alligator.commands.reports import quoted
+from alligator.commands.reports import quoted, status_json
 from alligator.commands.tables import counted
 from alligator.registry import Presence
 
@@ -19,7 +19,9 @@ def moved_json(moved: Moved) -> dict[str, Any]:
     return {
         **asdict(moved),
         "clashing": [{"queue": queue, "task_id": id} for queue, id in moved.clashing],
-        "skipped": [{"queue": queue, "task_id": id} for queue, id in moved.skipped],
+        "skipped": [
+            {"queue": queue, "task_id": id, "why": why} for queue, id, why in moved.skipped
+        ],
     }
 
 
@@ -43,19 +45,17 @@ def moved_text(moved: Moved) -> str:
     if moved.blocked:
         what = counted(moved.blocked, "task")
         lines.append(f"{what} depending on such, or on what is only just over: again.")
-    for why, tasks in (
-        ("another of that id is queued there", moved.clashing),
-        ("it cannot be moved", moved.skipped),
-    ):
-        lines += [
-            f"{quoted(task_id)} of queue {quoted(queue)} stays: {why}."
-            for queue, task_id in tasks[:FEW]
-        ]
-        if len(tasks) > FEW:
-            lines.append(f"... and {len(tasks) - FEW:,} more.")
+    lines += staying_text(
+        [(*name, "another of that id is queued there.") for name in moved.clashing] + moved.skipped
+    )
+    for number, what in ((moved.dead_stay, "dead letter"), (moved.schedules_stay, "schedule")):
+        if number:
+            lines.append(f"{counted(number, what)} stay{'s' if number == 1 else ''}.")
     other = moved.stay - moved.blocked - len(moved.clashing) - len(moved.skipped)
     if other > 0:
-        lines.append(f"{other:,} came or changed meanwhile: run this again.")
+        meanwhile = "came or changed meanwhile"
+        hidden = ", or cannot be seen before it is due" if moved.at_least_once else ""
+        lines.append(f"{counted(other, 'task')} more that {meanwhile}{hidden}: run this again.")
     if moved.at_least_once:
         lines.append("Had this been killed, some tasks would be in both stores, and run twice.")
     return "\n".join(lines)
@@ -73,16 +73,37 @@ def line_text(moved: Moved) -> str:
     return f"Moved {', '.join(parts)}"
 
 
-def plan_text(counts: Mapping[str, Counts]) -> str:
+def plan_json(
+    counts: Mapping[str, Counts], staying: Mapping[tuple[str, str], str]
+) -> dict[str, Any]:
+    """Return what there is to be moved, and what would stay."""
+    skipped = [{"queue": queue, "task_id": id, "why": why} for (queue, id), why in staying.items()]
+    return {**status_json(counts, []), "skipped": skipped}
+
+
+def plan_text(counts: Mapping[str, Counts], staying: Mapping[tuple[str, str], str]) -> str:
     """Return what would be moved."""
     waiting = sum(count.waiting for count in counts.values())
     delayed = sum(count.delayed for count in counts.values())
     dead = sum(count.dead for count in counts.values())
     running = sum(count.running for count in counts.values())
-    return (
+    text = (
         f"Would move {waiting:,} waiting, {delayed:,} delayed, {counted(dead, 'dead letter')} of "
         f"{counted(len(counts), 'queue')}; {running:,} running would stay."
     )
+    if staying:
+        text += f" Of the others, {len(staying):,} would stay:"
+    return "\n".join([text, *staying_text([(*name, why) for name, why in staying.items()])])
+
+
+def staying_text(tasks: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return for the first few of tasks that stay, by queue, id and reason, a line each."""
+    lines = [
+        f"{quoted(id)} of queue {quoted(queue)} stays: {why}" for queue, id, why in tasks[:FEW]
+    ]
+    if len(tasks) > FEW:
+        lines.append(f"... and {len(tasks) - FEW:,} more.")
+    return lines
 
 
 def workers_text(workers: Sequence[Presence]) -> str:

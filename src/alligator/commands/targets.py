@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from alligator.constants import ALL
@@ -60,18 +61,19 @@ def found_here() -> None:
         sys.path.insert(0, here)
 
 
-def checked(gator: Gator) -> Gator:
-    """Return a Gator whose store answers.
+def checked(gator: Gator, queue_names: Sequence[str] = ()) -> Gator:
+    """Return a Gator whose store answers, and has these queues; by default the Gator's own.
 
     Raises:
-        AlligatorException: It does not.
+        AlligatorException: It does not, or has not.
     """
     if not gator.backend.spans_processes:
         raise InvalidOption(
             f"{gator.dsn} is memory of another process. Run a Worker in the process that queues, or use a "
             "store that both can reach, such as sqlite:///tmp/queue.db."
         )
-    gator.backend.count(gator.queue_name)
+    for name in queue_names or [gator.queue_name]:
+        gator.backend.count(name)
     return gator
 
 

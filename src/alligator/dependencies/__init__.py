@@ -98,7 +98,12 @@ class OurTask(Task):
 
 def class_for(body: bytes, task_class: type[Task]) -> type[Task]:
     """Return the class that reads a task: ``task_class``, unless it is one of our own."""
-    return OurTask if body.startswith(_MARK) else task_class
+    return OurTask if is_our_own(body) else task_class
+
+
+def is_our_own(body: bytes) -> bool:
+    """Return whether a queued task says that it is one of our own."""
+    return body.startswith(_MARK)
 
 
 def follow_of(name: Name) -> Follow:
