@@ -5,6 +5,7 @@ Where moto differs from what AWS documents, or was seen to do, in ways that matt
 - Two requests at once do not receive the same message, nor lose one that is sent meanwhile.
 - An old receipt handle deletes nothing and hides nothing. A standard queue does not say so, a FIFO queue does.
 - Twelve hours count from when a message was received, not from when it was sent.
+- The bytes of attributes count as those of the body do, also for a batch; and what is no text is refused.
 - A hundred messages cost a hundred times what one costs, and not ten thousand times.
 
 What still differs: moto keeps the order of messages, sees all of them at each look, hands out none twice for no
@@ -12,7 +13,9 @@ reason, counts exactly, sets no limit to what is in flight, keeps messages for e
 tell from where it moved a dead letter.
 """
 
+import base64
 import functools
+import re
 import sys
 import threading
 import time
@@ -32,6 +35,9 @@ ACCOUNT = "123456789012"
 """Whose queues they are, whatever key comes with a request."""
 LONGEST_LEASE = 12 * 3600 * 1000
 """In milliseconds, as all of moto's moments."""
+MOST_BYTES = 1024 * 1024
+"""Of a message, and of a batch."""
+_NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _LOCK = threading.RLock()
 _RECEIVED: dict[str, tuple[Any, float]] = {}
@@ -67,6 +73,36 @@ def _receive(
             return found
         time.sleep(0.005)
     return []
+
+
+_send_several = _one_at_a_time(_MODELS.SQSBackend.send_message_batch)
+
+
+def _send_batch(self: Any, queue_name: str, entries: dict[str, dict[str, Any]]) -> Any:
+    limit: int = self.get_queue(queue_name).maximum_message_size
+    for entry in entries.values():
+        if _size_of(entry) > limit:
+            raise _ERRORS.InvalidParameterValue(f"Message must be shorter than {limit} bytes.")
+        if not entry["MessageBody"] or _NO_TEXT.search(entry["MessageBody"]):
+            raise _ERRORS.SQSException("InvalidMessageContents", "Invalid characters found.")
+    size = sum(_size_of(entry) for entry in entries.values())
+    if size > MOST_BYTES:
+        raise _ERRORS.BatchRequestTooLong(size)
+    return _send_several(self, queue_name, entries)
+
+
+def _size_of(entry: dict[str, Any]) -> int:
+    return len(entry["MessageBody"].encode()) + sum(
+        len(name) + len(one["DataType"]) + len(_value_of(one))
+        for name, one in entry["MessageAttributes"].items()
+    )
+
+
+def _value_of(attribute: dict[str, Any]) -> bytes:
+    value = attribute.get("BinaryValue")
+    if value is None:
+        return str(attribute["StringValue"]).encode()
+    return bytes(value) if isinstance(value, bytes) else base64.b64decode(value)
 
 
 def _mark(self: Any, visibility_timeout: int | None = None) -> None:
@@ -157,6 +193,7 @@ def main(port: int) -> None:
     service.delete_message = _one_at_a_time(_delete)
     service.change_message_visibility = _one_at_a_time(_hide)
     service.send_message = _one_at_a_time(service.send_message)
+    service.send_message_batch = _send_batch
     service.purge_queue = _one_at_a_time(service.purge_queue)
     _MODELS.Queue.messages = property(_visible)
     _MODELS.Message.mark_received = _mark

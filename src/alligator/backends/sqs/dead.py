@@ -44,8 +44,12 @@ class Dead:
         queue = self._queues.named(queue_name)
         with self._seen(queue) as (dead, seen):
             chosen = _chosen(seen, letter_ids)
-            self._sender.revive(queue, chosen, wait)
-            self._remove(dead, seen, chosen)
+            for at in range(
+                0, len(chosen), AT_ONCE
+            ):  # if it breaks off, only these are in both queues
+                ten = chosen[at : at + AT_ONCE]
+                self._sender.revive(queue, ten, wait)
+                self._remove(dead, seen, ten)
         return [one.message_id for one in chosen]
 
     def purge(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
