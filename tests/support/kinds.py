@@ -1,7 +1,10 @@
 """The kinds of stores: their servers, one a session, and an empty store of each."""
 
+import functools
 from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +42,10 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def sqs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sqs]:
     """A server of this session that speaks the protocol of SQS."""
-    with Sqs(tmp_path_factory.mktemp("sqs")) as server:
+    with Sqs(tmp_path_factory.mktemp("sqs")) as server, pytest.MonkeyPatch.context() as patched:
+        # Each client reads megabytes of JSON about all of AWS anew, if it is not given what another has read.
+        loaders: Any = import_module("botocore.loaders")  # it has no types
+        patched.setattr("botocore.session.create_loader", functools.cache(loaders.create_loader))
         yield server
 
 

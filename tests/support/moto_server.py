@@ -6,6 +6,7 @@ Where moto differs from what AWS documents, or was seen to do, in ways that matt
 - An old receipt handle deletes nothing and hides nothing. A standard queue does not say so, a FIFO queue does.
 - Twelve hours count from when a message was received, not from when it was sent.
 - The bytes of attributes count as those of the body do, also for a batch; and what is no text is refused.
+- A FIFO queue knows a duplicate for five minutes, also of what is deleted by then.
 - A hundred messages cost a hundred times what one costs, and not ten thousand times.
 
 What still differs: moto keeps the order of messages, sees all of them at each look, hands out none twice for no
@@ -16,12 +17,14 @@ tell from where it moved a dead letter.
 import base64
 import functools
 import re
+import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+from uuid import uuid4
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -39,7 +42,12 @@ MOST_BYTES = 1024 * 1024
 """Of a message, and of a batch."""
 _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+DUPLICATE_WITHIN = 300 * 1000
+"""In milliseconds: how long a FIFO queue knows what was sent."""
+
 _LOCK = threading.RLock()
+_CHANGED = threading.Condition(_LOCK)
+"""Something was sent, or hidden for another time."""
 _RECEIVED: dict[str, tuple[Any, float]] = {}
 """By receipt handle: what was received, and when."""
 
@@ -48,12 +56,14 @@ def _one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def locked(*args: Any, **kwargs: Any) -> Any:
         with _LOCK:
-            return method(*args, **kwargs)
+            result = method(*args, **kwargs)
+            _CHANGED.notify_all()
+            return result
 
     return locked
 
 
-_receive_at_once = _one_at_a_time(_MODELS.SQSBackend.receive_message)
+_receive_at_once = _MODELS.SQSBackend.receive_message
 _mark_received = _MODELS.Message.mark_received
 
 
@@ -67,12 +77,44 @@ def _receive(
 ) -> list[Any]:
     until, queue = time.monotonic() + wait, self.get_queue(queue_name)
     # Who asked may be gone, and what was asked for another test: it is not to take anything of the next one.
-    while self.queues.get(queue_name) is queue:
-        found: list[Any] = _receive_at_once(self, queue_name, count, 0, hidden_for, names)
-        if found or time.monotonic() >= until:
-            return found
-        time.sleep(0.005)
+    with _LOCK:
+        while self.queues.get(queue_name) is queue:
+            found: list[Any] = _receive_at_once(self, queue_name, count, 0, hidden_for, names)
+            if found or time.monotonic() >= until:
+                return found
+            _CHANGED.wait(0.02)  # what lapses, or is due, changes by itself
     return []
+
+
+def _send(
+    self: Any,
+    queue_name: str,
+    message_body: str,
+    message_attributes: dict[str, Any] | None = None,
+    delay_seconds: int | None = None,
+    deduplication_id: str | None = None,
+    group_id: str | None = None,
+    **_: Any,
+) -> Any:
+    queue = self.get_queue(queue_name)
+    self._validate_message(queue, message_body, delay_seconds or 0, deduplication_id, group_id)
+    message = _MODELS.Message(str(uuid4()), message_body)
+    message.message_attributes = message_attributes or {}
+    message.group_id, message.deduplication_id = group_id, deduplication_id
+    message.sequence_number = str(time.monotonic_ns()).zfill(20)
+    message.mark_sent(queue.delay_seconds if delay_seconds is None else delay_seconds)
+    queue.add_message(message)
+    return message
+
+
+def _add(self: Any, message: Any) -> None:
+    if self.fifo_queue:
+        known: dict[str, float] = vars(self).setdefault("known_by_us", {})
+        sent_at = known.get(message.deduplication_id, -DUPLICATE_WITHIN)
+        if message.sent_timestamp < sent_at + DUPLICATE_WITHIN:
+            return
+        known[message.deduplication_id] = message.sent_timestamp
+    self._messages.append(message)
 
 
 _send_several = _one_at_a_time(_MODELS.SQSBackend.send_message_batch)
@@ -107,6 +149,7 @@ def _value_of(attribute: dict[str, Any]) -> bytes:
 
 def _mark(self: Any, visibility_timeout: int | None = None) -> None:
     _mark_received(self, visibility_timeout)
+    self.receipt_handle = secrets.token_urlsafe(138)
     del self._old_receipt_handles[:]
     _RECEIVED[str(self.receipt_handle)] = self, _now()
 
@@ -192,9 +235,11 @@ def main(port: int) -> None:
     service.is_message_valid_based_on_retention_period = _is_kept
     service.delete_message = _one_at_a_time(_delete)
     service.change_message_visibility = _one_at_a_time(_hide)
-    service.send_message = _one_at_a_time(service.send_message)
+    service.send_message = _one_at_a_time(_send)
     service.send_message_batch = _send_batch
     service.purge_queue = _one_at_a_time(service.purge_queue)
+    _MODELS.generate_receipt_handle = str  # _mark makes one, and in less time
+    _MODELS.Queue.add_message = _add
     _MODELS.Queue.messages = property(_visible)
     _MODELS.Message.mark_received = _mark
     moto = _APP.DomainDispatcherApplication(_APP.create_backend_app)

@@ -284,5 +284,5 @@ def _entry(
     if group:
         entry["MessageGroupId"] = group
     if wait > 0:
-        entry["DelaySeconds"] = min(math.ceil(wait), longest)
+        entry["DelaySeconds"] = math.ceil(min(wait, longest))
     return entry
