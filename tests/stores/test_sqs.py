@@ -25,15 +25,15 @@ from alligator.exceptions import (
 )
 from alligator.testing.stores import QUEUE, take, take_ready, until
 from tests.stores.answers import answering, refusal
-from tests.support.kinds import empty_store
+from tests.support.kinds import hasty_sqs
 from tests.support.sqs import DEAD, REGION, Sqs
 
 Boto = Any
 
 
 @pytest.fixture
-def dsn(request: pytest.FixtureRequest) -> str:
-    return empty_store("sqs", request)
+def dsn(sqs_server: Sqs, monkeypatch: pytest.MonkeyPatch) -> str:
+    return hasty_sqs(sqs_server, monkeypatch)
 
 
 @pytest.fixture
@@ -362,25 +362,29 @@ def test_batches_are_of_ten_and_of_no_more_than_a_message_may_take() -> None:
 
 
 def test_a_delay_longer_than_sqs_has_is_kept_and_counts_no_delivery(
-    store: Client, boto: Boto, monkeypatch: pytest.MonkeyPatch
+    opening: Callable[..., Client],
+    sqs_server: Sqs,
+    boto: Boto,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    store = opening(of=sqs_server.emptied())
     # A policy by which a second receipt is one too many: none may be spent on waiting.
     arn = "arn:aws:sqs:us-west-2:123456789012:other"
     policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "1"}}'
     made(boto, "strict", RedrivePolicy=policy)
     monkeypatch.setattr(sending, "LONGEST_DELAY", 1)
     began = time.monotonic()
-    store.push_many("strict", [Message("t1", b"one", delay=3.5)])
+    store.push_many("strict", [Message("t1", b"one", delay=2.5)])
 
     held = take(store, of="strict")
 
-    assert time.monotonic() - began >= 3.45
+    assert time.monotonic() - began >= 2.45
     assert (held.body, held.deliveries) == (b"one", 1)
     assert store.settle([Ack(held)]) == []
 
 
 def test_a_due_moment_is_by_the_clock_of_the_service(store: Client) -> None:
-    store.push_many(QUEUE, [Message("t1", b"one", due_at=store.now() + 1.0)])
+    store.push_many(QUEUE, [Message("t1", b"one", due_at=store.now() + 1.5)])
 
     assert store.count(QUEUE) == Counts(delayed=1)
     assert take(store).body == b"one"
@@ -802,6 +806,17 @@ def test_notes_are_cut_where_it_hurts_least() -> None:
     assert fitted(note, 100) == '{"reason":"failed","message":"m","error":"e","traceback":""}'
     assert fitted("ž" * 100, 101) == "ž" * 50
     assert fitted(note, 10) == ""
+
+
+def test_that_there_is_nothing_is_said_after_a_second_look_that_waits() -> None:
+    with answering(ReceiveMessage=[(200, {})]) as server:
+        store = Client(server.dsn + "&dead=all-of-them")
+        assert take_ready(store) == []
+        assert store.dead(QUEUE) == []
+        assert [
+            body["WaitTimeSeconds"] for name, body in server.asked if name == "ReceiveMessage"
+        ] == [0, 1, 1]
+        store.close()
 
 
 # A service that is away, refuses, or does half.

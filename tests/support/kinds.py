@@ -81,9 +81,7 @@ def newest_postgres_server() -> Iterator[PostgresServer]:
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The DSN of an empty store, of each kind: for the contract."""
     if request.param == "sqs":
-        # Moto sees all messages at each look; a second for each time that there are none makes minutes.
-        for module in ("sqs_backend", "sqs.dead"):
-            monkeypatch.setattr(f"alligator.backends.{module}.SURE_AFTER", 0)
+        return hasty_sqs(request.getfixturevalue("sqs_server"), monkeypatch)
     return empty_store(request.param, request)
 
 
@@ -106,6 +104,13 @@ def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mortal]:
     }
     with servers[request.param]() as server:
         yield server
+
+
+def hasty_sqs(server: Sqs, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the DSN of an empty SQS that lets nobody wait for a second: of many tests they make minutes."""
+    for module in ("sqs_backend", "sqs.dead"):  # moto sees all messages at each look
+        monkeypatch.setattr(f"alligator.backends.{module}.SURE_AFTER", 0)
+    return server.emptied(is_hasty=True)
 
 
 def empty_store(kind: str, request: pytest.FixtureRequest) -> str:

@@ -22,11 +22,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
+from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import run_wsgi_app
 
 # Any: it is the inside of moto that is changed here.
 _APP: Any = import_module("moto.moto_server.werkzeug_app")
@@ -44,6 +46,11 @@ _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 DUPLICATE_WITHIN = 300 * 1000
 """In milliseconds: how long a FIFO queue knows what was sent."""
+
+_SENT: dict[tuple[Any, str], float] = {}
+"""By FIFO queue and deduplication id: when a message was sent."""
+_SECOND = [1000.0]
+"""In milliseconds: how long a message is hidden or delayed whose client has said one second."""
 
 _LOCK = threading.RLock()
 _CHANGED = threading.Condition(_LOCK)
@@ -102,18 +109,18 @@ def _send(
     message.message_attributes = message_attributes or {}
     message.group_id, message.deduplication_id = group_id, deduplication_id
     message.sequence_number = str(time.monotonic_ns()).zfill(20)
-    message.mark_sent(queue.delay_seconds if delay_seconds is None else delay_seconds)
+    message.mark_sent()
+    message.delayed_until = _in(queue.delay_seconds if delay_seconds is None else delay_seconds)
     queue.add_message(message)
     return message
 
 
 def _add(self: Any, message: Any) -> None:
     if self.fifo_queue:
-        known: dict[str, float] = vars(self).setdefault("known_by_us", {})
-        sent_at = known.get(message.deduplication_id, -DUPLICATE_WITHIN)
+        sent_at = _SENT.get((self, message.deduplication_id), -DUPLICATE_WITHIN)
         if message.sent_timestamp < sent_at + DUPLICATE_WITHIN:
             return
-        known[message.deduplication_id] = message.sent_timestamp
+        _SENT[self, message.deduplication_id] = message.sent_timestamp
     self._messages.append(message)
 
 
@@ -149,6 +156,7 @@ def _value_of(attribute: dict[str, Any]) -> bytes:
 
 def _mark(self: Any, visibility_timeout: int | None = None) -> None:
     _mark_received(self, visibility_timeout)
+    self.visible_at = _in(visibility_timeout or 0)
     self.receipt_handle = secrets.token_urlsafe(138)
     del self._old_receipt_handles[:]
     _RECEIVED[str(self.receipt_handle)] = self, _now()
@@ -172,12 +180,11 @@ def _hide(self: Any, queue_name: str, receipt_handle: str, visibility_timeout: i
     message = _held(queue, receipt_handle, is_in_flight=True)
     if message is None:
         return
-    ends_at = _now() + visibility_timeout * 1000
-    if ends_at > _RECEIVED[receipt_handle][1] + LONGEST_LEASE:
+    if _now() + visibility_timeout * 1000 > _RECEIVED[receipt_handle][1] + LONGEST_LEASE:
         raise _ERRORS.InvalidParameterValue(
             "Total VisibilityTimeout is beyond the limit [43200 seconds]"
         )
-    message.visible_at = ends_at
+    message.visible_at = _in(visibility_timeout)
     if not visibility_timeout:
         queue.pending_messages.discard(message)
 
@@ -199,15 +206,21 @@ def _is_kept(self: Any, queue_name: str, message: Any) -> bool:
     return True  # to tell, moto goes through the whole queue, for each message
 
 
+def _in(seconds: int) -> float:
+    return _now() + (_SECOND[0] if seconds == 1 else seconds * 1000)
+
+
 def _now() -> float:
     return time.time() * 1000
 
 
 def _emptied(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """Forget everything, and make the queues of a region that the path names: /emptied/REGION/NAME,NAME."""
-    region, names = environ["PATH_INFO"].split("/")[2:]
+    """Forget everything, and make queues: /emptied/REGION/NAME,NAME/MILLISECONDS that one second lasts."""
+    region, names, second = environ["PATH_INFO"].split("/")[2:]
     with _LOCK:
+        _SECOND[0] = float(second)
         _RECEIVED.clear()
+        _SENT.clear()
         service = _MODELS.sqs_backends[ACCOUNT][region]
         service.queues.clear()
         for name in names.split(","):
@@ -216,10 +229,44 @@ def _emptied(environ: dict[str, Any], start_response: Callable[..., Any]) -> lis
     return []
 
 
-class _Handler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are used again, as on AWS
+class _Handler(BaseHTTPRequestHandler):
+    """Passes requests on. Connections are used again, as on AWS: werkzeug's own server closes each."""
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    application: Callable[..., Any]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": self.path,
+            "CONTENT_LENGTH": str(len(body)),
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": self.headers["Host"].rpartition(":")[2],
+            "SERVER_PROTOCOL": self.protocol_version,
+            "wsgi.url_scheme": "http",
+            "wsgi.input": BytesIO(body),
+            "wsgi.errors": sys.stderr,
+        }
+        for name, value in self.headers.items():
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+        parts, status, headers = run_wsgi_app(type(self).application, environ, buffered=True)
+        answer = b"".join(parts)
+        self.send_response(int(status.split()[0]))
+        for name, value in headers.items():
+            if name.lower() not in {"content-length", "date", "server"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
@@ -248,13 +295,8 @@ def main(port: int) -> None:
         ours = environ["PATH_INFO"].startswith("/emptied/")
         return (_emptied if ours else moto)(environ, start_response)
 
-    server = make_server(
-        "127.0.0.1",
-        port,
-        application,
-        threaded=True,
-        request_handler=_Handler,
-    )
+    _Handler.application = staticmethod(application)
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     print("ready", flush=True)
     server.serve_forever()
 

@@ -44,10 +44,8 @@ class Dead:
         queue = self._queues.named(queue_name)
         with self._seen(queue) as (dead, seen):
             chosen = _chosen(seen, letter_ids)
-            for at in range(
-                0, len(chosen), AT_ONCE
-            ):  # if it breaks off, only these are in both queues
-                ten = chosen[at : at + AT_ONCE]
+            for at in range(0, len(chosen), AT_ONCE):
+                ten = chosen[at : at + AT_ONCE]  # no more are in both queues, if it breaks off
                 self._sender.revive(queue, ten, wait)
                 self._remove(dead, seen, ten)
         return [one.message_id for one in chosen]
@@ -86,7 +84,8 @@ class Dead:
 
     def _remove(self, dead: Queue, seen: list[Received], chosen: Collection[Received]) -> None:
         self._queues.delete(dead, [one.handle for one in chosen])
-        seen[:] = [one for one in seen if one not in chosen]
+        gone = {one.handle for one in chosen}
+        seen[:] = [one for one in seen if one.handle not in gone]
 
 
 def _chosen(seen: Sequence[Received], letter_ids: Sequence[str]) -> list[Received]:
