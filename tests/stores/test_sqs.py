@@ -745,6 +745,19 @@ def test_where_only_aws_may_put_dead_letters_they_are_kept(denied: str) -> None:
         store.close()
 
 
+def test_to_retry_a_letter_no_more_are_looked_at_than_until_it_is_found() -> None:
+    done = {"Successful": [{"Id": "0", "MessageId": "m2"}]}
+    with answering(
+        ReceiveMessage=[(200, {"Messages": [MESSAGE]})],
+        SendMessageBatch=[(200, done)],
+        DeleteMessageBatch=[(200, done)],
+    ) as server:
+        store = Client(server.dsn + "&dead=all-of-them")
+        assert store.retry_dead(QUEUE, ["m1"]) == ["m1"]
+        assert server.times("ReceiveMessage") == 1
+        store.close()
+
+
 def test_retrying_that_breaks_off_after_ten_and_is_repeated_doubles_nothing(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
