@@ -25,15 +25,15 @@ from alligator.exceptions import (
 )
 from alligator.testing.stores import QUEUE, take, take_ready, until
 from tests.stores.answers import answering, refusal
-from tests.support.kinds import empty_store
+from tests.support.kinds import hasty_sqs
 from tests.support.sqs import DEAD, REGION, Sqs
 
 Boto = Any
 
 
 @pytest.fixture
-def dsn(request: pytest.FixtureRequest) -> str:
-    return empty_store("sqs", request)
+def dsn(sqs_server: Sqs, monkeypatch: pytest.MonkeyPatch) -> str:
+    return hasty_sqs(sqs_server, monkeypatch)
 
 
 @pytest.fixture
@@ -154,6 +154,27 @@ def test_a_missing_queue_is_named_with_how_to_make_it(store: Client) -> None:
     assert "nobody-made-it" not in store.queues()
 
 
+def test_a_queue_that_is_gone_is_named_with_how_to_make_it(store: Client, boto: Boto) -> None:
+    made(boto, "gone.fifo", FifoQueue="true")
+    assert store.count("gone.fifo") == Counts()
+    boto.delete_queue(QueueUrl=url_of(boto, "gone.fifo"))
+
+    with pytest.raises(
+        BackendRefused, match=r"create-queue --queue-name gone\.fifo .*FifoQueue=true"
+    ):
+        store.push("gone.fifo", "t1", b"{}")
+
+
+def test_the_queue_for_dead_letters_is_not_one_of_tasks(store: Client) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: store.push(DEAD, "t1", b"{}"),
+        lambda: store.reserve([DEAD], "w"),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidOption, match="for dead letters"):
+            call()
+
+
 @pytest.mark.parametrize(
     "name", ["two words", "dotted.name", "žluťoučký", "x" * 81, "x" * 80 + ".fifo"]
 )
@@ -263,6 +284,62 @@ def test_a_task_that_grows_beyond_the_limit_is_buried_as_it_was(store: Client, b
     assert take_ready(store, of="small") == []
 
 
+def crowded(boto: Boto) -> None:
+    """Make a queue with a message that others have sent, and that has no room for an attribute."""
+    made(boto, "small", MaximumMessageSize="1024")
+    boto.send_message(QueueUrl=url_of(boto, "small"), MessageBody="x" * 1020)
+
+
+def test_a_message_with_no_room_for_a_note_is_given_back_as_it_is(
+    store: Client, boto: Boto
+) -> None:
+    crowded(boto)
+
+    assert store.settle([Release(take(store, of="small"))]) == []
+
+    held = take(store, of="small")
+    assert (held.body, held.deliveries) == (b"x" * 1020, 2)
+    assert store.count("small").dead == 0
+
+
+def test_a_message_with_no_room_for_a_note_stops_no_worker_that_buries_it(
+    opening: Callable[..., Client], bare: str, boto: Boto, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opening(of=bare)
+    crowded(boto)
+
+    assert store.settle([Bury(take(store, of="small"), "what happened")]) == []
+
+    assert "what happened" in caplog.text
+    assert take_ready(store, of="small") == []
+    assert store.count("small") == Counts(running=1)
+
+
+def test_a_group_that_others_gave_a_message_is_kept(store: Client, boto: Boto) -> None:
+    boto.send_message(QueueUrl=url_of(boto), MessageBody="{}", MessageGroupId="tenant-1")
+
+    store.settle([Release(take(store), body=b"{}")])
+
+    [message] = lying(boto)
+    assert message["Attributes"]["MessageGroupId"] == "tenant-1"
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e999", "-5", "many", "9" * 400])
+def test_no_attribute_that_others_wrote_stops_a_worker(
+    store: Client, boto: Boto, number: str
+) -> None:
+    names = ["alligator.lapses", "alligator.buried"]
+    value = {"DataType": "String", "StringValue": number}
+    boto.send_message(
+        QueueUrl=url_of(boto), MessageBody="{}", MessageAttributes=dict.fromkeys(names, value)
+    )
+
+    held = take(store)
+
+    assert held.deliveries >= 1
+    assert store.settle([Release(held, body=b"{}")]) == []
+
+
 def test_batches_are_of_ten_and_of_no_more_than_a_message_may_take() -> None:
     sent = {"Successful": [{"Id": str(number), "MessageId": f"m{number}"} for number in range(10)]}
     attributes = {"Attributes": {"MaximumMessageSize": "10240"}}
@@ -285,28 +362,46 @@ def test_batches_are_of_ten_and_of_no_more_than_a_message_may_take() -> None:
 
 
 def test_a_delay_longer_than_sqs_has_is_kept_and_counts_no_delivery(
-    store: Client, boto: Boto, monkeypatch: pytest.MonkeyPatch
+    opening: Callable[..., Client],
+    sqs_server: Sqs,
+    boto: Boto,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    store = opening(of=sqs_server.emptied())
     # A policy by which a second receipt is one too many: none may be spent on waiting.
     arn = "arn:aws:sqs:us-west-2:123456789012:other"
     policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "1"}}'
     made(boto, "strict", RedrivePolicy=policy)
     monkeypatch.setattr(sending, "LONGEST_DELAY", 1)
     began = time.monotonic()
-    store.push_many("strict", [Message("t1", b"one", delay=3.5)])
+    store.push_many("strict", [Message("t1", b"one", delay=2.5)])
 
     held = take(store, of="strict")
 
-    assert time.monotonic() - began >= 3.45
+    assert time.monotonic() - began >= 2.45
     assert (held.body, held.deliveries) == (b"one", 1)
     assert store.settle([Ack(held)]) == []
 
 
 def test_a_due_moment_is_by_the_clock_of_the_service(store: Client) -> None:
-    store.push_many(QUEUE, [Message("t1", b"one", due_at=store.now() + 1.0)])
+    store.push_many(QUEUE, [Message("t1", b"one", due_at=store.now() + 1.5)])
 
     assert store.count(QUEUE) == Counts(delayed=1)
     assert take(store).body == b"one"
+
+
+def test_nothing_is_delayed_for_longer_than_its_queue_keeps_it() -> None:
+    done = {"Successful": [{"Id": "0", "MessageId": "m1"}]}
+    with answering(
+        GetQueueAttributes=[(200, {"Attributes": {"MessageRetentionPeriod": "60"}})],
+        SendMessageBatch=[(200, done)],
+    ) as server:
+        store = Client(server.dsn)
+        store.push_many(QUEUE, [Message("t1", b"1", delay=800.0)])
+        [entry] = server.asked[-1][1]["Entries"]
+        assert entry["DelaySeconds"] == 15
+        assert entry["MessageAttributes"]["alligator.wait"]["StringValue"] == "800.000"
+        store.close()
 
 
 # FIFO queues.
@@ -342,6 +437,78 @@ def test_a_fifo_queue_delays_and_counts_no_delivery_for_that(store: Client, fifo
 
     assert time.monotonic() - began >= 1.45
     assert (held.body, held.deliveries) == (b"1", 1)
+
+
+FIFO_URL: dict[str, Any] = {"QueueUrl": "http://sqs/1/jobs.fifo"}
+
+
+def early(receives: int) -> list[tuple[int, dict[str, Any]]]:
+    """Answer once with a message that is not due for a day."""
+    wait = {"DataType": "String", "StringValue": "86400"}
+    told = {
+        "SentTimestamp": str(round(time.time() * 1000)),
+        "ApproximateReceiveCount": str(receives),
+    }
+    message = {**MESSAGE, "Attributes": told, "MessageAttributes": {"alligator.wait": wait}}
+    return [(200, {"Messages": [message]}), (200, {})]
+
+
+@pytest.mark.parametrize(
+    ("receives", "allowed", "asked"),
+    [
+        (1, 2, "ChangeMessageVisibilityBatch"),
+        (2, 2, "SendMessageBatch"),
+        (3, 4, "ChangeMessageVisibilityBatch"),
+        (4, 4, "SendMessageBatch"),
+        (1, 1, "ChangeMessageVisibilityBatch"),  # it is no use, but must not go on without end
+    ],
+)
+def test_no_redrive_policy_takes_what_is_delayed(receives: int, allowed: int, asked: str) -> None:
+    policy = {"RedrivePolicy": POLICY.replace("5", str(allowed))}
+    done = {"Successful": [{"Id": "0", "MessageId": "m2"}]}
+    with answering(
+        GetQueueUrl=[(200, FIFO_URL)],
+        GetQueueAttributes=[(200, {"Attributes": policy})],
+        ReceiveMessage=early(receives),
+        SendMessageBatch=[(200, done)],
+        DeleteMessageBatch=[(200, done)],
+        ChangeMessageVisibilityBatch=[(200, done)],
+    ) as server:
+        store = Client(server.dsn)
+        assert take_ready(store, of="jobs.fifo") == []
+        changes = {"ChangeMessageVisibilityBatch", "SendMessageBatch"}
+        assert [name for name, _ in server.asked if name in changes] == [asked]
+        store.close()
+
+
+def test_a_fifo_queue_with_a_policy_of_one_receipt_delays_nothing(
+    store: Client, boto: Boto
+) -> None:
+    made(boto, "other.fifo", FifoQueue="true")
+    arn = "arn:aws:sqs:us-west-2:123456789012:other.fifo"
+    policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "1"}}'
+    strict = made(boto, "strict.fifo", FifoQueue="true", RedrivePolicy=policy)
+
+    with pytest.raises(InvalidOption, match="maxReceiveCount"):
+        store.push_many(strict, [Message("t1", b"1", delay=1.0)])
+    store.push(strict, "t2", b"2")
+
+    assert take(store, of=strict).body == b"2"
+
+
+def test_nothing_is_hidden_for_longer_than_its_queue_keeps_it() -> None:
+    done = {"Successful": [{"Id": "0"}]}
+    with answering(
+        GetQueueUrl=[(200, FIFO_URL)],
+        GetQueueAttributes=[(200, {"Attributes": {"MessageRetentionPeriod": "3600"}})],
+        ReceiveMessage=early(1),
+        ChangeMessageVisibilityBatch=[(200, done)],
+    ) as server:
+        store = Client(server.dsn)
+        assert take_ready(store, of="jobs.fifo") == []
+        [hidden] = [body for name, body in server.asked if name == "ChangeMessageVisibilityBatch"]
+        assert [entry["VisibilityTimeout"] for entry in hidden["Entries"]] == [900]
+        store.close()
 
 
 def test_what_is_given_back_to_a_fifo_queue_is_no_duplicate(store: Client, fifo: str) -> None:
@@ -477,6 +644,41 @@ def test_dead_letters_move_once_they_have_where_to_go(
     assert (letter.body, letter.note) == (b"dead", "note")
 
 
+def test_what_the_queue_for_dead_letters_does_not_take_is_hidden_once(
+    store: Client, boto: Boto
+) -> None:
+    boto.set_queue_attributes(
+        QueueUrl=url_of(boto, DEAD), Attributes={"MaximumMessageSize": "1024"}
+    )
+    store.push(QUEUE, "t1", b"x" * 2000)
+    store.settle([Bury(take(store), "note")])
+
+    assert take_ready(store) == []
+
+    assert store.count(QUEUE) == Counts(
+        running=1
+    )  # not sent anew, to be received at once, and so on
+
+
+def test_a_missing_queue_for_dead_letters_stops_no_worker(
+    opening: Callable[..., Client],
+    bare: str,
+    sqs_server: Sqs,
+    boto: Boto,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = opening(of=sqs_server.dsn(dead="nobody-made-it"))
+    store.push(QUEUE, "t1", b"dead")
+
+    assert store.settle([Bury(take(store), "note")]) == []
+
+    assert "create-queue --queue-name nobody-made-it" in caplog.text
+    assert store.len(QUEUE) == 1
+    made(boto, "nobody-made-it")
+    assert take_ready(store) == []
+    assert [letter.body for letter in store.dead(QUEUE)] == [b"dead"]
+
+
 def test_a_redrive_policy_says_where_dead_letters_go_and_is_heeded(
     opening: Callable[..., Client], bare: str, boto: Boto
 ) -> None:
@@ -518,6 +720,7 @@ def test_where_only_aws_may_put_dead_letters_they_are_kept(denied: str) -> None:
         ReceiveMessage=[(200, {"Messages": [MESSAGE]})],
         SendMessageBatch=[*([no] if denied == "SendMessageBatch" else []), (200, done)],
         DeleteMessageBatch=[(200, {"Successful": [{"Id": "0"}]})],
+        ChangeMessageVisibilityBatch=[(200, {"Successful": [{"Id": "0"}]})],
     ) as server:
         store = Client(server.dsn)
         [held] = store.reserve([QUEUE], "w").reservations
@@ -527,7 +730,56 @@ def test_where_only_aws_may_put_dead_letters_they_are_kept(denied: str) -> None:
         assert sent["QueueUrl"] == "http://sqs/1/all"
         assert "alligator.kept" in sent["Entries"][0]["MessageAttributes"]
         assert server.times("DeleteMessageBatch") == 1
+
+        [kept] = sent["Entries"]
+        told = {"SentTimestamp": str(round(time.time() * 1000))}
+        attributes = kept["MessageAttributes"]
+        message = {**MESSAGE, "Attributes": told, "MessageAttributes": attributes}
+        server.given["ReceiveMessage"] = [(200, {"Messages": [message]}), (200, {})]
+        del server.asked[:]
+        assert take_ready(store) == []
+        assert server.times("ChangeMessageVisibilityBatch") == 1
+        assert (
+            server.times("SendMessageBatch") == 0
+        )  # there it would be received at once, and so on
         store.close()
+
+
+def test_to_retry_a_letter_no_more_are_looked_at_than_until_it_is_found() -> None:
+    done = {"Successful": [{"Id": "0", "MessageId": "m2"}]}
+    with answering(
+        ReceiveMessage=[(200, {"Messages": [MESSAGE]})],
+        SendMessageBatch=[(200, done)],
+        DeleteMessageBatch=[(200, done)],
+    ) as server:
+        store = Client(server.dsn + "&dead=all-of-them")
+        assert store.retry_dead(QUEUE, ["m1"]) == ["m1"]
+        assert server.times("ReceiveMessage") == 1
+        store.close()
+
+
+def test_retrying_that_breaks_off_after_ten_and_is_repeated_doubles_nothing(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.push_many(QUEUE, [Message(str(number), b"dead") for number in range(12)])
+    store.settle([Bury(held, "note") for held in take_ready(store)])
+    batch, sent = store._service.batch, 0  # pyright: ignore[reportPrivateUsage]
+
+    def cut_once(operation: str, url: str, entries: Any) -> list[dict[str, Any]]:
+        nonlocal sent
+        if operation == "send_message_batch":
+            sent += 1
+            if sent == 2:
+                raise BackendUnavailable("cut")
+        return batch(operation, url, entries)
+
+    monkeypatch.setattr(store._service, "batch", cut_once)  # pyright: ignore[reportPrivateUsage]
+    letters = [letter.letter_id for letter in store.dead(QUEUE)]
+    with pytest.raises(BackendUnavailable):
+        store.retry_dead(QUEUE, letters)
+    store.retry_dead(QUEUE, letters)
+
+    assert store.count(QUEUE) == Counts(waiting=12)
 
 
 def test_what_aws_moves_back_by_itself_is_a_task(store: Client, boto: Boto) -> None:
@@ -569,6 +821,17 @@ def test_notes_are_cut_where_it_hurts_least() -> None:
     assert fitted(note, 10) == ""
 
 
+def test_that_there_is_nothing_is_said_after_a_second_look_that_waits() -> None:
+    with answering(ReceiveMessage=[(200, {})]) as server:
+        store = Client(server.dsn + "&dead=all-of-them")
+        assert take_ready(store) == []
+        assert store.dead(QUEUE) == []
+        assert [
+            body["WaitTimeSeconds"] for name, body in server.asked if name == "ReceiveMessage"
+        ] == [0, 1, 1]
+        store.close()
+
+
 # A service that is away, refuses, or does half.
 
 
@@ -594,13 +857,21 @@ def test_a_push_without_an_answer_is_not_repeated() -> None:
         store.close()
 
 
-def test_what_the_service_puts_off_is_asked_again_and_then_unavailable() -> None:
+def at_once(attempt: int) -> None:
+    """Do not pause."""
+
+
+@pytest.mark.parametrize("code", ["RequestThrottled", "KMS.ThrottlingException", "OverLimit"])
+def test_what_the_service_puts_off_is_asked_again_and_then_unavailable(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alligator.backends.sqs.service._pause", at_once)
     sent = {"Successful": [{"Id": "0", "MessageId": "m1"}]}
-    throttled = refusal("RequestThrottled")
+    throttled = refusal(code)
     with answering(SendMessageBatch=[throttled, (200, sent), throttled]) as server:
         store = Client(server.dsn)
         assert store.push(QUEUE, "t1", b"") == "m1"
-        with pytest.raises(BackendUnavailable, match="RequestThrottled"):
+        with pytest.raises(BackendUnavailable, match=code):
             store.push(QUEUE, "t2", b"")
         store.close()
 

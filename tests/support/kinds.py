@@ -1,7 +1,10 @@
 """The kinds of stores: their servers, one a session, and an empty store of each."""
 
+import functools
 from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +42,10 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def sqs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sqs]:
     """A server of this session that speaks the protocol of SQS."""
-    with Sqs(tmp_path_factory.mktemp("sqs")) as server:
+    with Sqs(tmp_path_factory.mktemp("sqs")) as server, pytest.MonkeyPatch.context() as patched:
+        # Each client reads megabytes of JSON about all of AWS anew, if it is not given what another has read.
+        loaders: Any = import_module("botocore.loaders")  # it has no types
+        patched.setattr("botocore.session.create_loader", functools.cache(loaders.create_loader))
         yield server
 
 
@@ -75,9 +81,7 @@ def newest_postgres_server() -> Iterator[PostgresServer]:
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The DSN of an empty store, of each kind: for the contract."""
     if request.param == "sqs":
-        # Moto sees all messages at each look; a second for each time that there are none makes minutes.
-        for module in ("sqs_backend", "sqs.dead"):
-            monkeypatch.setattr(f"alligator.backends.{module}.SURE_AFTER", 0)
+        return hasty_sqs(request.getfixturevalue("sqs_server"), monkeypatch)
     return empty_store(request.param, request)
 
 
@@ -100,6 +104,13 @@ def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mortal]:
     }
     with servers[request.param]() as server:
         yield server
+
+
+def hasty_sqs(server: Sqs, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the DSN of an empty SQS that lets nobody wait for a second: of many tests they make minutes."""
+    for module in ("sqs_backend", "sqs.dead"):  # moto sees all messages at each look
+        monkeypatch.setattr(f"alligator.backends.{module}.SURE_AFTER", 0)
+    return server.emptied(is_hasty=True)
 
 
 def empty_store(kind: str, request: pytest.FixtureRequest) -> str:

@@ -40,12 +40,17 @@ class Sqs:
         given = {"endpoint": self.endpoint, "access_key": "id", "secret_key": "secret", **options}
         return f"sqs://{REGION}/?" + "&".join(f"{name}={value}" for name, value in given.items())
 
-    def emptied(self) -> str:
-        """Forget all, make the queues of the tests, and return a DSN."""
-        path = f"/emptied/{REGION}/{','.join([*QUEUES, DEAD])}"
+    def emptied(self, *, is_hasty: bool = False) -> str:
+        """Forget all, make the queues of the tests, and return a DSN.
+
+        Args:
+            is_hasty: Who asks for half a second or less is to wait for half a one, and not for the whole one
+                that SQS makes of it; and who is told to leave hears it within a second.
+        """
+        path = f"/emptied/{REGION}/{','.join([*QUEUES, DEAD])}/{500 if is_hasty else 1000}"
         with urllib.request.urlopen(self.endpoint + path, timeout=STARTS_WITHIN):
             pass
-        return self.dsn(dead=DEAD)
+        return self.dsn(dead=DEAD, **({"poll": "1"} if is_hasty else {}))
 
     def start(self) -> None:
         """Start it, on the port it had before if it had one. What was in it is gone."""

@@ -7,12 +7,10 @@ one is deleted. A crash in between leaves both, so that a task may run twice, an
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from hashlib import sha256
-from itertools import islice
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from alligator.backends.base import (
     Ack,
@@ -31,7 +29,7 @@ from alligator.backends.base import (
 from alligator.backends.sqs.dead import Dead
 from alligator.backends.sqs.messages import Received
 from alligator.backends.sqs.queues import LONGEST_LEASE, Queue, Queues
-from alligator.backends.sqs.sending import Anew, Sender, is_early
+from alligator.backends.sqs.sending import Anew, Sender, forget_oldest, is_early
 from alligator.backends.sqs.service import AT_ONCE, Service
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
@@ -45,8 +43,6 @@ SURE_AFTER = 1
 """Seconds to wait before saying that there is none: a look that does not wait sees a part of SQS only."""
 MOST = 1000
 """Tasks to hand out at once: each ten take a request, and leases begin with the first."""
-MOST_REMEMBERED = 5000
-"""Hand-outs of which is remembered what they are."""
 
 T = TypeVar("T")
 
@@ -86,8 +82,7 @@ class Client(Backend):
         self._bell = Bell()
         self._out: dict[str, Received] = {}
         self._latest: dict[str, str] = {}
-        self._settled: dict[str, None] = {}
-        self._settling = threading.Lock()
+        self._settled: dict[str, object] = {}
         self._over: set[str] = set()
 
     def push_many(
@@ -179,6 +174,10 @@ class Client(Backend):
     def drop_all(self, queue_name: str) -> None:
         self._queues.purge(self._queues.named(queue_name))
 
+    def len(self, queue_name: str) -> int:
+        waiting, delayed, _ = self._queues.count(self._queues.named(queue_name))
+        return waiting + delayed
+
     def count(self, queue_name: str) -> Counts:
         queue = self._queues.named(queue_name)
         dead = self._queues.dead_of(queue)
@@ -268,8 +267,8 @@ class Client(Backend):
         if before is not None:  # what still runs here of an earlier hand-out is late
             self._settled[before] = None
         self._out[token], self._latest[one.message_id] = one, token
-        _forget_oldest(self._out)
-        _forget_oldest(self._latest)
+        forget_oldest(self._out)
+        forget_oldest(self._latest)
         return Reservation(queue_name, one.task_id, one.body, token, one.deliveries)
 
     def _settle(self, queue: Queue, settlements: Sequence[Settlement]) -> set[int]:
@@ -311,21 +310,19 @@ class Client(Backend):
         return late
 
     def _forget(self, unsettled: Iterable[Settlement]) -> None:
-        with self._settling:
-            for one in unsettled:
-                self._settled.pop(one.reservation.token, None)
+        for one in unsettled:
+            self._settled.pop(one.reservation.token, None)
 
     def _taken(self, settlements: Sequence[Settlement], now: float) -> set[int]:
         """Note what is to be settled now. Returns what is late, as far as this process can tell, by ``id``."""
         # SQS does not say that another thread of ours has settled it. Sent anew it would be there twice.
         late: set[int] = set()
-        with self._settling:
-            for one in settlements:
-                token = one.reservation.token
-                if token in self._settled or _left(token, now) <= 0:
-                    late.add(id(one))
-                self._settled[token] = None
-            _forget_oldest(self._settled)
+        for one in settlements:
+            token, by_us = one.reservation.token, object()
+            # One step, and no lock that a fork could leave locked.
+            if self._settled.setdefault(token, by_us) is not by_us or _left(token, now) <= 0:
+                late.add(id(one))
+        forget_oldest(self._settled)
         return late
 
     def _stays(self, one: Release | Bury, left: float) -> TypeGuard[Release]:
@@ -370,11 +367,6 @@ def _by_queue(several: Sequence[T], queue_of: Callable[[T], str]) -> Iterable[tu
     for one in several:
         groups.setdefault(queue_of(one), []).append(one)
     return groups.items()
-
-
-def _forget_oldest(remembered: dict[str, Any]) -> None:
-    for key in list(islice(remembered, max(0, len(remembered) - MOST_REMEMBERED))):
-        remembered.pop(key, None)
 
 
 def _handle(token: str) -> str:

@@ -42,22 +42,29 @@ class Dead:
     def retry(self, queue_name: str, letter_ids: Sequence[str], wait: float) -> list[str]:
         """Send dead letters back to the queue of their tasks; return the ids of those that were."""
         queue = self._queues.named(queue_name)
-        with self._seen(queue) as (dead, seen):
+        with self._seen(queue, letter_ids) as (dead, seen):
             chosen = _chosen(seen, letter_ids)
-            self._sender.revive(queue, chosen, wait)
-            self._remove(dead, seen, chosen)
+            for at in range(0, len(chosen), AT_ONCE):
+                ten = chosen[at : at + AT_ONCE]  # no more are in both queues, if it breaks off
+                self._sender.revive(queue, ten, wait)
+                self._remove(dead, seen, ten)
         return [one.message_id for one in chosen]
 
     def purge(self, queue_name: str, letter_ids: Sequence[str]) -> list[str]:
         """Delete dead letters; return the ids of those that were."""
-        with self._seen(self._queues.named(queue_name)) as (dead, seen):
+        with self._seen(self._queues.named(queue_name), letter_ids) as (dead, seen):
             chosen = _chosen(seen, letter_ids)
             self._remove(dead, seen, chosen)
         return [one.message_id for one in chosen]
 
     @contextmanager
-    def _seen(self, queue: Queue) -> Generator[tuple[Queue, list[Received]]]:
-        """Receive the dead letters of a queue; let go, in the end, of those that are still in the list."""
+    def _seen(
+        self, queue: Queue, letter_ids: Sequence[str] | None = None
+    ) -> Generator[tuple[Queue, list[Received]]]:
+        """Receive the dead letters of a queue, all or until some are among them.
+
+        In the end, those that are still in the list are let go.
+        """
         dead = self._queues.dead_of(queue)
         if dead is None:
             raise BackendRefused(
@@ -66,6 +73,7 @@ class Dead:
             )
         seen: list[Received] = []
         others: list[Received] = []
+        missing = set(letter_ids or ())
         try:
             began = time.monotonic()
             while len(seen) + len(others) < MOST and time.monotonic() - began < HIDDEN_FOR / 2:
@@ -76,13 +84,17 @@ class Dead:
                     (
                         seen if (one.queue or one.source or queue.name) == queue.name else others
                     ).append(one)
+                missing -= {one.message_id for one in came}
+                if letter_ids is not None and not missing:
+                    break
             yield dead, seen
         finally:
             self._queues.hide(dead, [(one.handle, 0) for one in (*seen, *others)])
 
     def _remove(self, dead: Queue, seen: list[Received], chosen: Collection[Received]) -> None:
         self._queues.delete(dead, [one.handle for one in chosen])
-        seen[:] = [one for one in seen if one not in chosen]
+        gone = {one.handle for one in chosen}
+        seen[:] = [one for one in seen if one.handle not in gone]
 
 
 def _chosen(seen: Sequence[Received], letter_ids: Sequence[str]) -> list[Received]:

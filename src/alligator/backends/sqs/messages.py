@@ -24,6 +24,8 @@ ROOM = 512
 """Bytes of a message to leave free at a push, for attributes that may come: else it could not be sent anew."""
 SHORTEST_NOTE = 64
 """Bytes of a note that are worth being kept."""
+MOST = 1e11
+"""The biggest number that is believed of an attribute: in seconds, three thousand years."""
 
 FORM, ID, WAIT, LAPSES = "alligator.form", "alligator.id", "alligator.wait", "alligator.lapses"
 BURIED, KEPT = "alligator.buried", "alligator.kept"
@@ -106,7 +108,7 @@ def received(message: dict[str, Any]) -> Received:
         message["ReceiptHandle"],
         notes.get(ID) or message["MessageId"],
         _as_body(message["Body"], notes.get(FORM)),
-        _number(system.get("SentTimestamp")) / 1000,
+        _number(system.get("SentTimestamp"), MOST * 1000) / 1000,
         max(1, int(_number(system.get("ApproximateReceiveCount")))),
         _number(notes.get(WAIT)),
         int(_number(notes.get(LAPSES))),
@@ -174,8 +176,10 @@ def _value_of(attribute: dict[str, Any]) -> bytes:
     return str(attribute.get("StringValue", "")).encode() if binary is None else bytes(binary)
 
 
-def _number(text: str | None) -> float:
+def _number(text: str | None, most: float = MOST) -> float:
+    """Return a number that is fit to be reckoned with, whoever wrote it: neither infinite nor below zero."""
     try:
-        return float(text or 0)
+        number = float(text or 0)
     except ValueError:
         return 0.0
+    return min(number, most) if number > 0 else 0.0

@@ -43,6 +43,8 @@ class Queue:
     """Seconds that a message is kept."""
     redrives_to: str = ""
     """The ARN of the queue that SQS itself moves messages to which were received too often."""
+    max_receives: float = math.inf
+    """How often a message is handed out before SQS moves it there."""
 
     @property
     def is_fifo(self) -> bool:
@@ -66,13 +68,22 @@ class Queues:
         """Return the queue of a name that Alligator knows it by.
 
         Raises:
-            InvalidOption: SQS can have no such name.
-            BackendRefused: There is none.
+            InvalidOption: SQS can have no such name, or it is for dead letters.
+            NoSuchQueue: There is none.
         """
-        return self._known_as(self._address.prefix + queue_name)
+        name = self._address.prefix + queue_name
+        if name == self._address.dead:  # what is buried there would be run again, and for ever
+            raise InvalidOption(
+                f"Queue {name!r} is for dead letters, as the DSN says (?dead=...), and not for tasks."
+            )
+        return self._known_as(name)
 
     def dead_of(self, queue: Queue) -> Queue | None:
-        """Return where the dead letters of a queue go; None: nobody has said so."""
+        """Return where the dead letters of a queue go; None: nobody has said so.
+
+        Raises:
+            NoSuchQueue: The DSN names one that is not there.
+        """
         if self._address.dead:
             return self._known_as(self._address.dead)
         if not queue.redrives_to:
@@ -198,14 +209,6 @@ class Queues:
 
     def _look(self, name: str, account: str) -> Queue:
         url = self._url_of(name, account)
-        if url is None:
-            region = self._address.region
-            of_region = f" --region {region}" if region else ""
-            raise NoSuchQueue(
-                f"There is no queue {name!r} in SQS, and Alligator makes none by itself. Make it by `aws sqs "
-                f"create-queue --queue-name {name}{of_region}{_of_kind(name)}`, or by `alligator migrate "
-                f"TARGET --create-queues --queue {name.removeprefix(self._address.prefix)}`."
-            )
         try:
             told = self.attributes(Queue(name, url), "All")
         except NoSuchQueue:
@@ -219,30 +222,28 @@ class Queues:
             int(told.get("MaximumMessageSize") or _MOST_BYTES),
             int(told.get("MessageRetentionPeriod") or RETENTION),
             redrive.get("deadLetterTargetArn", ""),
+            float(redrive.get("maxReceiveCount", math.inf)),
         )
 
-    def _url_of(self, name: str, account: str = "") -> str | None:
+    def _url_of(self, name: str, account: str = "") -> str:
         if not _NAME.fullmatch(name):
             raise InvalidOption(
                 f"SQS can have no queue {name!r}: a name is 1 to 80 of the letters A-Z and a-z, digits, '-' "
                 "and '_', and may end in '.fifo'."
             )
         owner = {"QueueOwnerAWSAccountId": account} if account else {}
-        try:
-            url: str = self._service.call("get_queue_url", QueueName=name, **owner)["QueueUrl"]
-        except NoSuchQueue:
-            return None
+        url: str = self._service.call("get_queue_url", QueueName=name, **owner)["QueueUrl"]
         return url
 
     def _create(self, name: str) -> bool:
-        if self._url_of(name) is not None:
+        try:
+            self._url_of(name)
+        except NoSuchQueue:
+            pass
+        else:
             return False
         attributes = {"MessageRetentionPeriod": str(RETENTION)}
         if name.endswith(".fifo"):
             attributes["FifoQueue"] = "true"
         self._service.call("create_queue", QueueName=name, Attributes=attributes)
         return True
-
-
-def _of_kind(name: str) -> str:
-    return " --attributes FifoQueue=true" if name.endswith(".fifo") else ""

@@ -2,24 +2,28 @@
 
 import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from alligator import payloads
 from alligator.backends.base import Message
 from alligator.backends.sqs import messages
 from alligator.backends.sqs.messages import Entry, Received, fair_id, fitted, size_of
-from alligator.backends.sqs.queues import LONGEST_LEASE, Queue, Queues
-from alligator.exceptions import BackendRefused
+from alligator.backends.sqs.queues import LONGEST_LEASE, LOOK_EVERY, Queue, Queues
+from alligator.exceptions import BackendRefused, InvalidOption
 
 log = logging.getLogger("alligator.backend")
 
 LONGEST_DELAY = 900
 """Seconds for which SQS delays a message."""
 MOST_REMEMBERED = 5000
-"""Messages of which is remembered that they were sent anew, and are yet to be deleted."""
+"""Messages of which is remembered what was done to them."""
+AWAY_FOR = 3600
+"""Seconds for which a message is hidden that ought to be sent anew, and cannot: others have sent it, and left
+no room in it for an attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Sender:
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
         self._sent: dict[str, None] = {}
-        self._closed: set[str] = set()
-        """Queues for dead letters that SQS may move messages to, and we may not."""
+        self._closed: dict[str, float] = {}
+        """Queues for dead letters that take none from us, perhaps from SQS alone; and since when."""
 
     def push(self, queue: Queue, pushed: Sequence[Message], now: float) -> list[str]:
         """Send tasks; return the ids that SQS gave them.
@@ -55,11 +59,15 @@ class Sender:
             TaskTooBig: One of them is; nothing was sent.
             BackendRefused: SQS did not take one of them; the others were sent.
         """
-        entries = [
-            _entry(
-                queue, message.body, {}, max(message.delay, message.due_at - now), message.task_id
+        waits = [max(message.delay, message.due_at - now) for message in pushed]
+        if queue.is_fifo and queue.max_receives < 2 and any(wait > 0 for wait in waits):
+            raise InvalidOption(
+                f"Queue {queue.name!r} of SQS cannot delay: what is delayed in a FIFO queue is received before "
+                "it is due, and its redrive policy allows one receipt. Let its maxReceiveCount be 4 or more."
             )
-            for message in pushed
+        entries = [
+            _entry(queue, message.body, {}, wait, message.task_id)
+            for message, wait in zip(pushed, waits, strict=True)
         ]
         self._queues.check_sizes(queue, [message.task_id for message in pushed], entries)
         return [outcome["MessageId"] for outcome in self._send(queue, entries)]
@@ -70,26 +78,14 @@ class Sender:
         If this breaks off, and this process repeats it, what was sent is not sent again.
         """
         unsent = [one for one in several if one.old.handle not in self._sent]
-        targeted = [(*self._targeted(queue, one), one) for one in unsent]
-        for target, group in groupby(targeted, lambda one: one[0]):
-            _, entries, its = zip(*group, strict=True)
-            try:
-                self._send_anew(target, entries, its)
-            except BackendRefused as err:
-                if target == queue or target.name != queue.redrives_to.rpartition(":")[2]:
-                    raise
-                log.warning("Dead letters cannot go to %r: %s", target.name, err)
-                self._closed.add(target.url)
-                left = [one for one in its if one.old.handle not in self._sent]
-                kept = [self._dead_letter(queue, one)[1] for one in left]
-                self._send_anew(queue, kept, left)
-        while len(self._sent) > MOST_REMEMBERED:
-            del self._sent[next(iter(self._sent))]
-        old = [one.old.handle for one in several]
-        deleted = self._queues.delete(queue, old)
+        stay = {one.old.handle: _away_for(one) for one in self._send_all(queue, unsent)}
+        old = [one.old.handle for one in several if one.old.handle not in stay]
+        agreed = dict(zip(old, self._queues.delete(queue, old), strict=True))
+        agreed |= zip(stay, self._queues.hide(queue, list(stay.items())), strict=True)
         for handle in old:
             self._sent.pop(handle, None)
-        return deleted
+        forget_oldest(self._sent)
+        return [agreed[one.old.handle] for one in several]
 
     def revive(self, queue: Queue, letters: Sequence[Received], wait: float) -> None:
         """Send dead letters as tasks again."""
@@ -104,16 +100,35 @@ class Sender:
         asleep = [one for one in early if self._sleeps(queue, one, now)]
         others = [one for one in early if one not in asleep]
         self.anew(queue, [_as_it_is(one, now) for one in others])
-        self._queues.hide(queue, [(one.handle, _sleep_of(one, now)) for one in asleep])
+        self._queues.hide(queue, [(one.handle, _sleep_of(queue, one, now)) for one in asleep])
 
     def _sleeps(self, queue: Queue, one: Received, now: float) -> bool:
         """Whether a message is best hidden for as long as can be: else it is sent anew."""
         # SQS deletes what has been in a queue for too long, hidden or not; sent anew it is new there.
-        is_old = now - one.sent_at > queue.retention / 2
+        if now - one.sent_at > queue.retention / 2:
+            return False
         if one.is_kept:
-            return not is_old and self._queues.dead_of(queue) is None
-        # To SQS, what is received and hidden has been delivered. So it is done only where nothing else can be.
-        return queue.is_fifo and one.due_at > now and not is_old
+            return self._home_of(queue, _as_it_is(one, now)) is None
+        # To SQS, what is received and hidden has been delivered, and a redrive policy allows that so often. So
+        # it is done only where nothing else can be.
+        return queue.is_fifo and one.due_at > now and one.receives < max(2, queue.max_receives)
+
+    def _send_all(self, queue: Queue, several: Sequence[Anew]) -> list[Anew]:
+        """Send messages anew. Returns those that stay as they are, for no message can carry them and more."""
+        found = [(one, self._targeted(queue, one)) for one in several]
+        going = [(*target, one) for one, target in found if target is not None]
+        for target, group in groupby(going, lambda one: one[0]):
+            _, entries, its = zip(*group, strict=True)
+            try:
+                self._send_anew(target, entries, its)
+            except BackendRefused as err:
+                if target == queue:
+                    raise
+                log.warning("Dead letters cannot go to %r: %s", target.name, err)
+                self._closed[target.url] = time.monotonic()
+                left = [one for one in several if one.old.handle not in self._sent]
+                return self._send_all(queue, left)
+        return [one for one, target in found if target is None]
 
     def _send_anew(self, target: Queue, entries: Sequence[Entry], its: Sequence[Anew]) -> None:
         """Send, and remember what has been sent, should it break off before the last."""
@@ -127,43 +142,58 @@ class Sender:
     def _send(self, queue: Queue, entries: Sequence[Entry]) -> list[dict[str, Any]]:
         return _check(queue, list(self._queues.send(queue, entries)))
 
-    def _targeted(self, queue: Queue, one: Anew) -> tuple[Queue, Entry]:
-        """Return what is to be sent anew, and where to."""
+    def _targeted(self, queue: Queue, one: Anew) -> tuple[Queue, Entry] | None:
+        """Return what is to be sent anew, and where to; None: it stays as it is."""
         if one.buried_at:
             return self._dead_letter(queue, one)
         notes: dict[str, str | bytes] = {messages.ID: one.old.task_id}
         if one.lapses:
             notes[messages.LAPSES] = str(one.lapses)
         entry = _entry(queue, one.body, notes, one.wait, one.old.message_id, one.old.group)
-        if size_of(entry) > queue.max_bytes:
-            # Its next attempt tells more than the one before, and it was near the limit.
-            log.error("Task %r has grown too big to be tried again: buried", one.old.task_id)
-            grown = f"It was to be tried again, and takes {size_of(entry)} bytes by now"
-            note = payloads.encode({"reason": "failed", "error": grown})
-            return self._dead_letter(
-                queue, replace(one, body=one.old.body, buried_at=one.old.sent_at, note=note)
-            )
-        return queue, entry
+        if size_of(entry) <= queue.max_bytes:
+            return queue, entry
+        if one.body == one.old.body:
+            return None
+        # Its next attempt tells more than the one before, and it was near the limit.
+        log.error("Task %r has grown too big to be tried again: buried", one.old.task_id)
+        grown = f"It was to be tried again, and takes {size_of(entry)} bytes by now"
+        note = payloads.encode({"reason": "failed", "error": grown})
+        return self._dead_letter(
+            queue, replace(one, body=one.old.body, buried_at=one.old.sent_at, note=note)
+        )
 
-    def _dead_letter(self, queue: Queue, one: Anew) -> tuple[Queue, Entry]:
-        dead = self._queues.dead_of(queue)
-        notes: dict[str, str | bytes] = {
-            messages.ID: one.old.task_id,
-            messages.BURIED: f"{one.buried_at:.3f}",
-            messages.QUEUE: queue.name,
-        }
-        if dead is not None and dead.url not in self._closed:
-            entry = _with_note(dead, one, notes)
-            if size_of(entry) <= dead.max_bytes:
-                return dead, entry
+    def _dead_letter(self, queue: Queue, one: Anew) -> tuple[Queue, Entry] | None:
+        home = self._home_of(queue, one)
+        if home is not None:
+            return home
+        kept = _with_note(queue, queue, one, {messages.KEPT: "1"})
+        if size_of(kept) > queue.max_bytes:
+            log.error(
+                "Task %r cannot be made a dead letter: others have sent it, and left no room in its message. "
+                "It is run again in an hour. %s",
+                one.old.task_id,
+                one.note,
+            )
+            return None
         log.warning(
-            "Dead letter %r stays in queue %r, hidden, %s. Name a queue for dead letters: ?dead=NAME in the "
-            "DSN, or a redrive policy of the queue",
+            "Dead letter %r stays in queue %r, hidden, for no other takes it. Name a queue for dead letters: "
+            "?dead=NAME in the DSN, or a redrive policy of the queue",
             one.old.task_id,
             queue.name,
-            "for it has nowhere to go" if dead is None else f"for {dead.name!r} does not take it",
         )
-        return queue, _with_note(queue, one, {**notes, messages.KEPT: "1"})
+        return queue, kept
+
+    def _home_of(self, queue: Queue, one: Anew) -> tuple[Queue, Entry] | None:
+        """Return a dead letter, and the queue for those; None: there is none that takes it."""
+        try:
+            dead = self._queues.dead_of(queue)
+        except BackendRefused as err:  # to stop at this would stop all other tasks, too
+            log.warning("%s", err)
+            return None
+        if dead is None or time.monotonic() - self._closed.get(dead.url, -math.inf) < LOOK_EVERY:
+            return None
+        entry = _with_note(queue, dead, one, {})
+        return (dead, entry) if size_of(entry) <= dead.max_bytes else None
 
 
 def is_early(queue: Queue, one: Received, now: float) -> bool:
@@ -172,6 +202,12 @@ def is_early(queue: Queue, one: Received, now: float) -> bool:
         return True
     # It slept, and each time it came counts as a delivery. Sent anew it has none.
     return queue.is_fifo and one.wait > 0 and one.receives > 1
+
+
+def forget_oldest(remembered: dict[str, Any]) -> None:
+    """Forget what is too much to be remembered: other threads may change it meanwhile."""
+    for key in list(islice(remembered, max(0, len(remembered) - MOST_REMEMBERED))):
+        remembered.pop(key, None)
 
 
 def _check(queue: Queue, outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -189,19 +225,31 @@ def _as_it_is(one: Received, now: float) -> Anew:
     return Anew(one, one.body, wait, one.lapses, one.buried_at if one.is_kept else 0.0, one.note)
 
 
-def _sleep_of(one: Received, now: float) -> int:
-    left = one.due_at - now
-    return LONGEST_LEASE if one.is_kept or left > LONGEST_LEASE else math.ceil(left)
+def _sleep_of(queue: Queue, one: Received, now: float) -> int:
+    left = math.inf if one.is_kept else one.due_at - now
+    return math.ceil(min(left, LONGEST_LEASE, queue.retention / 4))
 
 
-def _with_note(queue: Queue, one: Anew, notes: dict[str, str | bytes]) -> Entry:
-    """Return a dead letter, with as much of its note as there is room for."""
-    least = size_of(_entry(queue, one.body, {**notes, messages.NOTE: b""}, 0.0, one.old.message_id))
-    note = fitted(one.note, queue.max_bytes - least)
+def _away_for(one: Anew) -> int:
+    """Return the seconds until a message is to come back that cannot be sent anew."""
+    return AWAY_FOR if one.buried_at else min(math.ceil(one.wait), AWAY_FOR)
+
+
+def _with_note(queue: Queue, target: Queue, one: Anew, more: dict[str, str | bytes]) -> Entry:
+    """Return a dead letter of a queue, for another one, with as much of its note as there is room for."""
+    notes: dict[str, str | bytes] = {
+        messages.ID: one.old.task_id,
+        messages.BURIED: f"{one.buried_at:.3f}",
+        messages.QUEUE: queue.name,
+        **more,
+    }
+    group = one.old.group if target.is_fifo else ""
+    least = size_of(_entry(target, one.body, {**notes, messages.NOTE: b""}, 0.0, ""))
+    note = fitted(one.note, target.max_bytes - least)
     if one.note and not note:
         log.error("What happened to task %r is not kept: %s", one.old.task_id, one.note)
     told = {**notes, messages.NOTE: note.encode()} if note else notes
-    return _entry(queue, one.body, told, 0.0, one.old.message_id, one.old.group)
+    return _entry(target, one.body, told, 0.0, one.old.message_id, group)
 
 
 def _entry(
@@ -220,10 +268,11 @@ def _entry(
         notes: What is beside it.
         wait: Seconds until it is due.
         unique: What two messages have in common that FIFO queues are to take for one, within five minutes.
-        group: The group of FIFO queues, which hand out a group's messages one after the other. By default each
-            task is one of its own.
+        group: The group that it was received with. A FIFO queue hands out a group's messages one by one, so by
+            default each task is one of its own. To a standard queue it tells whose messages they are.
     """
-    if wait > LONGEST_DELAY or (queue.is_fifo and wait > 0):
+    longest = min(LONGEST_DELAY, queue.retention // 4)  # else SQS might delete it before it is due
+    if wait > longest or (queue.is_fifo and wait > 0):
         notes = {**notes, messages.WAIT: f"{wait:.3f}"}
     entry = messages.entry(body, notes)
     if queue.is_fifo:
@@ -232,6 +281,8 @@ def _entry(
             "MessageGroupId": group or fair_id(unique),
             "MessageDeduplicationId": fair_id(unique),
         }
-    if wait <= 0:
-        return entry
-    return {**entry, "DelaySeconds": LONGEST_DELAY if wait > LONGEST_DELAY else math.ceil(wait)}
+    if group:
+        entry["MessageGroupId"] = group
+    if wait > 0:
+        entry["DelaySeconds"] = math.ceil(min(wait, longest))
+    return entry

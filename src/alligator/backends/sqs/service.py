@@ -30,6 +30,7 @@ TRIES = 4
 """How often to ask, in all, what the service puts off because it is asked too much: then nothing was done."""
 
 _THROTTLED = {
+    "KMS.ThrottlingException",
     "KmsThrottled",
     "OverLimit",
     "RequestLimitExceeded",
@@ -146,7 +147,7 @@ class Service:
             except exceptions.ClientError as err:
                 self._set_clock(err.response, asked_at)
                 if _code_of(err.response) not in _THROTTLED or attempt == TRIES:
-                    raise self._answered(err.response) from err
+                    raise self._answered(err.response, parameters) from err
             except exceptions.BotoCoreError as err:
                 raise self._failed(err) from err
             else:
@@ -250,16 +251,31 @@ class Service:
         least, most = answered_at - time.time(), answered_at + 1.0 - asked_at
         self._ahead = min(max(self._ahead or 0.0, least), most)
 
-    def _answered(self, answer: dict[str, Any]) -> AlligatorException:
+    def _answered(self, answer: dict[str, Any], parameters: dict[str, Any]) -> AlligatorException:
         """Return what an answer that is an error means."""
         code = _code_of(answer)
         told = f"{code}: {masked(answer.get('Error', {}).get('Message', ''))}"
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in _MISSING:
-            return NoSuchQueue(f"{self._dsn} has no such queue.")
+            url: str = parameters.get("QueueUrl", "")
+            return self._missing(parameters.get("QueueName") or url.rpartition("/")[2])
         if code in _THROTTLED or status >= 500:
             return BackendUnavailable(f"{self._dsn} cannot answer now: {told}")
         return BackendRefused(f"{self._dsn} refuses: {told}")
+
+    def _missing(self, name: str) -> NoSuchQueue:
+        how = f"`aws sqs create-queue --queue-name {name}"
+        if self.address.region:
+            how += f" --region {self.address.region}"
+        if name.endswith(".fifo"):
+            how += " --attributes FifoQueue=true"
+        how += "`"
+        if name.startswith(self.address.prefix):
+            called = name.removeprefix(self.address.prefix)
+            how += f", or by `alligator migrate TARGET --create-queues --queue {called}`"
+        return NoSuchQueue(
+            f"There is no queue {name!r} in SQS, and Alligator makes none by itself. Make it by {how}."
+        )
 
     def _failed(self, err: Exception) -> AlligatorException:
         """Return what it means that there is no answer, or that boto3 did not even ask."""
