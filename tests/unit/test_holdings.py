@@ -381,6 +381,22 @@ def test_the_keeper_tells_it_again_if_the_store_was_away(
     assert sorted(given_back) == ["t1", "t1", "t2", "t2"]
 
 
+def test_leases_are_extended_though_what_is_stuck_cannot_be_given_back(
+    gator: Gator, clock: Clock, telling: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_away(settlements: object) -> None:
+        raise BackendUnavailable("away")
+
+    holdings = stuck(gator, clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(gator.backend, "settle", be_away)
+        for _ in range(4):
+            telling.tick([holdings.board])
+            clock.turn(0.4 * LEASE)
+
+    assert take_ready(gator.backend) == []
+
+
 # What the keeper acknowledges.
 
 

@@ -70,10 +70,12 @@ class Keeper:
         boards = list(boards)
         posted = [(board, task) for board in boards for task in board.read()]
         try:
-            if self._frees:
-                self._free_stuck(posted, now)
-            if self._extends and now >= self._last_beat + self._beat_after:
-                self._beat(boards, posted, now)
+            try:
+                if self._frees:
+                    self._free_stuck(posted, now)
+            finally:  # whatever that met: of a cluster, one node may be away, and the leases be at others
+                if self._extends and now >= self._last_beat + self._beat_after:
+                    self._beat(boards, posted, now)
             if self._released:
                 self._tell_given_back(self._released)
                 self._released = []
