@@ -1,6 +1,6 @@
 """For whoever writes a store: a plugin of pytest that runs the contract (``alligator.testing.contract``) on it.
 
-    $ pytest -p alligator.testing --pyargs alligator.testing.contract --store "files:///{folder}/tasks.db"
+    $ pytest -p alligator.testing --pyargs alligator.testing.contract --store "files://{folder}/tasks.db"
 
 Where that does not say how an empty store is come by, a fixture ``store`` in the ``conftest.py`` at the root of
 a project does, in the place of the one below. ``docs/stores.md`` has the whole of it, under "A store of your
