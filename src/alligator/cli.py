@@ -20,14 +20,14 @@ from alligator.commands import (
     listing,
     looking,
     migrating,
-    moving,
-    moving_reports,
     reports,
     revival,
     schedule_reports,
 )
 from alligator.commands.letters import Ref
-from alligator.commands.moved import Moved
+from alligator.commands.move import moving
+from alligator.commands.move import reports as moving_reports
+from alligator.commands.move.moved import Moved
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
 from alligator.commands.targets import checked, gator_at

@@ -15,7 +15,7 @@
 ``schedules:<queue>/<name>``  what is queued again and again (schedules/)
 ``schedules/<queue>``         which queues have such (schedules/)
 ``outboxes:<queue>/<id>``     which rows of an outbox came here last (outbox/)
-``moving:<queue>/<...>``      that a task is being moved here, from which store, by whom (commands/moving.py)
+``moving:<queue>/<...>``      that a task is being moved here, from which store, by whom (commands/move/)
 ``moved:<queue>/<task>``      that it was taken out there for that
 ``moves:<queue>/mover``       who moves it; whoever begins anew stops all others
 ``moves/home``                what tells a store from others

@@ -618,7 +618,7 @@ FILE = pathlib.Path(__file__).parent / 'slow.txt'
 def work(name):
     with FILE.open('a') as file:
         file.write(name + ' starts, ')
-    time.sleep(1)
+    time.sleep(2)
     with FILE.open('a') as file:
         file.write(name + ' ends')
 """,

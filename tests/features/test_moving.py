@@ -13,10 +13,10 @@ from alligator import Concurrency, Gator, checkpoints, limits, schedules
 from alligator.backends import locmem_backend, sqlite_backend
 from alligator.backends.base import NEVER, Ack, Backend, Bury, Follow, Listed, Message
 from alligator.commands import letters, revival
-from alligator.commands.movable import is_parked
-from alligator.commands.moved import Moved
-from alligator.commands.moving import move
-from alligator.commands.moving_reports import moved_text
+from alligator.commands.move.movable import is_parked
+from alligator.commands.move.moved import Moved
+from alligator.commands.move.moving import move
+from alligator.commands.move.reports import moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
 from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
@@ -666,7 +666,7 @@ def test_to_a_store_that_cannot_list_what_it_can_take_is_moved(plain: Backend, n
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for more to come."""
-    monkeypatch.setattr("alligator.commands.carrying.LOOK", 0.0)
+    monkeypatch.setattr("alligator.commands.move.carrying.LOOK", 0.0)
 
 
 class Unlisted(locmem_backend.Client):

@@ -10,7 +10,7 @@ import pytest
 
 from alligator.backends import locmem_backend
 from alligator.backends.base import Ack, Backend, Bury, Message
-from alligator.commands.moving import move
+from alligator.commands.move.moving import move
 from alligator.exceptions import BackendRefused
 from alligator.testing.stores import FAR_OFF, QUEUE, drain, push, records_of, take, take_ready
 from tests.features.test_moving import CALLS, RECORDS, SCHEDULE, Clock, Killed

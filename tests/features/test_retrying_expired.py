@@ -57,11 +57,11 @@ def test_it_stays_as_it_is_otherwise(gator: Gator) -> None:
 
 
 def test_what_failed_and_has_expired_since_is_run(gator: Gator) -> None:
-    with gator.options(task_id="t1", expires=0.1) as opts:
+    with gator.options(task_id="t1", expires=0.5) as opts:
         opts.task(fail, "once")
     with pytest.raises(ValueError, match="once"):
         gator.get("t1")
-    let_pass(gator.backend, 0.15)
+    let_pass(gator.backend, 0.55)
 
     letters.retry(gator.backend, refs(gator))
 

@@ -1,9 +1,8 @@
 """Who waits for a task has it soon after it is ready, and can be called away."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 
 from alligator.backends.base import Ack, Backend, Batch, Message, Release
@@ -15,7 +14,6 @@ from alligator.testing.stores import (
     PATIENCE,
     QUEUE,
     SOON,
-    TICK,
     WORKER,
     buried,
     drain,
@@ -25,6 +23,7 @@ from alligator.testing.stores import (
     skip_unless_it_delays,
     skip_unless_it_picks,
     skip_unless_it_recovers,
+    soon_but_after,
     take,
     take_ready,
 )
@@ -33,15 +32,6 @@ from alligator.utils import new_id
 
 def wait_for_task(backend: Backend, *queue_names: str) -> Batch:
     return backend.reserve(queue_names or [QUEUE], new_id(), lease=60.0, wait=LONG)
-
-
-@contextmanager
-def soon_but_after(seconds: float, late: float = SOON) -> Generator[None]:
-    """The block has to take so long, and hardly longer."""
-    started = time.monotonic()
-    yield
-    took = time.monotonic() - started
-    assert seconds - TICK <= took < seconds + late
 
 
 def test_a_wait_ends_empty_when_nothing_comes(backend: Backend) -> None:

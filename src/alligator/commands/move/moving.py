@@ -30,9 +30,10 @@ from alligator.backends.base import (
     State,
 )
 from alligator.checkpoints import KEPT_FOR
-from alligator.commands.carrying import Carrying
-from alligator.commands.intents import Intent
-from alligator.commands.movable import (
+from alligator.commands.move.carrying import Carrying
+from alligator.commands.move.edges import Edges, tell_dependents
+from alligator.commands.move.intents import Intent
+from alligator.commands.move.movable import (
     FAR_AWAY,
     MOMENTS,
     PAGE,
@@ -43,8 +44,7 @@ from alligator.commands.movable import (
     overtaken,
     unfit,
 )
-from alligator.commands.moved import Moved, Tell
-from alligator.commands.moving_edges import Edges, tell_dependents
+from alligator.commands.move.moved import Moved, Tell
 from alligator.exceptions import InvalidOption
 from alligator.schedules import schedule_records
 from alligator.utils import new_id

@@ -19,8 +19,8 @@ from alligator.backends.base import (
     Reservation,
     State,
 )
-from alligator.commands.movable import overtaken, why_not
-from alligator.commands.moved import Moved, Tell
+from alligator.commands.move.movable import overtaken, why_not
+from alligator.commands.move.moved import Moved, Tell
 from alligator.exceptions import InvalidOption, TaskTooBig
 from alligator.utils import new_id
 

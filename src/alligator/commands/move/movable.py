@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from alligator import keys, payloads
 from alligator.backends.abilities import is_possible
 from alligator.backends.base import Backend, Listed, State
-from alligator.commands.moving_edges import dependents, needed
+from alligator.commands.move.edges import dependents, needed
 from alligator.dependencies import is_our_own
 from alligator.exceptions import BackendRefused, InvalidOption
 from alligator.utils import new_id

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from alligator.backends.base import Counts
-from alligator.commands.moved import Moved
+from alligator.commands.move.moved import Moved
 from alligator.commands.reports import quoted, status_json
 from alligator.commands.tables import counted
 from alligator.registry import Presence
