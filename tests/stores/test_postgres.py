@@ -17,7 +17,12 @@ from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release
 from alligator.backends.postgres import connection, functions, listener, schema
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
-from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
+from alligator.exceptions import (
+    BackendRefused,
+    BackendUnavailable,
+    InvalidOption,
+    TaskTooBig,
+)
 from alligator.testing.running import A_MOMENT, in_a_thread, in_processes, in_threads, later
 from alligator.testing.stores import (
     IN_A_WHILE,
@@ -697,6 +702,24 @@ def test_a_transaction_that_stays_open_does_not_slow_reserving(
         assert take(client).task_id == names[11]
         assert drain(client) == [*names[12:], names[0]]
         assert drain(client) == []
+
+
+def test_what_is_too_big_is_refused_as_that(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_backend, "LARGEST", 1000)
+    client.push_many(QUEUE, [Message("t1", bytes(999)), Message("t2", bytes(1000))])
+
+    for messages in (
+        [Message("big", bytes(1001))],
+        [Message("t3", b""), Message("big", bytes(1001))],
+    ):
+        with pytest.raises(
+            TaskTooBig, match="'big' takes 1001 bytes, and PostgreSQL takes at most 1000"
+        ):
+            client.push_many(QUEUE, messages)
+
+    assert drain(client) == ["t1", "t2"]
 
 
 def rows_read(client: Client, schema: str = "alligator") -> int:

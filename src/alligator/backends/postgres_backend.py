@@ -30,6 +30,7 @@ from alligator.backends.base import (
     Settlement,
     State,
     no_room,
+    too_big,
 )
 from alligator.backends.driver_connections import driver_connection
 from alligator.backends.postgres.connection import Calls, Server
@@ -48,6 +49,9 @@ MOST = 10_000
 """Tasks to hand out at once."""
 MOST_BYTES = 64_000_000
 """Of bodies that are pushed in one step: PostgreSQL takes no value of more than a gigabyte, nor an array."""
+LARGEST = 256_000_000
+"""Bytes of a body: on its way, it may take some times as many; and what is too long for the protocol ends the
+connection, as a server that is away would."""
 
 # One statement, so that all of it tells of the same moment. The position is that of a task that waits.
 _FIND = """
@@ -163,6 +167,7 @@ class Client(Backend):
     def push_many(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None
     ) -> list[bool]:
+        self._refuse_too_big(messages)
         queued: list[bool] = []
         for some in _parts(messages):
             queued += self._push(queue_name, some, max_length)
@@ -171,9 +176,17 @@ class Client(Backend):
     def push_many_if(
         self, queue_name: str, messages: Sequence[Message], key: str, old: bytes, new: bytes
     ) -> bool:
+        self._refuse_too_big(messages)
         columns = _columns(messages)
         replace = [message.replaces for message in messages]
         return bool(self._calls.call("push_if", key, old, new, queue_name, None, *columns, replace))
+
+    def _refuse_too_big(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if len(message.body) > LARGEST:
+                raise too_big(
+                    "PostgreSQL", message.task_id, len(message.body), f"at most {LARGEST}"
+                )
 
     def find(self, queue_name: str, task_id: str) -> Found | None:
         rows = self._calls.rows(_FIND, (queue_name, task_id))
