@@ -7,7 +7,6 @@ import pytest
 
 from alligator.constants import SUCCESS, WAITING
 from tests.documents.project import Project, Thing
-from tests.support.django import django_settings
 from tests.unit.steps import popped
 
 GATOR = """
@@ -100,7 +99,11 @@ def test_the_dsn_from_the_environment_in_production(project: Project) -> None:
     assert popped(project.gator()).result == 4
 
 
-def test_the_dsn_from_djangos_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dsn_from_djangos_settings(project: Project) -> None:
+    project.write(
+        "django/conf.py",
+        "import types\nsettings = types.SimpleNamespace(ALLIGATOR_CONN='locmem://')\n",
+    )
     project.write(
         "configured.py",
         """
@@ -112,7 +115,6 @@ from django.conf import settings
 gator = Gator(settings.ALLIGATOR_CONN)
 """,
     )
-    monkeypatch.setattr(django_settings(), "ALLIGATOR_CONN", "locmem://", raising=False)
 
     gator = project.module("configured").gator
 

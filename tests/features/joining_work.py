@@ -13,7 +13,6 @@ from psycopg import conninfo
 from sqlalchemy.orm import Session
 
 from alligator import Gator, Snooze, Task
-from tests.support.django import django_settings
 
 gators: list[Gator] = []
 """Where the tasks of this process come from: the last one."""
@@ -86,9 +85,12 @@ def sqlalchemy_session(dsn: str) -> Generator[Caller]:
 def django_connection(dsn: str) -> Generator[Caller]:
     """Django's, in an atomic block that its commit and rollback end."""
     # Any: Django has no types of its own.
+    conf: Any = importlib.import_module("django.conf")
     utils: Any = importlib.import_module("django.db.utils")
     transaction: Any = importlib.import_module("django.db.transaction")
-    django_settings()
+    if not conf.settings.configured:
+        conf.settings.configure(USE_TZ=True)
+        importlib.import_module("django").setup()
     settings: dict[str, Any] = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": dsn.removeprefix("sqlite://"),

@@ -16,11 +16,11 @@ LEASE = 2.0
 SCRIPT = """
 import sys
 
-from alligator import Gator, gator
+from alligator import Gator, inline
 from alligator.processes import keeper
 
 dsn, lease, *task_ids = sys.argv[1:]
-gator.LEASE = keeper.LEASE = float(lease)
+inline.LEASE = keeper.LEASE = float(lease)
 queue = Gator(dsn)
 queue.get(task_ids[0]) if task_ids else queue.pop()
 """

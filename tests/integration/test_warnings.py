@@ -11,6 +11,9 @@ from tests.support.servers import Server
 EVICTS = "its maxmemory-policy is allkeys-lru"
 
 
+pytestmark = pytest.mark.parametrize("own_server", ["redis"], indirect=True)
+
+
 def test_latergator_warns_once_however_many_processes_it_has(
     lost_scene: Scene, own_server: Server
 ) -> None:
