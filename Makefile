@@ -25,7 +25,7 @@ demo: $(DEMO_READY)  ## measure the standard library's files on SQLite, no serve
 	@$(PY) examples/demo/run.py $(if $(DIR),--dir "$$DIR")
 
 test: $(DEV_READY) redis openssl postgres beanstalkd  ## run the tests (ARGS="-k lease" for some)
-	$(PY) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 check: $(DEV_READY)  ## format, lint and types, changing nothing
 	$(PY) -m ruff format --check .
