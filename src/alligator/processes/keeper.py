@@ -68,14 +68,14 @@ class Keeper:
         """Do what is due."""
         now = self._clock()
         boards = list(boards)
-        posted = [(board, task) for board in boards for task in board.read()]
         try:
+            # First, and whatever comes of it: what is stuck may be at a node that is away, and takes its time.
             try:
-                if self._frees:
-                    self._free_stuck(posted, now)
-            finally:  # whatever that met: of a cluster, one node may be away, and the leases be at others
                 if self._extends and now >= self._last_beat + self._beat_after:
-                    self._beat(boards, posted, now)
+                    self._beat(boards, _posted(boards), now)
+            finally:
+                if self._frees:
+                    self._free_stuck(_posted(boards), now)
             if self._released:
                 self._tell_given_back(self._released)
                 self._released = []
@@ -156,6 +156,10 @@ class Keeper:
             released |= self._marked - there
             self._marked -= released
             self._released += released
+
+
+def _posted(boards: list[Board]) -> list[tuple[Board, Posted]]:
+    return [(board, task) for board in boards for task in board.read()]
 
 
 def _is_held(task: Posted) -> bool:
