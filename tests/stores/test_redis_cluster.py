@@ -419,6 +419,22 @@ def test_a_node_that_is_away_is_waited_for_once(
         assert (found.lapses_at > time.time() + FAR_OFF / 2) is is_there
 
 
+def test_a_task_is_queued_also_if_the_node_that_notes_the_queues_is_full(
+    servers: Cluster, client: Backend
+) -> None:
+    notes = servers.primary_of("alligator:queues")
+    elsewhere = next(name for name in EACH if servers.primary_of(key_of(name)) is not notes)
+    notes.command("CONFIG", "SET", "maxmemory", "1mb")  # less than it uses already
+    try:
+        assert push(client, "t1", to=elsewhere) == [True]
+    finally:
+        notes.command("CONFIG", "SET", "maxmemory", "0")
+    assert client.queues() == []
+
+    assert push(client, "t2", to=elsewhere) == [True]
+    assert client.queues() == [elsewhere]
+
+
 def comes_back(client: Backend, queue_name: str) -> bool:
     try:
         return client.count(queue_name) == Counts()  # it keeps nothing on disk

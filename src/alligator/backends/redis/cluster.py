@@ -39,8 +39,6 @@ class Cluster:
         address: How to connect to them, and where some of them are.
     """
 
-    is_one = False
-
     def __init__(self, address: Address) -> None:
         self.dsn = address.dsn
         self.prefix = address.prefix
@@ -61,6 +59,18 @@ class Cluster:
             BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
         """
         return self._run(commands, set())
+
+    def run_and_try(self, commands: Sequence[Command], more: Command) -> tuple[list[Any], bool]:
+        """As ``run``, and then try one more; return whether that was done, too.
+
+        If the others are carried out, and that one's node is away or refuses it, it is no error.
+        """
+        answers = self.run(commands)
+        try:
+            self.run([more])
+        except (BackendUnavailable, BackendRefused):
+            return answers, False
+        return answers, True
 
     def run_apart(self, commands: Sequence[Command]) -> list[Any]:
         """As ``run``; one that fails keeps nothing from the others. The error comes in the end.
