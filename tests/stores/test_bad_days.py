@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from alligator.backends.base import (
     Release,
     Reservation,
 )
+from alligator.backends.redis.connection import Command
+from alligator.backends.redis.connection import Server as RedisServer
 from alligator.exceptions import BackendRefused, BackendUnavailable, QueueFull, TaskTooBig
 from alligator.testing.running import A_MOMENT, in_a_thread, later
 from alligator.testing.stores import (
@@ -379,7 +381,37 @@ def test_a_server_with_room_again_takes_tasks_again(own_server: Server, full: Ba
     assert push(full, "new") == [True]
 
 
+def test_a_push_of_which_the_answer_was_lost_is_not_told_as_refused(
+    own_server: Server, client: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RedisServer.answers
+
+    def loses_the_first(server: RedisServer, commands: Sequence[Command]) -> list[Any]:
+        run(server, commands)
+        monkeypatch.undo()
+        own_server.command("CONFIG", "SET", "maxmemory", "1mb")  # less than it uses already
+        raise BackendUnavailable("no answer")
+
+    monkeypatch.setattr(RedisServer, "answers", loses_the_first)
+    with pytest.raises(BackendUnavailable):
+        push(client, "t1")
+
+    assert client.count(QUEUE) == Counts(waiting=1)
+
+
 # A server that refuses.
+
+
+def test_a_task_is_queued_also_if_its_queue_s_name_cannot_be_noted(
+    own_server: Server, client: Backend
+) -> None:
+    own_server.command("ACL", "SETUSER", "default", "-sadd")
+    assert push(client, "t1") == [True]
+    assert client.queues() == []
+
+    own_server.command("ACL", "SETUSER", "default", "+sadd")
+    assert push(client, "t2") == [True]
+    assert client.queues() == [QUEUE]
 
 
 def test_a_wrong_password_is_refused_and_not_shown(own_server: Server) -> None:

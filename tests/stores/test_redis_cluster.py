@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alligator.backends.base import Ack, Backend, Counts, Release
+from alligator.backends.base import Ack, Backend, Counts, Release, Reservation
 from alligator.backends.redis.connection import Command
 from alligator.backends.redis.connection import Server as Connected
 from alligator.backends.redis.records import name_of
@@ -166,6 +166,73 @@ def test_who_waits_where_a_slot_leaves_waits_on_where_it_goes(
                 assert waiting.result(LONG) == ["t1"]
 
 
+def neighbours(servers: Cluster, node: Server) -> list[str]:
+    """Return names of queues at a node, each in a slot of its own."""
+    names = (f"q{number}" for number in range(100))
+    return [name for name in names if servers.primary_of(key_of(name)) is node][:3]
+
+
+def lapses_late(client: Backend, *queue_names: str) -> bool:
+    """Whether the leases of the one task in each queue have been extended far."""
+    found = [client.find(name, name) for name in queue_names]
+    return all(one is not None and one.lapses_at > time.time() + FAR_OFF / 2 for one in found)
+
+
+def held_in(client: Backend, queue_names: Sequence[str], worker: str) -> list[Reservation]:
+    for name in queue_names:
+        push(client, name, to=name)
+    return [held for name in queue_names for held in client.reserve([name], worker).reservations]
+
+
+def test_a_slot_that_moves_keeps_no_lease_from_its_neighbours(
+    servers: Cluster, client: Backend
+) -> None:
+    first, *others = neighbours(servers, servers.primaries[0])
+    held = held_in(client, [first, *others], "one")
+
+    with moving(servers, first):
+        with pytest.raises(BackendUnavailable):
+            client.extend(held, FAR_OFF)
+        assert lapses_late(client, *others)
+        with pytest.raises(BackendUnavailable):
+            client.recover([first, *others], "one")
+        assert [client.count(name) for name in others] == [Counts(waiting=1)] * len(others)
+
+    assert client.count(first) == Counts(running=1)
+
+
+def test_a_queue_that_is_refused_keeps_no_lease_from_its_neighbours(
+    servers: Cluster, client: Backend
+) -> None:
+    node = servers.primaries[0]
+    first, *others = neighbours(servers, node)
+    held = held_in(client, [first, *others], "one")
+    node.command("SET", f"{key_of(first)}leases", "another-kind")
+
+    with pytest.raises(BackendRefused):
+        client.extend(held, FAR_OFF)
+    assert lapses_late(client, *others)
+    with pytest.raises(BackendRefused):
+        client.recover([first, *others], "one")
+    assert [client.count(name) for name in others] == [Counts(waiting=1)] * len(others)
+
+
+def test_a_slot_that_went_to_a_node_that_is_away_keeps_no_lease_from_its_old_neighbours(
+    servers: Cluster, client: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = neighbours(servers, servers.primaries[0])
+    held = held_in(client, [first, *others], "one")
+
+    with moving(servers, first) as move:
+        move.finish()
+        be_away(move.target, monkeypatch)
+        with pytest.raises(BackendUnavailable):
+            client.extend(held, FAR_OFF)
+        monkeypatch.undo()
+        assert lapses_late(client, *others)
+        assert not lapses_late(client, first)
+
+
 def test_records_in_a_slot_that_moves_are_there_afterwards(
     servers: Cluster, client: Backend
 ) -> None:
@@ -314,14 +381,9 @@ def test_a_node_that_is_away_keeps_nothing_from_the_others(tmp_path: Path) -> No
         until(lambda: comes_back(client, EACH[0]), "the node is back")
 
 
-def test_a_node_that_is_away_is_waited_for_once(
-    servers: Cluster, client: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"q{number}" for number in range(20)]
-    for name in names:
-        push(client, name, to=name)
-    held = [take(client, of=name) for name in names]
-    away, asked = servers.primary_of(key_of(names[0])), list[Command]()
+def be_away(away: Server, monkeypatch: pytest.MonkeyPatch) -> list[Command]:
+    """Let a node not answer; return the scripts that it is asked for from now on."""
+    asked: list[Command] = []
     answers = Connected.answers
 
     def answers_unless_away(node: Connected, commands: Sequence[Command]) -> list[Any]:
@@ -331,6 +393,18 @@ def test_a_node_that_is_away_is_waited_for_once(
         return answers(node, commands)
 
     monkeypatch.setattr(Connected, "answers", answers_unless_away)
+    return asked
+
+
+def test_a_node_that_is_away_is_waited_for_once(
+    servers: Cluster, client: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"q{number}" for number in range(20)]
+    for name in names:
+        push(client, name, to=name)
+    held = [take(client, of=name) for name in names]
+    away = servers.primary_of(key_of(names[0]))
+    asked = be_away(away, monkeypatch)
     for call in (lambda: client.extend(held, FAR_OFF), lambda: client.recover(names, "another")):
         asked.clear()
         with pytest.raises(BackendUnavailable):
@@ -343,6 +417,22 @@ def test_a_node_that_is_away_is_waited_for_once(
         is_there = servers.primary_of(key_of(name)) is not away
         assert found is not None
         assert (found.lapses_at > time.time() + FAR_OFF / 2) is is_there
+
+
+def test_a_task_is_queued_also_if_the_node_that_notes_the_queues_is_full(
+    servers: Cluster, client: Backend
+) -> None:
+    notes = servers.primary_of("alligator:queues")
+    elsewhere = next(name for name in EACH if servers.primary_of(key_of(name)) is not notes)
+    notes.command("CONFIG", "SET", "maxmemory", "1mb")  # less than it uses already
+    try:
+        assert push(client, "t1", to=elsewhere) == [True]
+    finally:
+        notes.command("CONFIG", "SET", "maxmemory", "0")
+    assert client.queues() == []
+
+    assert push(client, "t2", to=elsewhere) == [True]
+    assert client.queues() == [elsewhere]
 
 
 def comes_back(client: Backend, queue_name: str) -> bool:

@@ -314,28 +314,26 @@ class Client(Backend):
 
     def _push(self, queue_name: str, calls: Sequence[Command], *, again: bool = True) -> list[Any]:
         """Make calls that queue something, and note the queue's name; return their answers."""
-        is_noted = time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY
-        note = [] if is_noted else [("SADD", self._queues, queue_name)]
-        commands = [*calls, *note] if self._server.is_one else [*calls]
         try:
-            replies = self._server.run(commands)
-        except BackendUnavailable:
+            return self._push_once(queue_name, calls)
+        except BackendUnavailable as unanswered:
             if not again:
                 raise
-            # Safe: what the first one queued, this one leaves as it is.
-            replies = self._server.run(commands)
-        if note and self._has_noted(note):
-            self._registered[queue_name] = time.monotonic()
-        return replies[: len(calls)]
-
-    def _has_noted(self, note: Sequence[Command]) -> bool:
-        """Note a queue's name where another node may have to; if that is away, the next push will."""
-        if not self._server.is_one:
             try:
-                self._server.run(note)
-            except BackendUnavailable:
-                return False
-        return True
+                # Safe: what the first one queued, this one leaves as it is.
+                return self._push_once(queue_name, calls)
+            except BackendRefused as refused:
+                # That says "not queued", and the first one may have queued it.
+                raise unanswered from refused
+
+    def _push_once(self, queue_name: str, calls: Sequence[Command]) -> list[Any]:
+        if time.monotonic() - self._registered.get(queue_name, -math.inf) <= REGISTER_EVERY:
+            return self._server.run(calls)
+        note = "SADD", self._queues, queue_name
+        replies, is_noted = self._server.run_and_try(calls, note)
+        if is_noted:  # else the next push tries
+            self._registered[queue_name] = time.monotonic()
+        return replies
 
     def _reserve(
         self,

@@ -39,8 +39,6 @@ class Cluster:
         address: How to connect to them, and where some of them are.
     """
 
-    is_one = False
-
     def __init__(self, address: Address) -> None:
         self.dsn = address.dsn
         self.prefix = address.prefix
@@ -60,28 +58,35 @@ class Cluster:
         Raises:
             BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
         """
-        with self._doubting():
-            answers = self._answers(commands)
-            for answer in answers:
-                if isinstance(answer, exceptions.ResponseError):
-                    raise ours(answer, self._address) from answer
-            return answers
+        return self._run(commands, set())
+
+    def run_and_try(self, commands: Sequence[Command], more: Command) -> tuple[list[Any], bool]:
+        """As ``run``, and then try one more; return whether that was done, too.
+
+        If the others are carried out, and that one's node is away or refuses it, it is no error.
+        """
+        answers = self.run(commands)
+        try:
+            self.run([more])
+        except (BackendUnavailable, BackendRefused):
+            return answers, False
+        return answers, True
 
     def run_apart(self, commands: Sequence[Command]) -> list[Any]:
-        """As ``run``; a node that is away keeps nothing from the others. The error comes in the end."""
+        """As ``run``; one that fails keeps nothing from the others. The error comes in the end.
+
+        Only those for a node that has not answered here are left out.
+        """
         answers: list[Any] = []
         failures: list[AlligatorException] = []
-        away: set[Server | None] = set()
+        silent: set[Server] = set()
         for command in commands:
-            node = None
             try:
-                node = self._node_of(_key(command))
                 # Once: each time may take as long as we wait for an answer, and leases end meanwhile.
-                if node not in away:
-                    answers += self.run([command])
+                if self._node_of(_key(command)) not in silent:
+                    answers += self._run([command], silent)
             except (BackendUnavailable, BackendRefused) as err:
                 failures.append(err)
-                away.add(node)
         if failures:
             raise failures[0]
         return answers
@@ -96,7 +101,7 @@ class Cluster:
             was_interrupted, surplus = wait_for_any(waits, timeout, bell)
             if surplus:
                 # Others may be waiting for what these stand for.
-                self._answers([("RPUSH", key, 1) for key in surplus])
+                self._answers([("RPUSH", key, 1) for key in surplus], set())
             return was_interrupted
 
     def listen(
@@ -122,7 +127,16 @@ class Cluster:
         for server in (*self._nodes.values(), *self._lines.values()):
             server.close()
 
-    def _answers(self, commands: Sequence[Command]) -> list[Any]:
+    def _run(self, commands: Sequence[Command], silent: set[Server]) -> list[Any]:
+        """As ``run``; a node that does not answer is added to the silent ones."""
+        with self._doubting():
+            answers = self._answers(commands, silent)
+            for answer in answers:
+                if isinstance(answer, exceptions.ResponseError):
+                    raise ours(answer, self._address) from answer
+            return answers
+
+    def _answers(self, commands: Sequence[Command], silent: set[Server]) -> list[Any]:
         """Carry out commands; the errors that some are answered with are returned, too."""
         answers: list[Any] = [None] * len(commands)
         left = list(range(len(commands)))
@@ -131,8 +145,12 @@ class Cluster:
                 time.sleep(pause)
             for node, some in itertools.groupby(left, lambda at: self._node_of(_key(commands[at]))):
                 places = list(some)
-                with self._doubting(node):
-                    got = node.answers([commands[at] for at in places])
+                try:
+                    with self._doubting(node):
+                        got = node.answers([commands[at] for at in places])
+                except BackendUnavailable:
+                    silent.add(node)
+                    raise
                 for at, answer in zip(places, got, strict=True):
                     answers[at] = answer
             left = [at for at in left if _is_not_begun(answers[at])]

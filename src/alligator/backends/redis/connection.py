@@ -68,9 +68,6 @@ class Server:
         find: Tells its host and port, if another server may take its place.
     """
 
-    is_one = True
-    """Whether it is there as a whole, or not at all."""
-
     def __init__(
         self, address: Address, where: Where | None = None, find: Callable[[], Where] | None = None
     ) -> None:
@@ -89,15 +86,15 @@ class Server:
         Raises:
             BackendUnavailable, BackendRefused, QueueFull: As for any ``Backend``.
         """
-        answers = self.answers(commands)
-        for answer in answers:
-            if isinstance(answer, exceptions.ResponseError):
-                err = ours(answer, self._address)
-                if isinstance(err, BackendUnavailable):
-                    # It may be no primary any more: the next connection finds the one that is.
-                    self.hang_up()
-                raise err from answer
-        return answers
+        return self._all_good(self.answers(commands))
+
+    def run_and_try(self, commands: Sequence[Command], more: Command) -> tuple[list[Any], bool]:
+        """As ``run``, and then try one more, in the same round trip; return whether that was done, too.
+
+        If the others are carried out, and that one is refused, it is no error.
+        """
+        *answers, last = self.answers([*commands, more])
+        return self._all_good(answers), not isinstance(last, exceptions.ResponseError)
 
     def run_apart(self, commands: Sequence[Command]) -> list[Any]:
         """As ``run``; where there are several servers, one that is away keeps nothing from the others."""
@@ -169,6 +166,17 @@ class Server:
             if self._local.listener is not None:
                 self._local.listener.disconnect()
         self._local = threading.local()
+
+    def _all_good(self, answers: list[Any]) -> list[Any]:
+        """Return answers; raise the first error among them."""
+        for answer in answers:
+            if isinstance(answer, exceptions.ResponseError):
+                err = ours(answer, self._address)
+                if isinstance(err, BackendUnavailable):
+                    # It may be no primary any more: the next connection finds the one that is.
+                    self.hang_up()
+                raise err from answer
+        return answers
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         # Not by redis-py's execute_command and pipeline: they cost as much again as the round trip.
