@@ -481,19 +481,50 @@ def test_no_redrive_policy_takes_what_is_delayed(receives: int, allowed: int, as
         store.close()
 
 
-def test_a_fifo_queue_with_a_policy_of_one_receipt_delays_nothing(
-    store: Client, boto: Boto
-) -> None:
+@pytest.fixture
+def strict(boto: Boto) -> str:
+    """A FIFO queue whose redrive policy allows one receipt."""
     made(boto, "other.fifo", FifoQueue="true")
     arn = "arn:aws:sqs:us-west-2:123456789012:other.fifo"
     policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "1"}}'
-    strict = made(boto, "strict.fifo", FifoQueue="true", RedrivePolicy=policy)
+    return made(boto, "strict.fifo", FifoQueue="true", RedrivePolicy=policy)
 
+
+def test_a_fifo_queue_with_a_policy_of_one_receipt_delays_nothing(
+    store: Client, strict: str
+) -> None:
     with pytest.raises(InvalidOption, match="maxReceiveCount"):
         store.push_many(strict, [Message("t1", b"1", delay=1.0)])
     store.push(strict, "t2", b"2")
 
     assert take(store, of=strict).body == b"2"
+
+
+@pytest.mark.parametrize("body", [None, b"next attempt"])
+def test_where_nothing_can_be_delayed_a_retry_is_run_at_once(
+    store: Client, strict: str, body: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.push(strict, "t1", b"1")
+
+    for _ in range(2):  # a wait would have SQS itself take it away
+        assert store.settle([Release(take(store, of=strict), delay=3600.0, body=body)]) == []
+
+    held = take(store, of=strict)
+    assert (held.body, held.deliveries) == (body or b"1", 1)
+    assert caplog.text.count("cannot delay") == 1
+
+
+def test_where_nothing_can_be_delayed_a_dead_letter_is_retried_at_once(
+    opening: Callable[..., Client], bare: str, strict: str
+) -> None:
+    store = opening(of=bare)
+    store.push(strict, "t1", b"1")
+    store.settle([Bury(take(store, of=strict), "note")])
+    [letter] = store.dead(strict)
+
+    assert store.retry_dead(strict, [letter.letter_id], store.now() + 3600.0)
+
+    assert take(store, of=strict).body == b"1"
 
 
 def test_nothing_is_hidden_for_longer_than_its_queue_keeps_it() -> None:
