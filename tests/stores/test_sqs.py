@@ -612,7 +612,7 @@ def test_settling_that_breaks_off_anywhere_and_is_repeated_doubles_nothing(
     ]
     batch, asked = store._service.batch, 0  # pyright: ignore[reportPrivateUsage]
 
-    def cut_once(operation: str, url: str, entries: Any) -> list[dict[str, Any]]:
+    def cut_once(operation: str, url: str, entries: Any) -> Iterator[dict[str, Any]]:
         nonlocal asked
         asked += 1
         if asked == cut_at + 1:
@@ -796,7 +796,7 @@ def test_retrying_that_breaks_off_after_ten_and_is_repeated_doubles_nothing(
     store.settle([Bury(held, "note") for held in take_ready(store)])
     batch, sent = store._service.batch, 0  # pyright: ignore[reportPrivateUsage]
 
-    def cut_once(operation: str, url: str, entries: Any) -> list[dict[str, Any]]:
+    def cut_once(operation: str, url: str, entries: Any) -> Iterator[dict[str, Any]]:
         nonlocal sent
         if operation == "send_message_batch":
             sent += 1
@@ -939,6 +939,44 @@ def test_of_a_batch_only_what_failed_is_sent_again() -> None:
         assert store.push_named(QUEUE, messages) == ["m0", "m1", "m2"]
         again = [entry["Id"] for entry in server.asked[-1][1]["Entries"]]
         assert again == ["1"]
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "then", [(200, {"Failed": [{"Id": "1", "Code": "InternalError"}]}), (0, {})]
+)
+def test_of_a_batch_that_breaks_off_what_was_sent_anew_is_not_sent_again(
+    then: tuple[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alligator.backends.sqs.service._pause", at_once)
+    came = [
+        {"MessageId": f"m{number}", "ReceiptHandle": f"h{number}", "Body": f"{number}"}
+        for number in range(3)
+    ]
+    half = {
+        "Successful": [{"Id": "0", "MessageId": "n0"}, {"Id": "2", "MessageId": "n2"}],
+        "Failed": [{"Id": "1", "Code": "InternalError"}],
+    }
+    done = [{"Id": str(number), "MessageId": f"n{number}"} for number in range(3)]
+    with answering(
+        ReceiveMessage=[(200, {"Messages": came})],
+        SendMessageBatch=[(200, half), then],
+        DeleteMessageBatch=[(200, {"Successful": done})],
+    ) as server:
+        store = Client(server.dsn)
+        held = store.reserve([QUEUE], "w", limit=3).reservations
+        again: list[Settlement] = [Release(one, body=b"new " + one.body) for one in held]
+        with pytest.raises(BackendUnavailable):
+            store.settle(again)
+        server.given["SendMessageBatch"] = [(200, {"Successful": done[:1]})]
+        del server.asked[:]
+
+        assert store.settle(again) == []
+
+        sent = [body["Entries"] for name, body in server.asked if name == "SendMessageBatch"]
+        assert [[entry["MessageBody"] for entry in entries] for entries in sent] == [["new 1"]]
+        [deleted] = [body for name, body in server.asked if name == "DeleteMessageBatch"]
+        assert [one["ReceiptHandle"] for one in deleted["Entries"]] == ["h0", "h1", "h2"]
         store.close()
 
 
