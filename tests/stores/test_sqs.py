@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from alligator.backends import sqs_backend
 from alligator.backends.base import Ack, Bury, Counts, Message, Release, Settlement
 from alligator.backends.sqs import sending
 from alligator.backends.sqs.messages import ROOM, fitted
+from alligator.backends.sqs.service import Service
 from alligator.backends.sqs_backend import Client
 from alligator.exceptions import (
     BackendMissing,
@@ -211,6 +213,89 @@ def test_a_prefix_stands_before_the_name_of_each_queue(
     assert store.queues() == ["all"]
     assert [message["Body"] for message in lying(boto, "mine-all")] == ["{}"]
     assert lying(boto) == []
+
+
+# The command, where others have queues, too.
+
+
+@pytest.fixture
+def foreign(dsn: str, boto: Boto, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Have a queue that may be listed, and not be read. Returns what is asked of SQS."""
+    assert dsn  # it is emptied before
+    made(boto, "foreign")
+    call, asked = Service.call, list[tuple[str, Any]]()
+
+    def refusing(self: Service, operation: str, **parameters: Any) -> dict[str, Any]:
+        asked.append((operation, parameters))
+        if "foreign" in (parameters.get("QueueName") or parameters.get("QueueUrl", "")):
+            raise BackendRefused("AccessDenied: not yours.")
+        return call(self, operation, **parameters)
+
+    monkeypatch.setattr(Service, "call", refusing)
+    return asked
+
+
+def test_a_queue_that_may_not_be_read_does_not_hide_the_others(
+    dsn: str, store: Client, foreign: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.push(QUEUE, "t1", b"dead")
+    store.settle([Bury(take(store), "note")])
+    [letter] = store.dead(QUEUE)
+    passed = "alligator: Queue 'foreign' is passed over. AccessDenied: not yours.\n"
+
+    for command in (
+        ["status", dsn],
+        ["dead", dsn],
+        ["dead", dsn, "show", letter.task_id],
+        ["dead", dsn, "retry", letter.task_id],
+    ):
+        del foreign[:]
+        assert cli.main(command) == 0
+        told = capsys.readouterr()
+        assert (command, bool(told.out), told.err) == (command, True, passed)
+        counts = [
+            asked
+            for operation, asked in foreign
+            if operation == "get_queue_attributes"
+            and asked["QueueUrl"].endswith(f"/{QUEUE}")
+            and asked["AttributeNames"] != ["All"]
+        ]
+        assert len(counts) == 1
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_queue_that_was_named_and_may_not_be_read_is_refused(
+    dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", dsn, "--queue", "foreign"]) == 1
+    assert cli.main(["status", f"{dsn}&prefix=for"]) == 1  # it is the only one
+    assert capsys.readouterr().err == "alligator: AccessDenied: not yours.\n" * 2
+
+
+@pytest.mark.usefixtures("foreign")
+def test_not_to_be_able_to_read_a_queue_is_not_to_move_all(
+    dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["move", dsn, f"sqlite://{tmp_path}/to.db"]) == 1
+    assert capsys.readouterr().err == "alligator: AccessDenied: not yours.\n"
+
+
+def test_a_queue_with_nowhere_for_dead_letters_does_not_hide_those_of_others(
+    bare: str, opening: Callable[..., Client], boto: Boto, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arn = "arn:aws:sqs:us-west-2:123456789012:other"
+    policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "4"}}'
+    made(boto, "driven", RedrivePolicy=policy)
+    store = opening(of=f"{bare}&prefix=dri")
+    store.push("ven", "t1", b"dead")
+    store.settle([Bury(take(store, of="ven"), "note")])
+
+    assert cli.main(["dead", bare]) == 0
+
+    told = capsys.readouterr()
+    assert "driven" in told.out
+    assert f"Queue '{QUEUE}' is passed over. " in told.err
+    assert cli.main(["dead", bare, "--queue", QUEUE]) == 1
 
 
 # Messages.
