@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alligator import registry, schedules, stops
-from alligator.backends.base import Backend, State
+from alligator.backends.base import Backend, Counts, State
 from alligator.commands import (
     arguments,
     letters,
@@ -28,6 +28,7 @@ from alligator.commands.letters import Ref
 from alligator.commands.move import moving
 from alligator.commands.move import reports as moving_reports
 from alligator.commands.move.moved import Moved
+from alligator.commands.passing import PassingOver
 from alligator.commands.reports import quoted
 from alligator.commands.tables import counted, printable
 from alligator.commands.targets import checked, gator_at
@@ -71,7 +72,10 @@ def _run(options: argparse.Namespace) -> int:
     gator = gator_at(options.target)
     if options.checks:  # else any look at the store may do already what is to be done
         _check_file(gator)
-        checked(gator, _named(options) or ([] if gator.backend.makes_queues else _queues_of(gator)))
+        named = _named(options)
+        # Where others make the queues, the Gator's own may not be one. The command asks those that are there.
+        if named or gator.backend.makes_queues:
+            checked(gator, named)
     return COMMANDS[options.command](gator, options)
 
 
@@ -94,8 +98,8 @@ def _status(gator: Gator, options: argparse.Namespace) -> int:
         workers = [one for one in workers if options.queue in one.queues]
         names = {options.queue}
     else:
-        names = {*_queues(gator, options), *(name for one in workers for name in one.queues)}
-    counts = {name: gator.backend.count(name) for name in sorted(names)}
+        names = {*_names(gator, options), *(name for one in workers for name in one.queues)}
+    counts = _counts(gator, sorted(names))
     summary = _outbox_summary(options.outbox) if options.outbox else None
     if options.json:
         _print_json(reports.status_json(counts, workers, summary))
@@ -120,9 +124,12 @@ def _outbox_summary(dsn: str) -> Summary:
 
 
 def _list(gator: Gator, options: argparse.Namespace) -> int:
-    queues = _queues(gator, options)
-    total = sum(gator.backend.count(name).dead for name in queues)
-    found = list(letters.newest(gator.backend, queues, options.limit or arguments.LIMIT))
+    counts = _counts(gator, _names(gator, options))
+    total = sum(count.dead for count in counts.values())
+    limit = options.limit or arguments.LIMIT
+    found = list(
+        letters.newest(gator.backend, [*counts], limit, PassingOver(len(counts), _tell_passed))
+    )
     if options.json:
         told = [reports.letter_json(letter) for letter in found]
         _print_json({"total": total, "dead_letters": told})
@@ -136,7 +143,8 @@ def _list(gator: Gator, options: argparse.Namespace) -> int:
 
 
 def _show(gator: Gator, options: argparse.Namespace) -> int:
-    found = letters.find(gator.backend, _queues(gator, options), options.id)
+    queues = _queues(gator, options)
+    found = letters.find(gator.backend, queues, options.id, PassingOver(len(queues), _tell_passed))
     if not found:
         _complain(_unknown(options.id))
         return 1
@@ -262,6 +270,8 @@ def _move(gator: Gator, options: argparse.Namespace) -> int:
         raise InvalidOption("Both are the same store: there is nothing to move.")
     source = gator.backend
     names = options.queue or _queues_of(gator)
+    if not options.queue:
+        checked(gator, names)  # to pass one over is not to move all
     checked(target, names)
     can = {"skip": options.skip, "keeps_results": target.results is not None}
     if options.dry_run:
@@ -355,8 +365,26 @@ def _create_queues(gator: Gator, options: argparse.Namespace) -> int:
 
 
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
+    """Return the queues to look at, less those that cannot be read, where others make the queues."""
+    names = _names(gator, options)
+    return names if gator.backend.makes_queues or options.queue else [*_counts(gator, names)]
+
+
+def _names(gator: Gator, options: argparse.Namespace) -> list[str]:
     """Return the queues to look at: some stores cannot name theirs, and the Gator's own must do."""
     return [options.queue] if options.queue else gator.backend.queues() or [gator.queue_name]
+
+
+def _counts(gator: Gator, names: Sequence[str]) -> dict[str, Counts]:
+    """Return how many tasks are in which state, for each queue that can be read."""
+    passed = PassingOver(len(names), _tell_passed)
+    counts: dict[str, Counts] = {}
+    for name in names:
+        try:
+            counts[name] = gator.backend.count(name)
+        except BackendRefused as err:
+            passed(name, err)
+    return counts
 
 
 def _chosen(gator: Gator, options: argparse.Namespace) -> tuple[list[Ref], list[str]]:
@@ -366,12 +394,14 @@ def _chosen(gator: Gator, options: argparse.Namespace) -> tuple[list[Ref], list[
     if options.limit:
         options.wrong_use("--limit is for what is shown")
     queues = _queues(gator, options)
+    passed = PassingOver(len(queues), _tell_passed)
     if options.all:
-        every = [Ref.to(letter) for letter in letters.newest(gator.backend, queues)]
+        newest = letters.newest(gator.backend, queues, passed=passed)
+        every = [Ref.to(letter) for letter in newest]
         if not every and not options.json:
             print(f"No dead letters{_in_queue(options)}.")
         return every[::-1], []
-    found = {given: letters.find(gator.backend, queues, given) for given in options.ids}
+    found = {given: letters.find(gator.backend, queues, given, passed) for given in options.ids}
     # A dict, for two IDs may mean the same.
     named = dict.fromkeys(
         Ref.to(letter) for of_one in found.values() for letter in reversed(of_one)
@@ -426,6 +456,10 @@ def _print_json(document: dict[str, Any]) -> None:
 def _complain(text: str) -> None:
     """Say in one line what went wrong."""
     print(f"alligator: {printable(text)}", file=sys.stderr)
+
+
+def _tell_passed(queue_name: str, refused: BackendRefused) -> None:
+    _complain(f"Queue {quoted(queue_name)} is passed over. {refused}")
 
 
 def _drop_output() -> None:

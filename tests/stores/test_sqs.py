@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from alligator.backends import sqs_backend
 from alligator.backends.base import Ack, Bury, Counts, Message, Release, Settlement
 from alligator.backends.sqs import sending
 from alligator.backends.sqs.messages import ROOM, fitted
+from alligator.backends.sqs.service import Service
 from alligator.backends.sqs_backend import Client
 from alligator.exceptions import (
     BackendMissing,
@@ -211,6 +213,89 @@ def test_a_prefix_stands_before_the_name_of_each_queue(
     assert store.queues() == ["all"]
     assert [message["Body"] for message in lying(boto, "mine-all")] == ["{}"]
     assert lying(boto) == []
+
+
+# The command, where others have queues, too.
+
+
+@pytest.fixture
+def foreign(dsn: str, boto: Boto, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Have a queue that may be listed, and not be read. Returns what is asked of SQS."""
+    assert dsn  # it is emptied before
+    made(boto, "foreign")
+    call, asked = Service.call, list[tuple[str, Any]]()
+
+    def refusing(self: Service, operation: str, **parameters: Any) -> dict[str, Any]:
+        asked.append((operation, parameters))
+        if "foreign" in (parameters.get("QueueName") or parameters.get("QueueUrl", "")):
+            raise BackendRefused("AccessDenied: not yours.")
+        return call(self, operation, **parameters)
+
+    monkeypatch.setattr(Service, "call", refusing)
+    return asked
+
+
+def test_a_queue_that_may_not_be_read_does_not_hide_the_others(
+    dsn: str, store: Client, foreign: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.push(QUEUE, "t1", b"dead")
+    store.settle([Bury(take(store), "note")])
+    [letter] = store.dead(QUEUE)
+    passed = "alligator: Queue 'foreign' is passed over. AccessDenied: not yours.\n"
+
+    for command in (
+        ["status", dsn],
+        ["dead", dsn],
+        ["dead", dsn, "show", letter.task_id],
+        ["dead", dsn, "retry", letter.task_id],
+    ):
+        del foreign[:]
+        assert cli.main(command) == 0
+        told = capsys.readouterr()
+        assert (command, bool(told.out), told.err) == (command, True, passed)
+        counts = [
+            asked
+            for operation, asked in foreign
+            if operation == "get_queue_attributes"
+            and asked["QueueUrl"].endswith(f"/{QUEUE}")
+            and asked["AttributeNames"] != ["All"]
+        ]
+        assert len(counts) == 1
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_queue_that_was_named_and_may_not_be_read_is_refused(
+    dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", dsn, "--queue", "foreign"]) == 1
+    assert cli.main(["status", f"{dsn}&prefix=for"]) == 1  # it is the only one
+    assert capsys.readouterr().err == "alligator: AccessDenied: not yours.\n" * 2
+
+
+@pytest.mark.usefixtures("foreign")
+def test_not_to_be_able_to_read_a_queue_is_not_to_move_all(
+    dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["move", dsn, f"sqlite://{tmp_path}/to.db"]) == 1
+    assert capsys.readouterr().err == "alligator: AccessDenied: not yours.\n"
+
+
+def test_a_queue_with_nowhere_for_dead_letters_does_not_hide_those_of_others(
+    bare: str, opening: Callable[..., Client], boto: Boto, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arn = "arn:aws:sqs:us-west-2:123456789012:other"
+    policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "4"}}'
+    made(boto, "driven", RedrivePolicy=policy)
+    store = opening(of=f"{bare}&prefix=dri")
+    store.push("ven", "t1", b"dead")
+    store.settle([Bury(take(store, of="ven"), "note")])
+
+    assert cli.main(["dead", bare]) == 0
+
+    told = capsys.readouterr()
+    assert "driven" in told.out
+    assert f"Queue '{QUEUE}' is passed over. " in told.err
+    assert cli.main(["dead", bare, "--queue", QUEUE]) == 1
 
 
 # Messages.
@@ -481,19 +566,50 @@ def test_no_redrive_policy_takes_what_is_delayed(receives: int, allowed: int, as
         store.close()
 
 
-def test_a_fifo_queue_with_a_policy_of_one_receipt_delays_nothing(
-    store: Client, boto: Boto
-) -> None:
+@pytest.fixture
+def strict(boto: Boto) -> str:
+    """A FIFO queue whose redrive policy allows one receipt."""
     made(boto, "other.fifo", FifoQueue="true")
     arn = "arn:aws:sqs:us-west-2:123456789012:other.fifo"
     policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "1"}}'
-    strict = made(boto, "strict.fifo", FifoQueue="true", RedrivePolicy=policy)
+    return made(boto, "strict.fifo", FifoQueue="true", RedrivePolicy=policy)
 
+
+def test_a_fifo_queue_with_a_policy_of_one_receipt_delays_nothing(
+    store: Client, strict: str
+) -> None:
     with pytest.raises(InvalidOption, match="maxReceiveCount"):
         store.push_many(strict, [Message("t1", b"1", delay=1.0)])
     store.push(strict, "t2", b"2")
 
     assert take(store, of=strict).body == b"2"
+
+
+@pytest.mark.parametrize("body", [None, b"next attempt"])
+def test_where_nothing_can_be_delayed_a_retry_is_run_at_once(
+    store: Client, strict: str, body: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.push(strict, "t1", b"1")
+
+    for _ in range(2):  # a wait would have SQS itself take it away
+        assert store.settle([Release(take(store, of=strict), delay=3600.0, body=body)]) == []
+
+    held = take(store, of=strict)
+    assert (held.body, held.deliveries) == (body or b"1", 1)
+    assert caplog.text.count("cannot delay") == 1
+
+
+def test_where_nothing_can_be_delayed_a_dead_letter_is_retried_at_once(
+    opening: Callable[..., Client], bare: str, strict: str
+) -> None:
+    store = opening(of=bare)
+    store.push(strict, "t1", b"1")
+    store.settle([Bury(take(store, of=strict), "note")])
+    [letter] = store.dead(strict)
+
+    assert store.retry_dead(strict, [letter.letter_id], store.now() + 3600.0)
+
+    assert take(store, of=strict).body == b"1"
 
 
 def test_nothing_is_hidden_for_longer_than_its_queue_keeps_it() -> None:
@@ -581,7 +697,7 @@ def test_settling_that_breaks_off_anywhere_and_is_repeated_doubles_nothing(
     ]
     batch, asked = store._service.batch, 0  # pyright: ignore[reportPrivateUsage]
 
-    def cut_once(operation: str, url: str, entries: Any) -> list[dict[str, Any]]:
+    def cut_once(operation: str, url: str, entries: Any) -> Iterator[dict[str, Any]]:
         nonlocal asked
         asked += 1
         if asked == cut_at + 1:
@@ -765,7 +881,7 @@ def test_retrying_that_breaks_off_after_ten_and_is_repeated_doubles_nothing(
     store.settle([Bury(held, "note") for held in take_ready(store)])
     batch, sent = store._service.batch, 0  # pyright: ignore[reportPrivateUsage]
 
-    def cut_once(operation: str, url: str, entries: Any) -> list[dict[str, Any]]:
+    def cut_once(operation: str, url: str, entries: Any) -> Iterator[dict[str, Any]]:
         nonlocal sent
         if operation == "send_message_batch":
             sent += 1
@@ -908,6 +1024,44 @@ def test_of_a_batch_only_what_failed_is_sent_again() -> None:
         assert store.push_named(QUEUE, messages) == ["m0", "m1", "m2"]
         again = [entry["Id"] for entry in server.asked[-1][1]["Entries"]]
         assert again == ["1"]
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "then", [(200, {"Failed": [{"Id": "1", "Code": "InternalError"}]}), (0, {})]
+)
+def test_of_a_batch_that_breaks_off_what_was_sent_anew_is_not_sent_again(
+    then: tuple[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alligator.backends.sqs.service._pause", at_once)
+    came = [
+        {"MessageId": f"m{number}", "ReceiptHandle": f"h{number}", "Body": f"{number}"}
+        for number in range(3)
+    ]
+    half = {
+        "Successful": [{"Id": "0", "MessageId": "n0"}, {"Id": "2", "MessageId": "n2"}],
+        "Failed": [{"Id": "1", "Code": "InternalError"}],
+    }
+    done = [{"Id": str(number), "MessageId": f"n{number}"} for number in range(3)]
+    with answering(
+        ReceiveMessage=[(200, {"Messages": came})],
+        SendMessageBatch=[(200, half), then],
+        DeleteMessageBatch=[(200, {"Successful": done})],
+    ) as server:
+        store = Client(server.dsn)
+        held = store.reserve([QUEUE], "w", limit=3).reservations
+        again: list[Settlement] = [Release(one, body=b"new " + one.body) for one in held]
+        with pytest.raises(BackendUnavailable):
+            store.settle(again)
+        server.given["SendMessageBatch"] = [(200, {"Successful": done[:1]})]
+        del server.asked[:]
+
+        assert store.settle(again) == []
+
+        sent = [body["Entries"] for name, body in server.asked if name == "SendMessageBatch"]
+        assert [[entry["MessageBody"] for entry in entries] for entries in sent] == [["new 1"]]
+        [deleted] = [body for name, body in server.asked if name == "DeleteMessageBatch"]
+        assert [one["ReceiptHandle"] for one in deleted["Entries"]] == ["h0", "h1", "h2"]
         store.close()
 
 

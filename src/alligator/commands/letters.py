@@ -8,10 +8,11 @@ from functools import partial
 
 from alligator import notes, payloads
 from alligator.backends.base import Backend, DeadLetter, Message
+from alligator.commands.passing import Passed, never
 from alligator.commands.tables import CUT
 from alligator.dependencies import wake
 from alligator.dependencies.edges import Name, edges_in, needs_of, unlink
-from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.exceptions import BackendRefused, InvalidOption, UnreadableTask
 from alligator.peeks import Peek
 
 PAGE = 500
@@ -102,15 +103,28 @@ def callable_of(body: bytes) -> str | None:
 
 
 def newest(
-    backend: Backend, queue_names: Sequence[str], limit: int | None = None
+    backend: Backend,
+    queue_names: Sequence[str],
+    limit: int | None = None,
+    passed: Passed = never,
 ) -> Iterator[DeadLetter]:
-    """Return the dead letters of some queues, the newest first; ``limit`` of them, or all."""
-    each = [_newest_of(backend, name, at_once=min(limit or PAGE, PAGE)) for name in queue_names]
+    """Return the dead letters of some queues, the newest first; ``limit`` of them, or all.
+
+    Args:
+        backend: The store.
+        queue_names: Where to look.
+        limit: How many.
+        passed: Called with a queue that cannot be read, and why: it is passed over, unless that raises.
+    """
+    at_once = min(limit or PAGE, PAGE)
+    each = [_newest_of(backend, name, at_once=at_once, passed=passed) for name in queue_names]
     letters = heapq.merge(*each, key=lambda letter: letter.buried_at, reverse=True)
     return itertools.islice(letters, limit)
 
 
-def find(backend: Backend, queue_names: Sequence[str], task_id: str) -> list[DeadLetter]:
+def find(
+    backend: Backend, queue_names: Sequence[str], task_id: str, passed: Passed = never
+) -> list[DeadLetter]:
     """Return a task's dead letters, the newest first.
 
     Args:
@@ -118,15 +132,20 @@ def find(backend: Backend, queue_names: Sequence[str], task_id: str) -> list[Dea
         queue_names: Where to look.
         task_id: The whole id, or how it begins or ends, if no other's does. (The ids that Alligator
             makes begin with the time, and so like their neighbours: their ends tell them apart.)
+        passed: As ``newest``.
 
     Raises:
         InvalidOption: That part of an id fits several.
     """
-    found = [letter for name in queue_names for letter in _newest_of(backend, name, task_id)]
+    found = [
+        letter
+        for name in queue_names
+        for letter in _newest_of(backend, name, task_id, passed=passed)
+    ]
     part = task_id.removeprefix(CUT)  # as copied from a list
     if found or len(part) < SHORTEST_PART:
         return found
-    for letter in newest(backend, queue_names):
+    for letter in newest(backend, queue_names, passed=passed):
         if letter.task_id.startswith(part) or letter.task_id.endswith(part):
             if found and letter.task_id != found[0].task_id:
                 raise InvalidOption(
@@ -211,12 +230,20 @@ def _is_last(backend: Backend, ref: Ref) -> bool:
 
 
 def _newest_of(
-    backend: Backend, queue_name: str, task_id: str | None = None, at_once: int = PAGE
+    backend: Backend,
+    queue_name: str,
+    task_id: str | None = None,
+    at_once: int = PAGE,
+    passed: Passed = never,
 ) -> Iterator[DeadLetter]:
     # What is buried meanwhile moves the others on, and so some are met again.
     met: set[str] = set()
     for skip in itertools.count(0, at_once):
-        page = backend.dead(queue_name, task_id=task_id, limit=at_once, skip=skip)
+        try:
+            page = backend.dead(queue_name, task_id=task_id, limit=at_once, skip=skip)
+        except BackendRefused as err:
+            passed(queue_name, err)
+            return
         for letter in page:
             if letter.letter_id not in met:
                 met.add(letter.letter_id)

@@ -51,6 +51,11 @@ class Queue:
         """Whether it is a FIFO queue, which cannot delay a single message, and tells duplicates."""
         return self.name.endswith(".fifo")
 
+    @property
+    def can_delay(self) -> bool:
+        """Whether a task can wait in it: in a FIFO queue that takes a receipt of its own."""
+        return not self.is_fifo or self.max_receives >= 2
+
 
 class Queues:
     """The queues of a service.

@@ -51,6 +51,8 @@ class Sender:
         self._sent: dict[str, None] = {}
         self._closed: dict[str, float] = {}
         """Queues for dead letters that take none from us, perhaps from SQS alone; and since when."""
+        self._undelayed: set[str] = set()
+        """Queues of which was told that they delay nothing."""
 
     def push(self, queue: Queue, pushed: Sequence[Message], now: float) -> list[str]:
         """Send tasks; return the ids that SQS gave them.
@@ -60,7 +62,7 @@ class Sender:
             BackendRefused: SQS did not take one of them; the others were sent.
         """
         waits = [max(message.delay, message.due_at - now) for message in pushed]
-        if queue.is_fifo and queue.max_receives < 2 and any(wait > 0 for wait in waits):
+        if not queue.can_delay and any(wait > 0 for wait in waits):
             raise InvalidOption(
                 f"Queue {queue.name!r} of SQS cannot delay: what is delayed in a FIFO queue is received before "
                 "it is due, and its redrive policy allows one receipt. Let its maxReceiveCount be 4 or more."
@@ -89,6 +91,7 @@ class Sender:
 
     def revive(self, queue: Queue, letters: Sequence[Received], wait: float) -> None:
         """Send dead letters as tasks again."""
+        wait = self._wait_in(queue, wait)
         entries = [
             _entry(queue, one.body, {messages.ID: one.task_id}, wait, one.message_id, one.group)
             for one in letters
@@ -149,7 +152,8 @@ class Sender:
         notes: dict[str, str | bytes] = {messages.ID: one.old.task_id}
         if one.lapses:
             notes[messages.LAPSES] = str(one.lapses)
-        entry = _entry(queue, one.body, notes, one.wait, one.old.message_id, one.old.group)
+        wait = self._wait_in(queue, one.wait)
+        entry = _entry(queue, one.body, notes, wait, one.old.message_id, one.old.group)
         if size_of(entry) <= queue.max_bytes:
             return queue, entry
         if one.body == one.old.body:
@@ -161,6 +165,19 @@ class Sender:
         return self._dead_letter(
             queue, replace(one, body=one.old.body, buried_at=one.old.sent_at, note=note)
         )
+
+    def _wait_in(self, queue: Queue, wait: float) -> float:
+        """Return for how long a task is to wait that is queued again: not at all, where it would never run."""
+        if queue.can_delay or wait <= 0:
+            return wait
+        if queue.url not in self._undelayed:
+            self._undelayed.add(queue.url)
+            log.warning(
+                "Queue %r of SQS cannot delay: what is to be tried again later is tried again at once. Let its "
+                "maxReceiveCount be 4 or more",
+                queue.name,
+            )
+        return 0.0
 
     def _dead_letter(self, queue: Queue, one: Anew) -> tuple[Queue, Entry] | None:
         home = self._home_of(queue, one)

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -158,18 +158,26 @@ class Service:
 
     def batch(
         self, operation: str, url: str, entries: Sequence[dict[str, Any]], at_once: int = AT_ONCE
-    ) -> list[dict[str, Any]]:
-        """Do something to several messages, ten in a request; return for each what became of it.
+    ) -> Iterator[dict[str, Any]]:
+        """Do something to several messages, ten in a request, while it is asked what became of each.
 
         That is what the service says of it: with a "Code" if it was refused, for this message's own sake.
 
         Raises:
-            BackendUnavailable, BackendRefused: As ``call``. The first of them may have been done.
+            BackendUnavailable, BackendRefused: As ``call``. What is known of its request comes before it: some
+                of it may have been done.
         """
-        outcomes: list[dict[str, Any]] = []
         for at in range(0, len(entries), at_once):
-            outcomes += self._ten(operation, url, entries[at : at + at_once])
-        return outcomes
+            ten = entries[at : at + at_once]
+            outcomes: dict[int, dict[str, Any]] = {}
+            failed: AlligatorException | None = None
+            try:
+                self._do(operation, url, ten, outcomes)
+            except AlligatorException as err:
+                failed = err
+            yield from (outcomes[place] for place in sorted(outcomes))
+            if failed is not None:
+                raise failed
 
     def now(self) -> float:
         """Return the service's time, in seconds since 1970: ours, as far as it does not contradict that."""
@@ -186,10 +194,14 @@ class Service:
         if pid == os.getpid():
             client.close()
 
-    def _ten(
-        self, operation: str, url: str, entries: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        outcomes: dict[int, dict[str, Any]] = {}
+    def _do(
+        self,
+        operation: str,
+        url: str,
+        entries: Sequence[dict[str, Any]],
+        outcomes: dict[int, dict[str, Any]],
+    ) -> None:
+        """Do something to up to ten messages, and note what became of each, also if it breaks off."""
         todo = list(range(len(entries)))
         for attempt in range(1, TRIES + 1):
             numbered = [{"Id": str(place), **entries[place]} for place in todo]
@@ -206,7 +218,6 @@ class Service:
                     f"{self._dsn} cannot do it now: {failed['Code']}, for {len(todo)} messages of a batch."
                 )
             _pause(attempt)
-        return [outcomes[place] for place in range(len(entries))]
 
     def _client(self) -> Any:
         # If two threads make one at once, either will do. Not after a fork: two would share its connections.
