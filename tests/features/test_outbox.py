@@ -774,6 +774,54 @@ def test_a_queue_that_is_refused_holds_up_no_other(
     assert (gator.len(), waiting(file)) == (0, 1)
 
 
+def test_a_queue_whose_node_is_away_is_tried_after_the_others(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    monkeypatch.setattr("alligator.outbox.forwarding.LONGEST_PAUSE", 0.0)  # over by the next round
+    others = [Gator(gator.dsn.url, name) for name in ("b", "c")]
+    forwarder = opened(choosy(gator, BackendUnavailable("away"), "t1"), file)
+    write(gator, file, "t1")
+    for other in others:
+        write(other, file, "t2")
+    with pytest.raises(BackendUnavailable):
+        forwarder.forward()
+
+    assert forwarder.forward()
+
+    assert [other.len() for other in others] == [1, 1]
+
+
+def test_queues_whose_nodes_are_away_are_tried_in_turns(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    monkeypatch.setattr("alligator.outbox.forwarding.LONGEST_PAUSE", 0.0)
+    store = choosy(gator, BackendUnavailable("away"), "t1", "t2")
+    forwarder = opened(store, file)
+    other = Gator(gator.dsn.url, "b")
+    write(gator, file, "t1")
+    write(other, file, "t2")
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable):
+            forwarder.forward()
+    with pytest.raises(BackendUnavailable):
+        forwarder.forward()  # the first one, again
+
+    store.backend.refused = ("t1",)
+    forwarder.forward()
+
+    assert other.len() == 1
+
+
+def test_who_has_not_the_turn_has_no_trouble(gator: Gator, file: str, opened: Opened) -> None:
+    write(gator, file, "t1")
+    forwarder = opened(choosy(gator, BackendUnavailable("away"), "t1"), file)
+    with pytest.raises(BackendUnavailable):
+        forwarder.forward()
+
+    with closing(outbox_at(file)) as other, other.turn("redis"):
+        assert not forwarder.forward()
+
+
 # Workers.
 
 

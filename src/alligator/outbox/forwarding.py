@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -68,17 +69,19 @@ class Forwarder:
     def forward(self) -> bool:
         """Move the next rows of each queue; return whether there may be more of them.
 
-        A queue that nothing can be moved to is left alone for a moment, a longer one each time, so that the
-        others go on as if it were not there.
+        A queue that nothing can be moved to is left alone for a moment, a longer one each time, and then comes
+        after the others.
 
         Raises:
             BackendUnavailable, BackendRefused: The store or the database did not answer, or would not; and
                 nothing is left to be moved but what that is about. The next call goes on from there.
         """
         with self._outbox.turn(self._store) as is_ours:
-            names = self._outbox.queues(self._store) if is_ours else []
-        if is_ours:
-            self._failing = {name: one for name, one in self._failing.items() if name in names}
+            if not is_ours:
+                return False  # who has the turn tells what is in trouble
+            names = self._outbox.queues(self._store)
+        self._failing = {name: one for name, one in self._failing.items() if name in names}
+        names.sort(key=self._again_at)  # after the others, and in turns: a try may take seconds
         has_more = False
         for name in names:
             failing = self._failing.get(name)
@@ -131,6 +134,10 @@ class Forwarder:
     def close(self) -> None:
         """Close the connection to the outbox."""
         self._outbox.close()
+
+    def _again_at(self, queue_name: str) -> float:
+        failing = self._failing.get(queue_name)
+        return failing.again_at if failing else -math.inf
 
     def _forward(self, queue_name: str) -> bool:
         with self._outbox.turn(self._store) as is_ours:
