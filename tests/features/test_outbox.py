@@ -3,6 +3,7 @@
 import random
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
@@ -29,7 +30,7 @@ from alligator.outbox.tables import Outbox, Summary
 from alligator.testing.running import A_MOMENT, Child, in_threads, later
 from alligator.testing.stores import LONG, soon_but_after
 from tests.features.joining_work import CALLERS, Caller, plain
-from tests.features.work import do, done, work_off
+from tests.features.work import QuietWorker, do, done, work_off
 from tests.integration.scenes import Scene, played, until
 from tests.support.kinds import empty_store
 from tests.support.postgres import SAFE, PostgresServer
@@ -831,6 +832,26 @@ def test_a_worker_forwards(gator: Gator, database: str) -> None:
     work_off(gator, outbox=database)
 
     assert done == ["t1"]
+
+
+def test_a_burst_that_is_told_to_leave_begins_no_more_steps(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = QuietWorker(gator, burst=True, outbox=file)
+    steps: list[str] = []
+
+    def forward(_: Forwarder) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        worker.stop()
+        steps.append("at the start")
+        return len(steps) < 3
+
+    monkeypatch.setattr(Forwarder, "forward", forward)
+
+    worker.run_forever()
+
+    assert len(steps) == 1
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from alligator import keys, retries
@@ -102,9 +103,9 @@ class Forwarder:
             raise next(iter(self._failing.values())).err
         return has_more
 
-    def forward_all(self) -> None:
-        """Move all there is, as ``forward`` does."""
-        while self.forward():
+    def forward_all(self, is_leaving: Callable[[], bool] = lambda: False) -> None:
+        """Move all there is, as ``forward`` does, or what can be until it is time to leave."""
+        while not is_leaving() and self.forward():
             pass
 
     def wait(self, bell: Bell) -> None:
@@ -325,8 +326,7 @@ class _Thread(threading.Thread):
             log.warning("%s", sentence)
 
     def _forward(self) -> None:
-        while not self._is_to_end and self._forwarder.forward():
-            pass
+        self._forwarder.forward_all(lambda: self._is_to_end)
 
     def _wait(self) -> None:
         """Wait for more, whether or not a queue is in trouble; for a moment, where the database is."""
@@ -339,13 +339,20 @@ class _Thread(threading.Thread):
 
 
 @contextmanager
-def forwarding(gator: "Gator", dsns: Sequence[str], *, first: bool = False) -> Generator[None]:
+def forwarding(
+    gator: "Gator",
+    dsns: Sequence[str],
+    *,
+    first: bool = False,
+    is_leaving: Callable[[], bool] = lambda: False,
+) -> Generator[None]:
     """Forward from outboxes while the block runs, each in a thread of its own.
 
     Args:
         gator: To whose store.
         dsns: The databases.
         first: Whether to forward once, all there is, before the block begins.
+        is_leaving: Whether that is to end early.
 
     Raises:
         InvalidOption: There is no outbox in such a database.
@@ -354,7 +361,9 @@ def forwarding(gator: "Gator", dsns: Sequence[str], *, first: bool = False) -> G
     with ExitStack() as stack:
         for forwarder in forwarders:
             if first:
-                Complaints(log).try_to(f"forward from {forwarder.name}", forwarder.forward_all)
+                Complaints(log).try_to(
+                    f"forward from {forwarder.name}", partial(forwarder.forward_all, is_leaving)
+                )
             thread = _Thread(forwarder)
             thread.start()
             stack.callback(thread.end)
