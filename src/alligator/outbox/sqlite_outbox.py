@@ -228,7 +228,7 @@ class SQLiteOutbox(Outbox):
 
     @contextmanager
     def _inside(self) -> Generator[sqlite3.Connection]:
-        """Give the connection. Not for a whole turn: a fork waits meanwhile, and the store may take its time."""
+        """Give the connection, not for a whole turn: a fork waits meanwhile, and a store may take its time."""
         with INSIDE:
             yield self._opened().db
 
