@@ -499,7 +499,12 @@ class Worker:
             return nullcontext()
         from alligator.outbox.forwarding import forwarding  # here, for few need it
 
-        return forwarding(self.gator, self.outbox, first=self.burst)
+        return forwarding(
+            self.gator,
+            self.outbox,
+            first=self.burst,
+            is_leaving=lambda: self._leave_by is not None,
+        )
 
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it

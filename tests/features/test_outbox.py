@@ -1,8 +1,10 @@
 """What is queued in a transaction of the application's own, for a store that cannot join it."""
 
+import os
 import random
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
@@ -14,6 +16,7 @@ import pytest
 
 from alligator import Gator, cli
 from alligator.backends.base import Ack, Backend, Counts, Message
+from alligator.backends.sqlite.fork import INSIDE
 from alligator.bell import Bell
 from alligator.exceptions import (
     BackendRefused,
@@ -23,13 +26,13 @@ from alligator.exceptions import (
     TaskTooBig,
     UnknownTask,
 )
-from alligator.outbox import outbox_at
+from alligator.outbox import outbox_at, sqlite_outbox
 from alligator.outbox.forwarding import AT_ONCE, Forwarder, forwarding
 from alligator.outbox.tables import Outbox, Summary
 from alligator.testing.running import A_MOMENT, Child, in_threads, later
 from alligator.testing.stores import LONG, soon_but_after
 from tests.features.joining_work import CALLERS, Caller, plain
-from tests.features.work import do, done, work_off
+from tests.features.work import QuietWorker, do, done, work_off
 from tests.integration.scenes import Scene, played, until
 from tests.support.kinds import empty_store
 from tests.support.postgres import SAFE, PostgresServer
@@ -774,6 +777,148 @@ def test_a_queue_that_is_refused_holds_up_no_other(
     assert (gator.len(), waiting(file)) == (0, 1)
 
 
+def test_a_queue_whose_node_is_away_is_tried_after_the_others(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    monkeypatch.setattr("alligator.outbox.forwarding.LONGEST_PAUSE", 0.0)  # over by the next round
+    others = [Gator(gator.dsn.url, name) for name in ("b", "c")]
+    forwarder = opened(choosy(gator, BackendUnavailable("away"), "t1"), file)
+    write(gator, file, "t1")
+    for other in others:
+        write(other, file, "t2")
+    with pytest.raises(BackendUnavailable):
+        forwarder.forward()
+
+    assert forwarder.forward()
+
+    assert [other.len() for other in others] == [1, 1]
+
+
+def test_queues_whose_nodes_are_away_are_tried_in_turns(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    monkeypatch.setattr("alligator.outbox.forwarding.LONGEST_PAUSE", 0.0)
+    store = choosy(gator, BackendUnavailable("away"), "t1", "t2")
+    forwarder = opened(store, file)
+    other = Gator(gator.dsn.url, "b")
+    write(gator, file, "t1")
+    write(other, file, "t2")
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable):
+            forwarder.forward()
+    with pytest.raises(BackendUnavailable):
+        forwarder.forward()  # the first one, again
+
+    store.backend.refused = ("t1",)
+    forwarder.forward()
+
+    assert other.len() == 1
+
+
+def test_who_has_not_the_turn_has_no_trouble(gator: Gator, file: str, opened: Opened) -> None:
+    write(gator, file, "t1")
+    forwarder = opened(choosy(gator, BackendUnavailable("away"), "t1"), file)
+    with pytest.raises(BackendUnavailable):
+        forwarder.forward()
+
+    with closing(outbox_at(file)) as other, other.turn("redis"):
+        assert not forwarder.forward()
+
+
+# When the process forks meanwhile.
+
+
+class WatchedGate:
+    """Lets calls into SQLite, and knows whether one is inside."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        INSIDE.__enter__()
+        self.depth += 1
+
+    def __exit__(self, *args: object) -> None:
+        self.depth -= 1
+        INSIDE.__exit__(*args)
+
+
+def test_a_fork_waits_for_each_statement_but_not_for_the_store(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    write(gator, file, "t1", "bad")
+    store = choosy(gator, BackendRefused("no"), "bad")
+    gate, connect, push = WatchedGate(), sqlite3.connect, store.backend.push_many_if
+    in_sqlite: list[int] = []
+    in_store: list[int] = []
+
+    def watched_connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        in_sqlite.append(gate.depth)
+        connection: sqlite3.Connection = connect(*args, **kwargs)
+        connection.set_trace_callback(lambda _: in_sqlite.append(gate.depth))
+        return connection
+
+    def watched_push(*args: Any) -> bool:
+        in_store.append(gate.depth)
+        return bool(push(*args))
+
+    monkeypatch.setattr(sqlite_outbox, "INSIDE", gate)
+    monkeypatch.setattr(sqlite3, "connect", watched_connect)
+    monkeypatch.setattr(store.backend, "push_many_if", watched_push)
+    forwarder = opened(store, file)
+
+    with closing(outbox_at(file)) as outbox:
+        outbox.migrate()
+    forwarder.forward_all()
+    forwarder.warnings()
+
+    assert (gator.len(), in_outbox(file).aside) == (1, 1)
+    assert in_sqlite
+    assert 0 not in in_sqlite
+    assert set(in_store) == {0}
+
+
+def test_a_child_uses_a_connection_of_its_own(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(gator, file, "t1")
+    connect, made = sqlite3.connect, list[sqlite3.Connection]()
+
+    def watched_connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        made.append(connect(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", watched_connect)
+    with closing(outbox_at(file)) as outbox:
+        assert outbox.queues("redis") == ["all"]
+        made.clear()
+
+        with Child(lambda: [outbox.queues("redis"), len(made)]) as child:
+            assert child.result() == [["all"], 1]
+
+        assert outbox.queues("redis") == ["all"]
+        assert not made
+
+
+def test_a_child_keeps_no_turn(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_outbox, "unlock", bool)  # who is killed does not
+    reading, writing = os.pipe()
+
+    def live_on() -> None:
+        os.write(writing, b".")
+        threading.Event().wait()
+
+    with closing(outbox_at(file)) as killed, killed.turn("redis") as is_ours:
+        assert is_ours
+        child = Child(live_on)
+    with child, closing(outbox_at(file)) as other:
+        os.read(reading, 1)
+        with other.turn("redis") as is_ours:
+            assert is_ours
+    os.close(reading)
+    os.close(writing)
+
+
 # Workers.
 
 
@@ -783,6 +928,26 @@ def test_a_worker_forwards(gator: Gator, database: str) -> None:
     work_off(gator, outbox=database)
 
     assert done == ["t1"]
+
+
+def test_a_burst_that_is_told_to_leave_begins_no_more_steps(
+    gator: Gator, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = QuietWorker(gator, burst=True, outbox=file)
+    steps: list[str] = []
+
+    def forward(_: Forwarder) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        worker.stop()
+        steps.append("at the start")
+        return len(steps) < 3
+
+    monkeypatch.setattr(Forwarder, "forward", forward)
+
+    worker.run_forever()
+
+    assert len(steps) == 1
 
 
 @pytest.fixture

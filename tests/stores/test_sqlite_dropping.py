@@ -1,7 +1,8 @@
 """The SQLite store: dropping very many tasks."""
 
+import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ def test_others_can_write_while_many_tasks_are_dropped(
     Watched(f"sqlite://{tmp_path}/queue.db").drop_all("all")
 
     assert seen == [25, 15, 5, 0]
+
+
+def test_within_a_caller_s_transaction_it_is_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "DROP_AT_ONCE", 1)
+    client = Client(f"sqlite://{tmp_path}/queue.db")
+    client.push_many("all", [Message("t1", b"1"), Message("t2", b"2")])
+    statements: list[str] = []
+
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
+        joined = client.within(connection)
+        connection.set_trace_callback(statements.append)
+        joined.drop_all("all")
+        connection.commit()
+
+    assert client.len("all") == 0
+    assert len([one for one in statements if one.lstrip().startswith("DELETE")]) == 1
 
 
 def test_what_follows_a_task_stays_though_its_id_was_dropped_in_an_earlier_step(

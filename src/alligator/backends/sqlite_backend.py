@@ -211,14 +211,8 @@ class Client(Backend):
             return tasks.cancel(queue_name, task_id)
 
     def drop_all(self, queue_name: str) -> None:
-        with self._database.read() as db:
-            [last] = db.execute("SELECT ifnull(max(seq), 0) FROM alligator_tasks").fetchone()
-        may_be_more = True
-        while may_be_more:
-            with self._changing() as tasks:
-                may_be_more = tasks.drop_some(queue_name, last)
-            if may_be_more:
-                time.sleep(2 * LONGEST_TRY)  # so that those who wait for the file find it free
+        if not isinstance(self._database, JoinedDatabase):  # there the file stays locked anyhow
+            self._drop_in_parts(queue_name)
         # What has a follow goes last, in one step: that is not queued while it is still to be dropped itself.
         with self._changing() as tasks:
             tasks.drop_all(queue_name)
@@ -339,6 +333,17 @@ class Client(Backend):
             yield tasks
         if tasks.has_news:
             self._wake.ring()
+
+    def _drop_in_parts(self, queue_name: str) -> None:
+        """Drop all that nothing follows, letting others write in between."""
+        with self._database.read() as db:
+            [last] = db.execute("SELECT ifnull(max(seq), 0) FROM alligator_tasks").fetchone()
+        may_be_more = True
+        while may_be_more:
+            with self._changing() as tasks:
+                may_be_more = tasks.drop_some(queue_name, last)
+            if may_be_more:
+                time.sleep(2 * LONGEST_TRY)  # so that those who wait for the file find it free
 
     def _new_lease(self, tasks: Tasks, worker: str, lease: float) -> str:
         token = token_of(worker, next(self._tokens), tasks.now)

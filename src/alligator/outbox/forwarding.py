@@ -2,10 +2,12 @@
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from alligator import keys, retries
@@ -68,17 +70,19 @@ class Forwarder:
     def forward(self) -> bool:
         """Move the next rows of each queue; return whether there may be more of them.
 
-        A queue that nothing can be moved to is left alone for a moment, a longer one each time, so that the
-        others go on as if it were not there.
+        A queue that nothing can be moved to is left alone for a moment, a longer one each time, and then comes
+        after the others.
 
         Raises:
             BackendUnavailable, BackendRefused: The store or the database did not answer, or would not; and
                 nothing is left to be moved but what that is about. The next call goes on from there.
         """
         with self._outbox.turn(self._store) as is_ours:
-            names = self._outbox.queues(self._store) if is_ours else []
-        if is_ours:
-            self._failing = {name: one for name, one in self._failing.items() if name in names}
+            if not is_ours:
+                return False  # who has the turn tells what is in trouble
+            names = self._outbox.queues(self._store)
+        self._failing = {name: one for name, one in self._failing.items() if name in names}
+        names.sort(key=self._again_at)  # after the others, and in turns: a try may take seconds
         has_more = False
         for name in names:
             failing = self._failing.get(name)
@@ -99,9 +103,9 @@ class Forwarder:
             raise next(iter(self._failing.values())).err
         return has_more
 
-    def forward_all(self) -> None:
-        """Move all there is, as ``forward`` does."""
-        while self.forward():
+    def forward_all(self, is_leaving: Callable[[], bool] = lambda: False) -> None:
+        """Move all there is, as ``forward`` does, or what can be until it is time to leave."""
+        while not is_leaving() and self.forward():
             pass
 
     def wait(self, bell: Bell) -> None:
@@ -131,6 +135,10 @@ class Forwarder:
     def close(self) -> None:
         """Close the connection to the outbox."""
         self._outbox.close()
+
+    def _again_at(self, queue_name: str) -> float:
+        failing = self._failing.get(queue_name)
+        return failing.again_at if failing else -math.inf
 
     def _forward(self, queue_name: str) -> bool:
         with self._outbox.turn(self._store) as is_ours:
@@ -318,8 +326,7 @@ class _Thread(threading.Thread):
             log.warning("%s", sentence)
 
     def _forward(self) -> None:
-        while not self._is_to_end and self._forwarder.forward():
-            pass
+        self._forwarder.forward_all(lambda: self._is_to_end)
 
     def _wait(self) -> None:
         """Wait for more, whether or not a queue is in trouble; for a moment, where the database is."""
@@ -332,13 +339,20 @@ class _Thread(threading.Thread):
 
 
 @contextmanager
-def forwarding(gator: "Gator", dsns: Sequence[str], *, first: bool = False) -> Generator[None]:
+def forwarding(
+    gator: "Gator",
+    dsns: Sequence[str],
+    *,
+    first: bool = False,
+    is_leaving: Callable[[], bool] = lambda: False,
+) -> Generator[None]:
     """Forward from outboxes while the block runs, each in a thread of its own.
 
     Args:
         gator: To whose store.
         dsns: The databases.
         first: Whether to forward once, all there is, before the block begins.
+        is_leaving: Whether that is to end early.
 
     Raises:
         InvalidOption: There is no outbox in such a database.
@@ -347,7 +361,9 @@ def forwarding(gator: "Gator", dsns: Sequence[str], *, first: bool = False) -> G
     with ExitStack() as stack:
         for forwarder in forwarders:
             if first:
-                Complaints(log).try_to(f"forward from {forwarder.name}", forwarder.forward_all)
+                Complaints(log).try_to(
+                    f"forward from {forwarder.name}", partial(forwarder.forward_all, is_leaving)
+                )
             thread = _Thread(forwarder)
             thread.start()
             stack.callback(thread.end)

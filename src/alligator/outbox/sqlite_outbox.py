@@ -4,7 +4,6 @@ Nothing is locked while a task is on its way to the store: the application could
 forwarders take turns is a matter of a lock of the operating system, on the file ``<name>-outbox``.
 """
 
-import os
 import sqlite3
 import time
 from collections.abc import Generator, Sequence
@@ -14,7 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from alligator.backends.base import Message
-from alligator.backends.sqlite.file import BUSY_TIMEOUT, translated, try_lock, unlock
+from alligator.backends.sqlite.file import OpenFile, translated, try_lock, unlock
+from alligator.backends.sqlite.fork import INSIDE
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption
@@ -139,21 +139,20 @@ class SQLiteOutbox(Outbox):
     def __init__(self, dsn: DSN) -> None:
         self.dsn = dsn
         self._path = Path(dsn.rest)
-        self._db: sqlite3.Connection | None = None
-        self._lock = -1
-        self._file: tuple[int, int] | None = None
+        self._file: OpenFile | None = None
 
     @contextmanager
     def turn(self, store: str) -> Generator[bool]:
         """Take the turn, one for all stores; each change is committed at once."""
         with translated(self._path):
-            self._open()
-            is_ours = try_lock(self._lock)
+            with INSIDE:
+                file = self._opened()
+            is_ours = try_lock(file.lock)
             try:
                 yield is_ours
             finally:
                 if is_ours:
-                    unlock(self._lock)
+                    unlock(file.lock)
 
     def identity(self) -> str:
         """Return what tells this outbox from all others."""
@@ -162,15 +161,14 @@ class SQLiteOutbox(Outbox):
 
     def queues(self, store: str) -> list[str]:
         """Return the names of the queues that rows are there for."""
-        found = self._open().execute(_QUEUES, {"store": store})
-        return [name for (name,) in found]
+        return [name for (name,) in self._rows(_QUEUES, {"store": store})]
 
     def rows(self, store: str, queue_name: str, limit: int, max_bytes: int) -> list[Row]:
         """Return the first rows of a queue."""
         values = time.time(), store, queue_name, limit
         rows: list[Row] = []
         size = 0
-        with closing(self._open().execute(_ROWS, values)) as found:
+        with self._inside() as db, closing(db.execute(_ROWS, values)) as found:
             for seq, id_, task_id, body, delay, due_at, priority, replaces in found:
                 size += len(body)
                 if rows and size > max_bytes:
@@ -181,17 +179,19 @@ class SQLiteOutbox(Outbox):
 
     def remove(self, refs: Sequence[Ref]) -> int:
         """Remove rows, in one step."""
-        db = self._open()
-        db.execute("BEGIN IMMEDIATE")
-        with db:
-            return db.executemany(
-                "DELETE FROM alligator_outbox WHERE seq = ? AND id = ?", refs
-            ).rowcount
+        with self._inside() as db:
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                return db.executemany(
+                    "DELETE FROM alligator_outbox WHERE seq = ? AND id = ?", refs
+                ).rowcount
 
     def set_aside(self, ref: Ref, reason: str) -> None:
         """Keep a row apart."""
         reason = reason.encode(errors="replace").decode()
-        self._rows("UPDATE alligator_outbox SET refused = ? WHERE seq = ? AND id = ?", reason, *ref)
+        self._rows(
+            "UPDATE alligator_outbox SET refused = ? WHERE seq = ? AND id = ?", (reason, *ref)
+        )
 
     def wait(self, bell: Bell) -> None:
         """Wait a moment."""
@@ -210,50 +210,42 @@ class SQLiteOutbox(Outbox):
 
     def migration(self) -> str:
         """Return the SQL that makes the table."""
-        with translated(self._path):
-            db = self._connect()
-            try:
-                [[count]] = db.execute(_IS_THERE)
-            finally:
-                db.close()
+        with translated(self._path), INSIDE:
+            file = self._connected()
+            [[count]] = file.db.execute(_IS_THERE)
         return "" if count else f"BEGIN IMMEDIATE;\n{_SCHEMA}COMMIT;\n"
 
     def migrate(self) -> bool:
         """Make the table."""
         statements = self.migration()
-        with translated(self._path):
-            self._open()
+        with translated(self._path), INSIDE:
+            self._opened()
         return bool(statements)
 
     def close(self) -> None:
         """Close the connection."""
-        if self._db is not None:
-            self._db.close()
-            os.close(self._lock)
-        self._db = None
+        self._file = None
 
-    def _open(self) -> sqlite3.Connection:
-        found = self._path.stat()
-        if self._db is not None and (found.st_dev, found.st_ino) != self._file:
-            self.close()  # the file was replaced: what goes to the new one would not be seen
-        if self._db is None:
-            db = self._connect()
-            [[count]] = db.execute(_IS_THERE)
+    @contextmanager
+    def _inside(self) -> Generator[sqlite3.Connection]:
+        """Give the connection, not for a whole turn: a fork waits meanwhile, and a store may take its time."""
+        with INSIDE:
+            yield self._opened().db
+
+    def _rows(self, statement: str, values: Any = ()) -> list[Any]:
+        with self._inside() as db:
+            return db.execute(statement, values).fetchall()
+
+    def _opened(self) -> OpenFile:
+        if self._file is None or not self._file.is_current():
+            file = self._connected()
+            [[count]] = file.db.execute(_IS_THERE)
             if not count:
-                db.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA}COMMIT;")
-            self._lock = os.open(f"{self._path}-outbox", os.O_CREAT | os.O_RDWR, 0o666)
-            self._db, self._file = db, (found.st_dev, found.st_ino)
-        return self._db
+                file.db.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA}COMMIT;")
+            file.open_lock("-outbox")
+            self._file = file
+        return self._file
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connected(self) -> OpenFile:
         # It is not for us to make the application's database: a file that is not there may be a mistake.
-        return sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode=rw",
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-        )
-
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
-        return self._open().execute(statement, values).fetchall()
+        return OpenFile(self._path, f"file:{quote(str(self._path))}?mode=rw")

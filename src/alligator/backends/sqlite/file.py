@@ -180,24 +180,63 @@ def translated(path: Path) -> Generator[None]:
         raise _ours(err, path) from err
 
 
-class _File:
-    """An open file: SQLite's connection, and the lock that writers queue for."""
+class OpenFile:
+    """SQLite's connection to a file, and a lock beside it: this process's alone, though it may fork.
 
-    def __init__(self, path: Path, sync: str, *, is_shared: bool = False) -> None:
+    Args:
+        path: Where it is.
+        uri: What to open, if not just that path.
+    """
+
+    def __init__(self, path: Path, uri: str = "") -> None:
         self.pid = os.getpid()
         self.path = path
         self.db = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            uri or path,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=bool(uri),
         )
+        self.identity = _identity(path)
+
+    def open_lock(self, suffix: str) -> None:
+        """Open the file to lock, which is named like this one."""
+        self.lock = os.open(f"{self.path}{suffix}", os.O_CREAT | os.O_RDWR, 0o666)
+        _open_files.add(self)
+
+    def is_current(self) -> bool:
+        """Whether it is this process's, and the path still leads to it.
+
+        A file that was deleted or replaced lives on for those who have it open, and their tasks would go
+        with it. SQLite forbids the use of a connection after a fork.
+        """
+        return self.pid == os.getpid() and self.identity == _identity(self.path)
+
+    def __del__(self) -> None:
+        if not hasattr(self, "db"):
+            return
+        if self.pid != os.getpid():
+            _inherited.append(self.db)  # to close it here would disturb the process it belongs to
+            return
+        with INSIDE:
+            self.db.close()
+        if hasattr(self, "lock"):
+            os.close(self.lock)
+
+
+class _File(OpenFile):
+    """The store's file, with the lock that writers queue for."""
+
+    def __init__(self, path: Path, sync: str, *, is_shared: bool = False) -> None:
+        super().__init__(path)
         self._turn: object = None
         is_new = self._is_new(is_shared)  # before anything is made beside a file that is not ours
-        self.lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o666)
-        _open_files.add(self)
+        self.open_lock("-lock")
         with self.locked():  # two that make the tables at once would meet a busy file
             if is_new and self._is_new(is_shared):
                 self.db.executescript(SCHEMA)  # in one step: nobody sees it half made
         self.db.execute(f"PRAGMA synchronous = {sync}")
-        self.identity = _identity(path)
 
     def _is_new(self, is_shared: bool) -> bool:
         """Whether the file has no tables of ours yet.
@@ -268,32 +307,9 @@ class _File:
             time.sleep(wait)  # not a blocking lock: that one cannot be given up
             wait = min(2 * wait, LONGEST_TRY)
 
-    def is_current(self) -> bool:
-        """Whether it is this process's, and the path still leads to it.
-
-        A file that was deleted or replaced lives on for those who have it open, and their tasks would go
-        with it. SQLite forbids the use of a connection after a fork.
-        """
-        return self.pid == os.getpid() and self.identity == _identity(self.path)
-
-    def __del__(self) -> None:
-        if not hasattr(self, "lock"):
-            if hasattr(self, "db"):
-                self._close()
-            return
-        if self.pid == os.getpid():
-            self._close()
-            os.close(self.lock)
-        else:
-            _inherited.append(self.db)  # to close it here would disturb the process it belongs to
-
-    def _close(self) -> None:
-        with INSIDE:
-            self.db.close()
-
 
 _inherited: list[sqlite3.Connection] = []
-_open_files: "weakref.WeakSet[_File]" = weakref.WeakSet()
+_open_files: "weakref.WeakSet[OpenFile]" = weakref.WeakSet()
 
 
 def _close_inherited_locks() -> None:
