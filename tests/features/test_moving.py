@@ -306,6 +306,46 @@ def test_a_move_to_one_store_can_still_be_ended_after_one_to_another(tmp_path: P
         assert call > 50
 
 
+def killed_at(owner: object, call: str, source: Backend, target: Backend) -> None:
+    """Begin a move whose mover is killed when it makes a certain call."""
+
+    def die(*args: object, **kwargs: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, call, die)
+        move(source, target, [QUEUE])
+
+
+def three_stores() -> list[Backend]:
+    return [locmem_backend.Client("locmem://") for _ in range(3)]
+
+
+def test_a_move_that_is_begun_anew_leaves_what_one_to_a_third_store_has_noted() -> None:
+    old, new, third = three_stores()
+    push(old, "a")
+    killed_at(new, "push_many", old, new)  # it was about to come
+    killed_at(third, "reschedule", old, third)  # it is there, and waits to be told so
+
+    move(old, new, [QUEUE])
+    move(old, third, [QUEUE])
+
+    assert (drain(old), drain(new), drain(third)) == ([], [], ["a"])
+
+
+def test_moves_of_the_same_id_to_two_stores_are_told_from_each_other() -> None:
+    old, new, third = three_stores()
+    push(old, "a")
+    killed_at(new, "reschedule", old, new)
+    push(old, "a")
+    killed_at(third, "reschedule", old, third)
+
+    move(old, new, [QUEUE])
+    move(old, third, [QUEUE])
+
+    assert (drain(old), drain(new), drain(third)) == ([], ["a"], ["a"])
+
+
 def test_what_is_being_moved_here_is_not_moved_on(tmp_path: Path) -> None:
     parked = 0
     with houses("locmem", tmp_path) as made:

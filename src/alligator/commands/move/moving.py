@@ -180,9 +180,8 @@ class Move:
         self._moved = moved
         self._tell = tell
         self._edges = Edges(source, target, queue_name)
-        home = _home(self._there)
-        # Which store it goes to, too, for this is what is noted in the old one.
-        self._id = f"{_home(self._here)}:{new_id()}".encode()
+        home, home_here = _home(self._there), _home(self._here)
+        self._id = new_id().encode()
         self._parked_until = float(FAR_AWAY + secrets.randbelow(MOMENTS))
         with_queue = keys.with_queue(queue_name)
         self._mover = f"{keys.MOVES}:{with_queue}/mover"
@@ -190,7 +189,8 @@ class Move:
         self._mover_here = f"{self._mover}:{home}"
         self._schedule = f"{keys.MOVES}:{with_queue}/schedule:{home}:"
         self._moving = f"{keys.MOVING}:{with_queue}/{home}:"
-        self._moved_family = f"{keys.MOVED}:{with_queue}"
+        # Which store it goes to, too: what a move to a third one has noted, only that one may touch.
+        self._moved_to = f"{keys.MOVED}:{with_queue}/{home_here}:"
         self._stay = {task_id for name, task_id, _ in moved.skipped if name == queue_name}
 
     def begin(self) -> None:
@@ -201,10 +201,8 @@ class Move:
         if self._here.get(self._mover_here) != self._id:
             raise overtaken(self._queue)
         self._finish()
-        # Of what has been brought to an end before. What a move to a third store has noted, that one needs.
-        store = self._id.partition(b":")[0]
-        noted = self._there.list(self._moved_family)
-        if left := [key for key, move in noted.items() if move.startswith(store)]:
+        # Of what has been brought to an end before.
+        if left := _beginning_with(self._moved_to, self._there):
             self._there.delete(*left)
 
     def end(self) -> None:
@@ -249,7 +247,7 @@ class Move:
         )
         # Of the same id there may be another one by now.
         self._clean_up([id for id in gone if self._source.find(self._queue, id) is None])
-        self._forget(list(intents), ids)
+        self._forget(list(intents), list(gone))
 
     def _parked(self, task_id: str, until: float) -> Listed | None:
         """Return a task that stands in the new store, and waits to be told there."""
@@ -429,7 +427,7 @@ class Move:
         return f"{self._moving}{self._id.decode()}:{keys.escaped(task_id)}"
 
     def _moved_key(self, task_id: str) -> str:
-        return f"{self._moved_family}/{keys.escaped(task_id)}"
+        return f"{self._moved_to}{keys.escaped(task_id)}"
 
 
 _GONE = b'{"moved":true}'
