@@ -76,7 +76,7 @@ class Edges:
             },
         )
 
-    def take_back(self, task_ids: Sequence[str]) -> None:
+    def withdraw(self, task_ids: Sequence[str]) -> None:
         """Forget in the new store what tasks need that stay in the old one."""
         self._unlink(self._target, task_ids)
 

@@ -5,7 +5,7 @@ Each task runs in one of the two, and once, wherever this is killed. For some ta
 1. In the new store it is written what is about to come (``moving:``), and by whom.
 2. The tasks are put there, *parked*: delayed for centuries. Nobody runs them yet.
 3. They are taken out of the old store, those that are still as they were listed; in the same step that is
-   noted there (``moved:``). What a worker has got hold of meanwhile stays its own, and is taken back in the
+   noted there (``moved:``). What a worker has got hold of meanwhile stays its own, and is withdrawn from the
    new store.
 4. In the new store they get back what follows them, and become due.
 5. What was written is deleted, in the new store first.
@@ -235,7 +235,7 @@ class Move:
                 gone[task_id] = intent
             elif found := self._parked(task_id, intent.parked_until):
                 self._edges.read(self._target, [task_id])
-                self._take_back([found])
+                self._withdraw([found])
         self._edges.read(self._source, list(gone))
         # Some may be due already, or have run.
         self._release(
@@ -290,7 +290,7 @@ class Move:
         if len(gone) < len(tasks):
             self._check_that_it_is_ours()
         if late:
-            self._take_back([self._as_parked(task) for task in late])
+            self._withdraw([self._as_parked(task) for task in late])
         self._release(gone)
         self._clean_up(list(gone))
         self._forget([self._moving_key(task.task_id) for task in tasks], list(gone))
@@ -329,18 +329,18 @@ class Move:
         if found is None or found.body != task.body:
             return False
         if is_parked(found.due_at) and found.due_at != self._parked_until:
-            self._take_back([Listed(task.task_id, found.body, found.due_at, found.priority)])
+            self._withdraw([Listed(task.task_id, found.body, found.due_at, found.priority)])
             return self._push([task]) == [True]
         return found.due_at == self._parked_until
 
-    def _take_back(self, tasks: Sequence[Listed]) -> None:
+    def _withdraw(self, tasks: Sequence[Listed]) -> None:
         """Take tasks out of the new store that were not taken out of the old one."""
         # What is noted with it tells nobody anything.
         notes = [f"{self._mover_here}:{number}" for number, _ in enumerate(tasks)]
         taken = self._target.take_out(self._queue, tasks, self._mover_here, self._id, notes)
         if not all(taken) and self._here.get(self._mover_here) != self._id:
             raise overtaken(self._queue)
-        self._edges.take_back([task.task_id for task in tasks])
+        self._edges.withdraw([task.task_id for task in tasks])
 
     def _release(self, gone: dict[str, Intent]) -> None:
         """Let tasks be due that are in the new store alone now."""
