@@ -11,14 +11,14 @@ import pytest
 
 from alligator import Concurrency, Gator, checkpoints, limits, schedules
 from alligator.backends import locmem_backend, sqlite_backend
-from alligator.backends.base import NEVER, Ack, Backend, Bury, Follow, Listed, Message
+from alligator.backends.base import NEVER, Ack, Backend, Bury, Counts, Follow, Listed, Message
 from alligator.commands import letters, revival
 from alligator.commands.move.movable import is_parked
 from alligator.commands.move.moved import Moved
 from alligator.commands.move.moving import move
 from alligator.commands.move.reports import moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
-from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
+from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
 from alligator.testing.stores import (
     FAR_OFF,
@@ -782,6 +782,58 @@ def test_wherever_who_carries_tasks_over_is_killed_none_is_lost() -> None:
         clock.now += 600
         assert set(drain(target)) == {"a", "b", "later", "soon"}
     assert call > 10
+
+
+def test_what_is_delayed_and_is_not_carried_over_stays_delayed() -> None:
+    clock = Clock()
+    old, target = locmem_backend.Client("locmem://", clock), Unlisted("locmem://", clock)
+    push(old, "soon", delay=50)
+    target.push_many(QUEUE, [Message("soon", b"another")])
+
+    assert move(old, target, [QUEUE]).clashing == [(QUEUE, "soon")]
+
+    assert due_in(old) == [clock.now + 50]
+
+
+def test_what_is_delayed_stays_delayed_where_the_other_store_goes_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    old, target = locmem_backend.Client("locmem://", clock), Unlisted("locmem://", clock)
+    push(old, "soon", delay=50)
+
+    def goes_away(*args: object, **kwargs: object) -> None:
+        clock.now += 20
+        raise BackendUnavailable("away")
+
+    monkeypatch.setattr(target, "push_many", goes_away)
+    with pytest.raises(BackendUnavailable):
+        move(old, target, [QUEUE])
+
+    assert due_in(old) == [clock.now + 30]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("others", [0, 1, 7])
+def test_dead_letters_are_carried_over_in_order(
+    monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Also from a store that counts those of other queues among them."""
+    monkeypatch.setattr("alligator.commands.move.carrying.DEAD_AT_ONCE", 2)
+    old, target = Unlisted("locmem://"), locmem_backend.Client("locmem://")
+    names = list("abcde")
+    for name in names:
+        push(old, name)
+        old.settle([Bury(take(old), "its note")])
+
+    def counted(queue_name: str) -> Counts:
+        return Counts(dead=5 + others)
+
+    monkeypatch.setattr(old, "count", counted)
+
+    assert move(old, target, [QUEUE]).dead == 5
+
+    assert [letter.task_id for letter in target.dead(QUEUE)] == names[::-1]
 
 
 def test_who_carries_tasks_over_stops_when_another_has_begun() -> None:
