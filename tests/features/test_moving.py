@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,19 @@ from typing import Any
 import pytest
 
 from alligator import Concurrency, Gator, checkpoints, limits, schedules
+from alligator.attempts import Attempt, Runner
 from alligator.backends import locmem_backend, sqlite_backend
-from alligator.backends.base import NEVER, Ack, Backend, Bury, Counts, Follow, Listed, Message
+from alligator.backends.base import (
+    NEVER,
+    Ack,
+    Backend,
+    Bury,
+    Counts,
+    Follow,
+    Listed,
+    Message,
+    Reservation,
+)
 from alligator.commands import letters, revival
 from alligator.commands.move.movable import is_parked
 from alligator.commands.move.moved import Moved
@@ -568,6 +580,29 @@ def test_what_depends_on_one_that_is_just_over_goes(gator: Gator, new: Gator) ->
     assert (moved.tasks, moved.blocked, moved.is_all) == (2, 0, True)
     work_off(new)
     assert work.done == ["a", "b", "c"]
+
+
+def test_what_is_to_follow_once_dependents_are_told_is_done(
+    gator: Gator, new: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(gator, "a")
+    queue(gator, "b", "a")
+    gator.backend.settle([Ack(take(gator.backend))])
+    told: list[Counts] = []
+    attempt = Runner.attempt
+
+    def attempted(runner: Runner, held: Reservation) -> Attempt:
+        then = partial(_note, told, gator.backend)
+        return replace(attempt(runner, held), then=then)
+
+    monkeypatch.setattr(Runner, "attempt", attempted)
+    assert move(gator.backend, new.backend, [QUEUE]).is_all
+
+    assert [counts.running for counts in told] == [0]  # it is settled by then
+
+
+def _note(told: list[Counts], backend: Backend) -> None:
+    told.append(backend.count(QUEUE))
 
 
 def test_what_waits_in_line_for_a_limit_lines_up_anew(gator: Gator, new: Gator) -> None:

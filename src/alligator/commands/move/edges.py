@@ -135,5 +135,7 @@ def tell_dependents(source: Backend, queue_name: str) -> None:
                 with keeping(source, held):
                     outcome = Runner(source, Task).attempt(held)
                 source.settle([outcome.settlement])
+                if outcome.then is not None:
+                    outcome.then()
         if not ours:
             return
