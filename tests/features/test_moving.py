@@ -28,7 +28,7 @@ from alligator.commands import letters, revival
 from alligator.commands.move.movable import is_parked
 from alligator.commands.move.moved import Moved
 from alligator.commands.move.moving import move
-from alligator.commands.move.reports import moved_text
+from alligator.commands.move.reports import moved_json, moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
@@ -646,6 +646,65 @@ def test_a_schedule_goes_along(gator: Gator, new: Gator) -> None:
     assert schedules.listed(gator.backend, QUEUE) == []
     assert schedules.listed(new.backend, QUEUE) == [before]
     assert schedules.queues(new.backend) == [QUEUE]
+
+
+def test_a_schedule_stays_where_the_other_store_has_one_of_its_name(
+    gator: Gator, new: Gator
+) -> None:
+    gator.every(60, work.do, "again", name="again")
+    new.every(30, work.do, "again", name="again")
+    before = [*schedules.listed(gator.backend, QUEUE), *schedules.listed(new.backend, QUEUE)]
+
+    moved = move(gator.backend, new.backend, [QUEUE])
+
+    after = [*schedules.listed(gator.backend, QUEUE), *schedules.listed(new.backend, QUEUE)]
+    assert after == before
+    assert (moved.schedules, moved.schedules_stay, moved.is_all) == (0, 1, False)
+    assert moved.clashing_schedules == [(QUEUE, "again")]
+    assert "Schedule 'again' of queue" in moved_text(moved)
+    assert moved_json(moved)["clashing_schedules"] == [{"queue": QUEUE, "name": "again"}]
+
+
+@pytest.mark.parametrize("removes_here", [False, True], ids=["in-the-old", "in-the-new"])
+def test_a_schedule_that_is_removed_does_not_come_back(tmp_path: Path, removes_here: bool) -> None:
+    """Wherever the mover was killed; and nor does it go where it still is."""
+    removed = 0
+    with houses("locmem", tmp_path) as made:
+        for call in itertools.count():
+            house = made()
+            try:
+                with house.faults.at(call, die):
+                    house.move()
+            except Killed:
+                pass
+            else:
+                break
+            at = house.target if removes_here else house.source
+            was_there = records_of(at).get(SCHEDULE) == b"a schedule"
+            if was_there:
+                removed += 1
+                schedules.remove(at, QUEUE, "nightly")
+            assert house.move().is_all
+            assert records_of(house.source).list(f"schedules:{with_queue(QUEUE)}") == {}
+            value = None if was_there else b"a schedule"
+            assert records_of(house.target).get(SCHEDULE) == value, call
+    assert removed > 5
+
+
+def test_a_schedule_that_is_queued_while_it_is_moved_goes_as_it_is_then(tmp_path: Path) -> None:
+    call = 0
+    with houses("locmem", tmp_path) as made:
+        for call in itertools.count():
+            house = made()
+            change = partial(records_of(house.source).swap, SCHEDULE, b"a schedule", b"changed")
+            changed: list[bool] = []
+            with house.faults.at(call, lambda: changed.append(change())):  # noqa: B023 -- called here
+                assert house.move().is_all
+                if house.faults.calls <= call:
+                    break
+            value = b"changed" if changed == [True] else b"a schedule"
+            assert records_of(house.target).get(SCHEDULE) == value
+    assert call > 50
 
 
 def test_dead_letters_that_failed_for_another_are_retried_with_it(gator: Gator, new: Gator) -> None:

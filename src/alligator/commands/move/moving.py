@@ -30,6 +30,7 @@ from alligator.backends.base import (
     State,
 )
 from alligator.checkpoints import KEPT_FOR
+from alligator.commands.move import schedules
 from alligator.commands.move.carrying import Carrying
 from alligator.commands.move.edges import Edges, tell_dependents
 from alligator.commands.move.intents import Intent
@@ -46,7 +47,6 @@ from alligator.commands.move.movable import (
 )
 from alligator.commands.move.moved import Moved, Tell
 from alligator.exceptions import InvalidOption
-from alligator.schedules import schedule_records
 from alligator.utils import new_id
 
 A_MOMENT = 5.0
@@ -127,7 +127,7 @@ def move(
         moved.stay += counts.waiting + counts.delayed
         moved.dead_stay += counts.dead
         if source.records is not None:
-            moved.schedules_stay += len(source.records.list(schedule_records.family(name)))
+            moved.schedules_stay += schedules.count(source.records, name)
     return moved
 
 
@@ -180,14 +180,13 @@ class Move:
         self._moved = moved
         self._tell = tell
         self._edges = Edges(source, target, queue_name)
-        home, home_here = _home(self._there), _home(self._here)
+        self._homes = home, home_here = _home(self._there), _home(self._here)
         self._id = new_id().encode()
         self._parked_until = float(FAR_AWAY + secrets.randbelow(MOMENTS))
         with_queue = keys.with_queue(queue_name)
         self._mover = f"{keys.MOVES}:{with_queue}/mover"
         # Moves from several stores may come here at a time.
         self._mover_here = f"{self._mover}:{home}"
-        self._schedule = f"{keys.MOVES}:{with_queue}/schedule:{home}:"
         self._moving = f"{keys.MOVING}:{with_queue}/{home}:"
         # Which store it goes to, too: what a move to a third one has noted, only that one may touch.
         self._moved_to = f"{keys.MOVED}:{with_queue}/{home_here}:"
@@ -404,34 +403,14 @@ class Move:
             left = skip
 
     def move_schedules(self) -> None:
-        """Move schedules: out of the old store first, so that no moment is queued in both."""
-        family = schedule_records.family(self._queue)
-        for key, value in self._there.list(family).items():
-            kept = self._schedule + key.partition("/")[2]
-            if value != _GONE:
-                self._here.set(kept, value)
-                if not self._there.swap(key, value, _GONE):
-                    continue  # it was just queued, or changed: it stays for this time
-            self._there.delete(key)
-        for kept, value in _beginning_with(self._schedule, self._here).items():
-            key = f"{family}/{kept.removeprefix(self._schedule)}"
-            if self._there.get(key) in (
-                None,
-                _GONE,
-            ):  # in the hands of another mover it may not be deleted yet
-                self._here.set(f"{keys.SCHEDULES}/{keys.escaped(self._queue)}", b"{}")
-                self._moved.schedules += self._here.swap(key, None, value)
-            self._here.delete(kept)
+        """See ``schedules.move_schedules``."""
+        schedules.move_schedules(self._there, self._here, self._homes, self._queue, self._moved)
 
     def _moving_key(self, task_id: str) -> str:
         return f"{self._moving}{self._id.decode()}:{keys.escaped(task_id)}"
 
     def _moved_key(self, task_id: str) -> str:
         return f"{self._moved_to}{keys.escaped(task_id)}"
-
-
-_GONE = b'{"moved":true}'
-"""What stands in the old store for a schedule that is being moved: no schedule."""
 
 
 def _home(records: Records) -> str:
