@@ -16,7 +16,7 @@
 ``schedules/<queue>``         which queues have such (schedules/)
 ``outboxes:<queue>/<id>``     which rows of an outbox came here last (outbox/)
 ``moving:<queue>/<...>``      that a task is being moved here, from which store, by whom (commands/move/)
-``moved:<queue>/<task>``      that it was taken out there for that
+``moved:<queue>/<...>``       that it was taken out there for that, and to which store it went
 ``moves:<queue>/mover``       who moves it; whoever begins anew stops all others
 ``moves/home``                what tells a store from others
 ============================  ==============================================================================

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,26 @@ from typing import Any
 import pytest
 
 from alligator import Concurrency, Gator, checkpoints, limits, schedules
+from alligator.attempts import Attempt, Runner
 from alligator.backends import locmem_backend, sqlite_backend
-from alligator.backends.base import NEVER, Ack, Backend, Bury, Follow, Listed, Message
+from alligator.backends.base import (
+    NEVER,
+    Ack,
+    Backend,
+    Bury,
+    Counts,
+    Follow,
+    Listed,
+    Message,
+    Reservation,
+)
 from alligator.commands import letters, revival
 from alligator.commands.move.movable import is_parked
 from alligator.commands.move.moved import Moved
 from alligator.commands.move.moving import move
-from alligator.commands.move.reports import moved_text
+from alligator.commands.move.reports import moved_json, moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
-from alligator.exceptions import BackendRefused, InvalidOption, TaskTooBig
+from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
 from alligator.testing.stores import (
     FAR_OFF,
@@ -306,6 +318,46 @@ def test_a_move_to_one_store_can_still_be_ended_after_one_to_another(tmp_path: P
         assert call > 50
 
 
+def killed_at(owner: object, call: str, source: Backend, target: Backend) -> None:
+    """Begin a move whose mover is killed when it makes a certain call."""
+
+    def die(*args: object, **kwargs: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, call, die)
+        move(source, target, [QUEUE])
+
+
+def three_stores() -> list[Backend]:
+    return [locmem_backend.Client("locmem://") for _ in range(3)]
+
+
+def test_a_move_that_is_begun_anew_leaves_what_one_to_a_third_store_has_noted() -> None:
+    old, new, third = three_stores()
+    push(old, "a")
+    killed_at(new, "push_many", old, new)  # it was about to come
+    killed_at(third, "reschedule", old, third)  # it is there, and waits to be told so
+
+    move(old, new, [QUEUE])
+    move(old, third, [QUEUE])
+
+    assert (drain(old), drain(new), drain(third)) == ([], [], ["a"])
+
+
+def test_moves_of_the_same_id_to_two_stores_are_told_from_each_other() -> None:
+    old, new, third = three_stores()
+    push(old, "a")
+    killed_at(new, "reschedule", old, new)
+    push(old, "a")
+    killed_at(third, "reschedule", old, third)
+
+    move(old, new, [QUEUE])
+    move(old, third, [QUEUE])
+
+    assert (drain(old), drain(new), drain(third)) == ([], ["a"], ["a"])
+
+
 def test_what_is_being_moved_here_is_not_moved_on(tmp_path: Path) -> None:
     parked = 0
     with houses("locmem", tmp_path) as made:
@@ -530,6 +582,29 @@ def test_what_depends_on_one_that_is_just_over_goes(gator: Gator, new: Gator) ->
     assert work.done == ["a", "b", "c"]
 
 
+def test_what_is_to_follow_once_dependents_are_told_is_done(
+    gator: Gator, new: Gator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(gator, "a")
+    queue(gator, "b", "a")
+    gator.backend.settle([Ack(take(gator.backend))])
+    told: list[Counts] = []
+    attempt = Runner.attempt
+
+    def attempted(runner: Runner, held: Reservation) -> Attempt:
+        then = partial(_note, told, gator.backend)
+        return replace(attempt(runner, held), then=then)
+
+    monkeypatch.setattr(Runner, "attempt", attempted)
+    assert move(gator.backend, new.backend, [QUEUE]).is_all
+
+    assert [counts.running for counts in told] == [0]  # it is settled by then
+
+
+def _note(told: list[Counts], backend: Backend) -> None:
+    told.append(backend.count(QUEUE))
+
+
 def test_what_waits_in_line_for_a_limit_lines_up_anew(gator: Gator, new: Gator) -> None:
     for name in ("a", "b", "c"):
         queue(gator, name, limit=Concurrency("k", 1))
@@ -571,6 +646,65 @@ def test_a_schedule_goes_along(gator: Gator, new: Gator) -> None:
     assert schedules.listed(gator.backend, QUEUE) == []
     assert schedules.listed(new.backend, QUEUE) == [before]
     assert schedules.queues(new.backend) == [QUEUE]
+
+
+def test_a_schedule_stays_where_the_other_store_has_one_of_its_name(
+    gator: Gator, new: Gator
+) -> None:
+    gator.every(60, work.do, "again", name="again")
+    new.every(30, work.do, "again", name="again")
+    before = [*schedules.listed(gator.backend, QUEUE), *schedules.listed(new.backend, QUEUE)]
+
+    moved = move(gator.backend, new.backend, [QUEUE])
+
+    after = [*schedules.listed(gator.backend, QUEUE), *schedules.listed(new.backend, QUEUE)]
+    assert after == before
+    assert (moved.schedules, moved.schedules_stay, moved.is_all) == (0, 1, False)
+    assert moved.clashing_schedules == [(QUEUE, "again")]
+    assert "Schedule 'again' of queue" in moved_text(moved)
+    assert moved_json(moved)["clashing_schedules"] == [{"queue": QUEUE, "name": "again"}]
+
+
+@pytest.mark.parametrize("removes_here", [False, True], ids=["in-the-old", "in-the-new"])
+def test_a_schedule_that_is_removed_does_not_come_back(tmp_path: Path, removes_here: bool) -> None:
+    """Wherever the mover was killed; and nor does it go where it still is."""
+    removed = 0
+    with houses("locmem", tmp_path) as made:
+        for call in itertools.count():
+            house = made()
+            try:
+                with house.faults.at(call, die):
+                    house.move()
+            except Killed:
+                pass
+            else:
+                break
+            at = house.target if removes_here else house.source
+            was_there = records_of(at).get(SCHEDULE) == b"a schedule"
+            if was_there:
+                removed += 1
+                schedules.remove(at, QUEUE, "nightly")
+            assert house.move().is_all
+            assert records_of(house.source).list(f"schedules:{with_queue(QUEUE)}") == {}
+            value = None if was_there else b"a schedule"
+            assert records_of(house.target).get(SCHEDULE) == value, call
+    assert removed > 5
+
+
+def test_a_schedule_that_is_queued_while_it_is_moved_goes_as_it_is_then(tmp_path: Path) -> None:
+    call = 0
+    with houses("locmem", tmp_path) as made:
+        for call in itertools.count():
+            house = made()
+            change = partial(records_of(house.source).swap, SCHEDULE, b"a schedule", b"changed")
+            changed: list[bool] = []
+            with house.faults.at(call, lambda: changed.append(change())):  # noqa: B023 -- called here
+                assert house.move().is_all
+                if house.faults.calls <= call:
+                    break
+            value = b"changed" if changed == [True] else b"a schedule"
+            assert records_of(house.target).get(SCHEDULE) == value
+    assert call > 50
 
 
 def test_dead_letters_that_failed_for_another_are_retried_with_it(gator: Gator, new: Gator) -> None:
@@ -742,6 +876,58 @@ def test_wherever_who_carries_tasks_over_is_killed_none_is_lost() -> None:
         clock.now += 600
         assert set(drain(target)) == {"a", "b", "later", "soon"}
     assert call > 10
+
+
+def test_what_is_delayed_and_is_not_carried_over_stays_delayed() -> None:
+    clock = Clock()
+    old, target = locmem_backend.Client("locmem://", clock), Unlisted("locmem://", clock)
+    push(old, "soon", delay=50)
+    target.push_many(QUEUE, [Message("soon", b"another")])
+
+    assert move(old, target, [QUEUE]).clashing == [(QUEUE, "soon")]
+
+    assert due_in(old) == [clock.now + 50]
+
+
+def test_what_is_delayed_stays_delayed_where_the_other_store_goes_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    old, target = locmem_backend.Client("locmem://", clock), Unlisted("locmem://", clock)
+    push(old, "soon", delay=50)
+
+    def goes_away(*args: object, **kwargs: object) -> None:
+        clock.now += 20
+        raise BackendUnavailable("away")
+
+    monkeypatch.setattr(target, "push_many", goes_away)
+    with pytest.raises(BackendUnavailable):
+        move(old, target, [QUEUE])
+
+    assert due_in(old) == [clock.now + 30]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("others", [0, 1, 7])
+def test_dead_letters_are_carried_over_in_order(
+    monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Also from a store that counts those of other queues among them."""
+    monkeypatch.setattr("alligator.commands.move.carrying.DEAD_AT_ONCE", 2)
+    old, target = Unlisted("locmem://"), locmem_backend.Client("locmem://")
+    names = list("abcde")
+    for name in names:
+        push(old, name)
+        old.settle([Bury(take(old), "its note")])
+
+    def counted(queue_name: str) -> Counts:
+        return Counts(dead=5 + others)
+
+    monkeypatch.setattr(old, "count", counted)
+
+    assert move(old, target, [QUEUE]).dead == 5
+
+    assert [letter.task_id for letter in target.dead(QUEUE)] == names[::-1]
 
 
 def test_who_carries_tasks_over_stops_when_another_has_begun() -> None:

@@ -722,6 +722,21 @@ def test_what_is_too_big_is_refused_as_that(
     assert drain(client) == ["t1", "t2"]
 
 
+def test_a_retry_that_has_grown_too_big_is_buried(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_backend, "LARGEST", 1000)
+    push(client, "t1", "t2", "t3")
+    one, two, three = take(client), take(client), take(client)
+
+    assert client.settle([Ack(one), Release(two, body=bytes(1001)), Release(three)]) == []
+
+    [letter] = client.dead(QUEUE)
+    assert (letter.task_id, letter.body) == ("t2", two.body)
+    assert "1,001 bytes" in letter.note
+    assert drain(client) == ["t3"]
+
+
 def rows_read(client: Client, schema: str = "alligator") -> int:
     """Return how many rows and entries of indexes have been read, of all tables of ours."""
     rows = client._server.rows  # pyright: ignore[reportPrivateUsage]

@@ -8,11 +8,13 @@ with a ``max_length``, O(n).
 import copy
 import itertools
 import json
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from alligator import payloads
 from alligator.backends.base import (
     MAX_PRIORITY,
     Ack,
@@ -40,6 +42,8 @@ from alligator.backends.postgres.records import Records
 from alligator.bell import Bell, Woken
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
+
+log = logging.getLogger("alligator.postgres")
 
 ASK_TIME_EVERY = 60.0
 """Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
@@ -147,6 +151,7 @@ class Client(Backend):
     """
 
     can_join = True
+    max_bytes = LARGEST
 
     def __init__(self, conn_string: str) -> None:
         dsn = DSN.parse(conn_string)
@@ -530,8 +535,18 @@ def _settled(settlements: Sequence[Settlement]) -> list[Any]:
     ]
     if all(isinstance(settlement, Ack) for settlement in settlements):
         return [list(map(_kind, settlements)), *where, None, None, None]
+    settlements = [_fit(settlement) for settlement in settlements]
     how = map(_how, settlements)
     return [list(map(_kind, settlements)), *where, *map(list, zip(*how, strict=True))]
+
+
+def _fit(settlement: Settlement) -> Settlement:
+    """Return a settlement that can be carried out: a new attempt says more than the one before."""
+    if not isinstance(settlement, Release) or len(settlement.body or b"") <= LARGEST:
+        return settlement
+    grown = f"It was to be tried again, and takes {len(settlement.body or b''):,} bytes by now"
+    log.error("Task %r has grown too big to be tried again: buried", settlement.reservation.task_id)
+    return Bury(settlement.reservation, payloads.encode({"reason": "failed", "error": grown}))
 
 
 def _kind(settlement: Settlement) -> str:

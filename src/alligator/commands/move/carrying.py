@@ -12,6 +12,7 @@ from alligator import keys, payloads
 from alligator.backends.base import (
     Ack,
     Backend,
+    DeadLetter,
     Listed,
     Message,
     Records,
@@ -28,6 +29,8 @@ AT_ONCE = 10
 """Tasks to carry at a time: what a call of such a store takes."""
 LEASE = 60.0
 """Seconds that they are held for, unless the store has them for less."""
+DEAD_AT_ONCE = 1000
+"""Dead letters to carry at a time: what SQS lists; and to find the oldest, beanstalkd reads all."""
 LOOK = 1.0
 """Seconds to wait for more: a quick look at SQS sees a part of it only."""
 
@@ -115,11 +118,14 @@ class Carrying:
             for held, task in zip(taken, tasks, strict=True)
             if held is not None
         ]
+        due_at = {held: task.due_at for held, task in pairs}
         staying = [held for held, _ in pairs]
         try:
             staying = self._hand_over(pairs)
         finally:
-            self._source.settle([Release(held) for held in staying])
+            now = self._source.now()
+            # What was delayed is not to run early.
+            self._source.settle([Release(held, max(0.0, due_at[held] - now)) for held in staying])
         return len(pairs) - len(staying)
 
     def _push_and_take_out(self, tasks: Sequence[Listed], records: Records, mover: str) -> None:
@@ -212,14 +218,24 @@ class Carrying:
         return found is not None and found.body == task.body
 
     def _carry_dead(self) -> None:
-        # Counted first, for SQS refuses to list them where no queue is named for them.
-        while self._source.count(self._queue).dead and (letters := self._source.dead(self._queue)):
-            self._target.put_dead(self._queue, letters[::-1])
+        while letters := self._oldest_dead():
+            self._target.put_dead(self._queue, letters)
             purged = self._source.purge_dead(self._queue, [one.letter_id for one in letters])
             self._moved.dead += len(purged)
             self._tell(self._moved)
             if not purged:
                 return
+
+    def _oldest_dead(self) -> list[DeadLetter]:
+        """Return the oldest dead letters, in order, for each becomes the newest there; empty: none is left."""
+        # Counted first, for SQS refuses to list them where no queue is named for them. It counts more than it
+        # lists, and those of other queues, too.
+        left = self._source.count(self._queue).dead
+        while left > 0:
+            left = max(0, left - DEAD_AT_ONCE)
+            if letters := self._source.dead(self._queue, limit=DEAD_AT_ONCE, skip=left):
+                return letters[::-1]
+        return []
 
 
 def _as_listed(held: Reservation) -> Listed:

@@ -76,7 +76,7 @@ class Edges:
             },
         )
 
-    def take_back(self, task_ids: Sequence[str]) -> None:
+    def withdraw(self, task_ids: Sequence[str]) -> None:
         """Forget in the new store what tasks need that stay in the old one."""
         self._unlink(self._target, task_ids)
 
@@ -135,5 +135,7 @@ def tell_dependents(source: Backend, queue_name: str) -> None:
                 with keeping(source, held):
                     outcome = Runner(source, Task).attempt(held)
                 source.settle([outcome.settlement])
+                if outcome.then is not None:
+                    outcome.then()
         if not ours:
             return

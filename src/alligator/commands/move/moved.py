@@ -24,6 +24,8 @@ class Moved:
     """Tasks that stay for what they depend on: it runs, or is only just over."""
     clashing: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Queues and ids of tasks that stay, for another one of that id is queued where they were to go."""
+    clashing_schedules: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Queues and names of schedules that stay, for there is one of that name where they were to go."""
     skipped: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     """Queues and ids of those that cannot be moved, and why."""
     at_least_once: bool = False

@@ -5,7 +5,7 @@ Each task runs in one of the two, and once, wherever this is killed. For some ta
 1. In the new store it is written what is about to come (``moving:``), and by whom.
 2. The tasks are put there, *parked*: delayed for centuries. Nobody runs them yet.
 3. They are taken out of the old store, those that are still as they were listed; in the same step that is
-   noted there (``moved:``). What a worker has got hold of meanwhile stays its own, and is taken back in the
+   noted there (``moved:``). What a worker has got hold of meanwhile stays its own, and is withdrawn from the
    new store.
 4. In the new store they get back what follows them, and become due.
 5. What was written is deleted, in the new store first.
@@ -30,6 +30,7 @@ from alligator.backends.base import (
     State,
 )
 from alligator.checkpoints import KEPT_FOR
+from alligator.commands.move import schedules
 from alligator.commands.move.carrying import Carrying
 from alligator.commands.move.edges import Edges, tell_dependents
 from alligator.commands.move.intents import Intent
@@ -46,7 +47,6 @@ from alligator.commands.move.movable import (
 )
 from alligator.commands.move.moved import Moved, Tell
 from alligator.exceptions import InvalidOption
-from alligator.schedules import schedule_records
 from alligator.utils import new_id
 
 A_MOMENT = 5.0
@@ -127,7 +127,7 @@ def move(
         moved.stay += counts.waiting + counts.delayed
         moved.dead_stay += counts.dead
         if source.records is not None:
-            moved.schedules_stay += len(source.records.list(schedule_records.family(name)))
+            moved.schedules_stay += schedules.count(source.records, name)
     return moved
 
 
@@ -180,17 +180,16 @@ class Move:
         self._moved = moved
         self._tell = tell
         self._edges = Edges(source, target, queue_name)
-        home = _home(self._there)
-        # Which store it goes to, too, for this is what is noted in the old one.
-        self._id = f"{_home(self._here)}:{new_id()}".encode()
+        self._homes = home, home_here = _home(self._there), _home(self._here)
+        self._id = new_id().encode()
         self._parked_until = float(FAR_AWAY + secrets.randbelow(MOMENTS))
         with_queue = keys.with_queue(queue_name)
         self._mover = f"{keys.MOVES}:{with_queue}/mover"
         # Moves from several stores may come here at a time.
         self._mover_here = f"{self._mover}:{home}"
-        self._schedule = f"{keys.MOVES}:{with_queue}/schedule:{home}:"
         self._moving = f"{keys.MOVING}:{with_queue}/{home}:"
-        self._moved_family = f"{keys.MOVED}:{with_queue}"
+        # Which store it goes to, too: what a move to a third one has noted, only that one may touch.
+        self._moved_to = f"{keys.MOVED}:{with_queue}/{home_here}:"
         self._stay = {task_id for name, task_id, _ in moved.skipped if name == queue_name}
 
     def begin(self) -> None:
@@ -201,10 +200,8 @@ class Move:
         if self._here.get(self._mover_here) != self._id:
             raise overtaken(self._queue)
         self._finish()
-        # Of what has been brought to an end before. What a move to a third store has noted, that one needs.
-        store = self._id.partition(b":")[0]
-        noted = self._there.list(self._moved_family)
-        if left := [key for key, move in noted.items() if move.startswith(store)]:
+        # Of what has been brought to an end before.
+        if left := _beginning_with(self._moved_to, self._there):
             self._there.delete(*left)
 
     def end(self) -> None:
@@ -237,7 +234,7 @@ class Move:
                 gone[task_id] = intent
             elif found := self._parked(task_id, intent.parked_until):
                 self._edges.read(self._target, [task_id])
-                self._take_back([found])
+                self._withdraw([found])
         self._edges.read(self._source, list(gone))
         # Some may be due already, or have run.
         self._release(
@@ -249,7 +246,7 @@ class Move:
         )
         # Of the same id there may be another one by now.
         self._clean_up([id for id in gone if self._source.find(self._queue, id) is None])
-        self._forget(list(intents), ids)
+        self._forget(list(intents), list(gone))
 
     def _parked(self, task_id: str, until: float) -> Listed | None:
         """Return a task that stands in the new store, and waits to be told there."""
@@ -292,7 +289,7 @@ class Move:
         if len(gone) < len(tasks):
             self._check_that_it_is_ours()
         if late:
-            self._take_back([self._as_parked(task) for task in late])
+            self._withdraw([self._as_parked(task) for task in late])
         self._release(gone)
         self._clean_up(list(gone))
         self._forget([self._moving_key(task.task_id) for task in tasks], list(gone))
@@ -331,18 +328,18 @@ class Move:
         if found is None or found.body != task.body:
             return False
         if is_parked(found.due_at) and found.due_at != self._parked_until:
-            self._take_back([Listed(task.task_id, found.body, found.due_at, found.priority)])
+            self._withdraw([Listed(task.task_id, found.body, found.due_at, found.priority)])
             return self._push([task]) == [True]
         return found.due_at == self._parked_until
 
-    def _take_back(self, tasks: Sequence[Listed]) -> None:
+    def _withdraw(self, tasks: Sequence[Listed]) -> None:
         """Take tasks out of the new store that were not taken out of the old one."""
         # What is noted with it tells nobody anything.
         notes = [f"{self._mover_here}:{number}" for number, _ in enumerate(tasks)]
         taken = self._target.take_out(self._queue, tasks, self._mover_here, self._id, notes)
         if not all(taken) and self._here.get(self._mover_here) != self._id:
             raise overtaken(self._queue)
-        self._edges.take_back([task.task_id for task in tasks])
+        self._edges.withdraw([task.task_id for task in tasks])
 
     def _release(self, gone: dict[str, Intent]) -> None:
         """Let tasks be due that are in the new store alone now."""
@@ -406,34 +403,14 @@ class Move:
             left = skip
 
     def move_schedules(self) -> None:
-        """Move schedules: out of the old store first, so that no moment is queued in both."""
-        family = schedule_records.family(self._queue)
-        for key, value in self._there.list(family).items():
-            kept = self._schedule + key.partition("/")[2]
-            if value != _GONE:
-                self._here.set(kept, value)
-                if not self._there.swap(key, value, _GONE):
-                    continue  # it was just queued, or changed: it stays for this time
-            self._there.delete(key)
-        for kept, value in _beginning_with(self._schedule, self._here).items():
-            key = f"{family}/{kept.removeprefix(self._schedule)}"
-            if self._there.get(key) in (
-                None,
-                _GONE,
-            ):  # in the hands of another mover it may not be deleted yet
-                self._here.set(f"{keys.SCHEDULES}/{keys.escaped(self._queue)}", b"{}")
-                self._moved.schedules += self._here.swap(key, None, value)
-            self._here.delete(kept)
+        """See ``schedules.move_schedules``."""
+        schedules.move_schedules(self._there, self._here, self._homes, self._queue, self._moved)
 
     def _moving_key(self, task_id: str) -> str:
         return f"{self._moving}{self._id.decode()}:{keys.escaped(task_id)}"
 
     def _moved_key(self, task_id: str) -> str:
-        return f"{self._moved_family}/{keys.escaped(task_id)}"
-
-
-_GONE = b'{"moved":true}'
-"""What stands in the old store for a schedule that is being moved: no schedule."""
+        return f"{self._moved_to}{keys.escaped(task_id)}"
 
 
 def _home(records: Records) -> str:

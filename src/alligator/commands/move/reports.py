@@ -19,6 +19,9 @@ def moved_json(moved: Moved) -> dict[str, Any]:
     return {
         **asdict(moved),
         "clashing": [{"queue": queue, "task_id": id} for queue, id in moved.clashing],
+        "clashing_schedules": [
+            {"queue": queue, "name": name} for queue, name in moved.clashing_schedules
+        ],
         "skipped": [
             {"queue": queue, "task_id": id, "why": why} for queue, id, why in moved.skipped
         ],
@@ -48,6 +51,10 @@ def moved_text(moved: Moved) -> str:
     lines += staying_text(
         [(*name, "another of that id is queued there.") for name in moved.clashing] + moved.skipped
     )
+    lines += [
+        f"Schedule {quoted(name)} of queue {quoted(queue)} stays: there is one of that name there."
+        for queue, name in moved.clashing_schedules[:FEW]
+    ]
     for number, what in ((moved.dead_stay, "dead letter"), (moved.schedules_stay, "schedule")):
         if number:
             lines.append(f"{counted(number, what)} stay{'s' if number == 1 else ''}.")
