@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import IsolationLevel, conninfo, errors
 from psycopg.abc import RV, PQGen
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
@@ -149,13 +149,16 @@ class Server(Calls):
     Args:
         dsn: ``postgres://[user[:password]@][host][:port][/database][?option=value&...]``. The options are
             libpq's, but for ``schema`` and ``listen``.
+        begins: Whether whoever uses it begins a transaction for whatever depends on the isolation; so that the
+            default of the database or the role is all the same.
 
     Raises:
         InvalidOption: The DSN cannot be understood.
     """
 
-    def __init__(self, dsn: DSN) -> None:
+    def __init__(self, dsn: DSN, *, begins: bool = False) -> None:
         self.dsn = dsn
+        self._begins = begins
         self.options, theirs = _parted(dsn)
         self.schema = schemas.check_schema(self.options.pop("schema", schemas.DEFAULT_SCHEMA))
         self._info = _understood(dsn, theirs)
@@ -232,6 +235,9 @@ class Server(Calls):
         connection = Connection.connect(
             self._info, autocommit=True, prepare_threshold=None, client_encoding="utf8"
         )
+        # Of each transaction that is begun. The session's own default cannot be set: it would be lost behind
+        # PgBouncer in transaction mode, or left to others there.
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
         try:
             self._check(connection)
         except BaseException:
@@ -278,6 +284,8 @@ class Server(Calls):
             raise BackendRefused(
                 f"{self.dsn}: the database's encoding is {encoding}; Alligator needs one in UTF8."
             )
+        if self._begins:
+            return
         [[isolation]] = connection.execute("SHOW transaction_isolation")
         if isolation != "read committed":
             raise BackendRefused(
