@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from math import inf
 from typing import Self
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -702,6 +704,30 @@ def test_a_transaction_that_stays_open_does_not_slow_reserving(
         assert take(client).task_id == names[11]
         assert drain(client) == [*names[12:], names[0]]
         assert drain(client) == []
+
+
+def test_a_look_that_begins_at_a_place_comes_to_the_next_queue_when_there_is_nothing_behind(
+    server: PostgresServer, client: Client
+) -> None:
+    plain = [f"t{number}" for number in range(4)]
+    push(client, *plain)
+    client.push_many(QUEUE, [Message("low", b"", priority=-1)])
+    client.push_many(QUEUE, [Message("urgent", b"", priority=5)])
+    push(client, "other0", "other1", to="q2")
+    [[first]] = server.run("SELECT seq FROM alligator.tasks WHERE task_id = 't0'")
+
+    def look_from(priority: int | None, place: int) -> list[str]:
+        client._places = {QUEUE: (priority, place)}  # pyright: ignore[reportPrivateUsage]
+        client._look_everywhere_at = inf  # pyright: ignore[reportPrivateUsage]
+        batch = client.reserve([QUEUE, "q2"], WORKER, limit=6)
+        client.settle([Release(held) for held in batch.reservations])
+        return [held.task_id for held in batch.reservations]
+
+    # Where there was nothing in any priority, and where it had come as far as t0.
+    assert look_from(None, 0) == ["urgent", *plain, "other0"]
+    assert look_from(0, first) == ["urgent", *plain[1:], "low", "other0"]
+    # It goes on from where that ended; what was before the place is of a higher priority then.
+    assert client._places == {QUEUE: (-1, ANY)}  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_is_too_big_is_refused_as_that(
