@@ -521,6 +521,17 @@ def test_a_server_that_hangs_is_given_up(
     assert client.count(QUEUE) == Counts()
 
 
+def test_a_migration_without_an_answer_says_how_long_it_was_waited_for(
+    server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MIGRATES_WITHIN", 0.3)
+    with psycopg.connect(server.dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('alligator.migrate'))")
+
+        with pytest.raises(BackendUnavailable, match=r"no answer within 0\.3 s"):
+            client.migrate()
+
+
 def test_a_task_that_is_locked_for_long_is_waited_for_by_nobody_who_has_gone(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,23 +79,23 @@ class Connection(psycopg.Connection[Row]):
         Raises:
             OperationalError: There is none within the time.
         """
-        within = self.answers_within or ANSWERS_WITHIN
-        until = time.monotonic() + (within if timeout is None else timeout)
+        within = (self.answers_within or ANSWERS_WITHIN) if timeout is None else timeout
+        until = time.monotonic() + within
         try:
             wanted = next(gen)
             while True:
-                wanted = gen.send(self._ready(wanted, until))
+                wanted = gen.send(self._ready(wanted, until, within))
         except StopIteration as done:
             answer: RV = done.value
             return answer
 
-    def _ready(self, wanted: Wait, until: float) -> Ready:
+    def _ready(self, wanted: Wait, until: float, within: float) -> Ready:
         mask = (select.POLLIN if wanted & Wait.R else 0) | (
             select.POLLOUT if wanted & Wait.W else 0
         )
         found = poll(self.pgconn.socket, mask, until - time.monotonic())
         if not found:
-            raise errors.OperationalError(f"no answer within {ANSWERS_WITHIN:g} s")
+            raise errors.OperationalError(f"no answer within {within:g} s")
         if not found & (select.POLLIN | select.POLLOUT):  # hung up: reading will tell
             found = mask
         ready = (Ready.R if found & select.POLLIN else 0) | (
