@@ -532,6 +532,36 @@ def test_a_migration_without_an_answer_says_how_long_it_was_waited_for(
             client.migrate()
 
 
+def test_while_one_asks_for_a_connection_to_listen_others_leave(
+    server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(client, "t1")
+    inner = client._server  # pyright: ignore[reportPrivateUsage]
+    heard = client._listener  # pyright: ignore[reportPrivateUsage]
+    is_asking, has_left, in_time = threading.Event(), threading.Event(), list[bool]()
+    connect = inner.connect
+
+    def slowly() -> connection.Connection:
+        is_asking.set()
+        in_time.append(has_left.wait(PATIENCE))
+        return connect()
+
+    def attend() -> None:
+        with heard.waiting(listener.TASKS, [QUEUE]) as waiter:
+            waiter.attend()
+            assert listening(server) == 1
+
+    monkeypatch.setattr(inner, "connect", slowly)
+    with heard.waiting(listener.TASKS, ["q2"]), in_a_thread(attend) as attending:
+        assert is_asking.wait(PATIENCE)
+        with heard.waiting(listener.TASKS, ["q3"]):
+            pass
+        has_left.set()
+        attending.result(PATIENCE)
+
+    assert in_time == [True]
+
+
 def test_a_task_that_is_locked_for_long_is_waited_for_by_nobody_who_has_gone(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
