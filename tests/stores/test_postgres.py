@@ -756,6 +756,7 @@ def test_a_look_that_begins_at_a_place_comes_to_the_next_queue_when_there_is_not
     client.push_many(QUEUE, [Message("urgent", b"", priority=5)])
     push(client, "other0", "other1", to="q2")
     [[first]] = server.run("SELECT seq FROM alligator.tasks WHERE task_id = 't0'")
+    assert isinstance(first, int)
 
     def look_from(priority: int | None, place: int) -> list[str]:
         client._places = {QUEUE: (priority, place)}  # pyright: ignore[reportPrivateUsage]
