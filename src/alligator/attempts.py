@@ -9,9 +9,9 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from alligator import dependencies, limits, notes, results, retries, stops
+from alligator import dependencies, limits, notes, peeks, results, retries, stops
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -45,6 +45,10 @@ VOID = "Task %r went to another worker while it ran here: what came of it here i
 
 MAX_HISTORY = 10
 """Attempts that the next ones are told of: the last."""
+
+_Completion = Literal["none", "open", "committed", "void"]
+"""What became of the block that was to complete a task: there was none; its transaction is not committed, or it
+is; or the task is another worker's now."""
 
 T = TypeVar("T")
 
@@ -301,7 +305,10 @@ class Run:
     def succeeded(self, result: Any) -> Attempt:
         """Return what becomes of the task after it has returned this."""
         self._ended(0)
-        if self.running.is_completed and not self._is_committed():
+        completion = self._completion()
+        if completion == "void":
+            return self._void()
+        if completion == "open":
             return self._failed(_not_committed())
         self.task.succeed(result)
         return self._done(result)
@@ -309,7 +316,10 @@ class Run:
     def failed(self, err: BaseException) -> Attempt:
         """Return what becomes of the task after it has raised this."""
         self._ended(1)
-        if self._is_committed():
+        completion = self._completion()
+        if completion == "void":
+            return self._void(err)
+        if completion == "committed":
             self.task.succeed(None)
             return self._done_before(err)
         return self._failed(err)
@@ -318,13 +328,23 @@ class Run:
         self.task.fail(err)
         return self._not_done(err)
 
-    def _is_committed(self) -> bool:
-        """Return whether the task was acknowledged in a transaction of its own, and that is committed."""
+    def _completion(self) -> _Completion:
+        """Return what became of the transaction in which the task was acknowledged, if there is one."""
         if not self.running.is_completed:
-            return False
+            return "none"
         found = self._ask(lambda: self._backend.find(*self._name))
-        # Of this id, there may be another task by now.
-        return found is None or found.token != self.held.token
+        if found is None:
+            return "committed"
+        if found.token == self.held.token:
+            return "open"
+        # Pushed anew since; or it was rolled back, and the lease has gone to another.
+        is_new = peeks.Peek.into(found.body).push != (self.task.push or "")
+        return "committed" if is_new else "void"
+
+    def _void(self, err: BaseException | None = None) -> Attempt:
+        """Return what becomes of a task that is another's: nothing, for whoever settles it is too late."""
+        self._leave_limit()
+        return Attempt(Release(self.held), self.task, err)
 
     def _done_before(self, err: BaseException) -> Attempt:
         """Return what becomes of a task that raised when it was done: it can neither be retried nor fail."""
@@ -334,7 +354,10 @@ class Run:
     def given_back(self) -> Attempt:
         """Return what becomes of the task if it has ended where it can be resumed: it goes back, uncounted."""
         self.running.end()
-        if self._is_committed():
+        completion = self._completion()
+        if completion == "void":
+            return self._void()
+        if completion == "committed":
             self.task.succeed(None)
             return self._done_before(GivenBack())
         if self.running.canceled:
@@ -367,12 +390,18 @@ class Run:
             raise
         except BaseException as err:
             self._ended(1)
-            if self._is_committed():
+            completion = self._completion()
+            if completion == "void":
+                return self._void(err)
+            if completion == "committed":
                 self.task.to_success()
                 return self._done_before(err)
             return self._not_done(err)
         self._ended(0)
-        if self.running.is_completed and not self._is_committed():
+        completion = self._completion()
+        if completion == "void":
+            return self._void()
+        if completion == "open":
             return self._not_done(_not_committed())
         return self._done(self.task.result)
 

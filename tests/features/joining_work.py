@@ -265,6 +265,27 @@ def order_too_late(number: int) -> None:
             connection.commit()
 
 
+def order_and_forget_to_commit_and_lose_the_lease(number: int) -> None:
+    """Commit nothing, and lose the lease before anybody asks."""
+    order_and_forget_to_commit(number)
+    lose_lease(gators[-1])
+
+
+def order_and_raise_and_lose_the_lease(number: int) -> None:
+    """The same, by an exception."""
+    try:
+        order_and_raise_before_the_commit(number)
+    finally:
+        lose_lease(gators[-1])
+
+
+def order_and_be_pushed_anew(number: int) -> None:
+    """Be done; and before anybody asks, somebody queues another task of that id."""
+    order(number)
+    with gators[-1].options(task_id="t1", if_exists="raise") as opts:
+        opts.task(order, number + 1)
+
+
 def lose_lease(gator: Gator) -> None:
     """Let the task that runs here go to another worker."""
     from alligator.backends.base import Release

@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -431,6 +431,44 @@ def test_who_has_lost_the_task_cannot_commit(gator: Gator, log: pytest.LogCaptur
     assert rows(gator.dsn.url) == 0
     assert gator.backend.count("all") == Counts(running=1)
     assert "void" in log.text
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        joining_work.order_and_forget_to_commit_and_lose_the_lease,
+        joining_work.order_and_raise_and_lose_the_lease,
+    ],
+)
+def test_what_was_not_committed_is_not_done_though_another_holds_the_task(
+    gator: Gator, work: Callable[[int], None], log: pytest.LogCaptureFixture
+) -> None:
+    joining_work.hooked.clear()
+    hooks = {"on_success": joining_work.note_success, "on_error": joining_work.note_error}
+    with gator.options(retries=1, keep_result=60, **hooks) as opts:
+        task = opts.task(work, 1)
+
+    with suppress(ValueError):
+        gator.pop()
+
+    assert (rows(gator.dsn.url), joining_work.hooked) == (0, [])
+    assert gator.backend.count("all") == Counts(running=1)
+    assert gator.status(task.task_id).state == "running"
+    assert "void" in log.text
+
+
+def test_what_was_committed_is_done_though_its_id_is_pushed_anew(
+    gator: Gator, log: pytest.LogCaptureFixture
+) -> None:
+    joining_work.hooked.clear()
+    with gator.options(task_id="t1", on_success=joining_work.note_success) as opts:
+        opts.task(joining_work.order_and_be_pushed_anew, 1)
+
+    work_off(gator)
+
+    assert (rows(gator.dsn.url), gator.backend.count("all")) == (2, Counts())
+    assert joining_work.hooked == ["success None"]
+    assert "void" not in log.text
 
 
 def test_a_plain_call_of_such_a_function_commits_as_ever(gator: Gator) -> None:

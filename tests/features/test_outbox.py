@@ -28,6 +28,7 @@ from alligator.exceptions import (
 )
 from alligator.outbox import outbox_at, sqlite_outbox
 from alligator.outbox.forwarding import AT_ONCE, Forwarder, forwarding
+from alligator.outbox.postgres_outbox import PostgresOutbox
 from alligator.outbox.tables import Outbox, Summary
 from alligator.testing.running import A_MOMENT, Child, in_threads, later
 from alligator.testing.stores import LONG, soon_but_after
@@ -339,6 +340,26 @@ def test_few_rights_will_do(gator: Gator, postgres_server: PostgresServer, opene
     assert run_all(gator) == ["t1"]
     postgres_server.empty()
     postgres_server.run("DROP ROLE clerk, porter")
+
+
+def test_the_application_may_have_any_isolation(
+    gator: Gator, postgres_server: PostgresServer, opened: Opened
+) -> None:
+    postgres_server.empty()
+    strict = f"{postgres_server.dsn}?options=-c%20default_transaction_isolation%3Dserializable"
+    with closing(outbox_at(strict)) as outbox:
+        assert isinstance(outbox, PostgresOutbox)
+        assert outbox.migrate()
+        with outbox.turn("shop") as is_ours:
+            # A turn is to see what was committed after it began.
+            rows = outbox._rows("SHOW transaction_isolation")  # pyright: ignore[reportPrivateUsage]
+            assert (is_ours, rows) == (True, [("read committed",)])
+    write(gator, strict, "t1")
+
+    opened(gator, strict).forward_all()
+
+    assert run_all(gator) == ["t1"]
+    assert in_outbox(strict) == Summary({})
 
 
 def test_until_it_is_forwarded_nothing_is_known_of_it(gator: Gator, file: str) -> None:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from math import inf
 from typing import Self
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -519,6 +521,47 @@ def test_a_server_that_hangs_is_given_up(
     assert client.count(QUEUE) == Counts()
 
 
+def test_a_migration_without_an_answer_says_how_long_it_was_waited_for(
+    server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MIGRATES_WITHIN", 0.3)
+    with psycopg.connect(server.dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('alligator.migrate'))")
+
+        with pytest.raises(BackendUnavailable, match=r"no answer within 0\.3 s"):
+            client.migrate()
+
+
+def test_while_one_asks_for_a_connection_to_listen_others_leave(
+    server: PostgresServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(client, "t1")
+    inner = client._server  # pyright: ignore[reportPrivateUsage]
+    heard = client._listener  # pyright: ignore[reportPrivateUsage]
+    is_asking, has_left, in_time = threading.Event(), threading.Event(), list[bool]()
+    connect = inner.connect
+
+    def slowly() -> connection.Connection:
+        is_asking.set()
+        in_time.append(has_left.wait(PATIENCE))
+        return connect()
+
+    def attend() -> None:
+        with heard.waiting(listener.TASKS, [QUEUE]) as waiter:
+            waiter.attend()
+            assert listening(server) == 1
+
+    monkeypatch.setattr(inner, "connect", slowly)
+    with heard.waiting(listener.TASKS, ["q2"]), in_a_thread(attend) as attending:
+        assert is_asking.wait(PATIENCE)
+        with heard.waiting(listener.TASKS, ["q3"]):
+            pass
+        has_left.set()
+        attending.result(PATIENCE)
+
+    assert in_time == [True]
+
+
 def test_a_task_that_is_locked_for_long_is_waited_for_by_nobody_who_has_gone(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -702,6 +745,31 @@ def test_a_transaction_that_stays_open_does_not_slow_reserving(
         assert take(client).task_id == names[11]
         assert drain(client) == [*names[12:], names[0]]
         assert drain(client) == []
+
+
+def test_a_look_that_begins_at_a_place_comes_to_the_next_queue_when_there_is_nothing_behind(
+    server: PostgresServer, client: Client
+) -> None:
+    plain = [f"t{number}" for number in range(4)]
+    push(client, *plain)
+    client.push_many(QUEUE, [Message("low", b"", priority=-1)])
+    client.push_many(QUEUE, [Message("urgent", b"", priority=5)])
+    push(client, "other0", "other1", to="q2")
+    [[first]] = server.run("SELECT seq FROM alligator.tasks WHERE task_id = 't0'")
+    assert isinstance(first, int)
+
+    def look_from(priority: int | None, place: int) -> list[str]:
+        client._places = {QUEUE: (priority, place)}  # pyright: ignore[reportPrivateUsage]
+        client._look_everywhere_at = inf  # pyright: ignore[reportPrivateUsage]
+        batch = client.reserve([QUEUE, "q2"], WORKER, limit=6)
+        client.settle([Release(held) for held in batch.reservations])
+        return [held.task_id for held in batch.reservations]
+
+    # Where there was nothing in any priority, and where it had come as far as t0.
+    assert look_from(None, 0) == ["urgent", *plain, "other0"]
+    assert look_from(0, first) == ["urgent", *plain[1:], "low", "other0"]
+    # It goes on from where that ended; what was before the place is of a higher priority then.
+    assert client._places == {QUEUE: (-1, ANY)}  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_is_too_big_is_refused_as_that(

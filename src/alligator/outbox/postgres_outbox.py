@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -148,7 +147,7 @@ class PostgresOutbox(Outbox):
     """The outbox of a PostgreSQL database.
 
     Each turn is a transaction, and a lock that ends with it: so nothing is left in the session, as PgBouncer
-    wants it.
+    wants it. It says its own isolation, whatever the application has for a default.
 
     Args:
         dsn: As of the store; with ``listen=no`` it looks by itself alone.
@@ -156,7 +155,7 @@ class PostgresOutbox(Outbox):
 
     def __init__(self, dsn: DSN) -> None:
         self.dsn = dsn
-        self._server = Server(dsn)
+        self._server = Server(dsn, begins=True)
         self._listens = self._server.options.get("listen", "yes") != "no"
         self._connection: Connection | None = None
         self._identity = ""
@@ -209,7 +208,7 @@ class PostgresOutbox(Outbox):
 
     def summary(self) -> Summary:
         """Return what is in it."""
-        with self._connected():
+        with self._connected() as connection, connection.transaction():
             waiting = self._rows(_WAITING)
             [[aside]] = self._rows(_ASIDE)
         oldest = max((age for _, _, age in waiting), default=0.0)
@@ -247,8 +246,6 @@ class PostgresOutbox(Outbox):
         if self._connection is None:
             connection = self._server.connect()
             self._connection = connection
-            # Each statement is to see what was committed before it, whatever the role's default is.
-            connection.isolation_level = IsolationLevel.READ_COMMITTED
             _migrate(connection)
             if self._listens:
                 connection.execute("LISTEN alligator_outbox")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import IsolationLevel, conninfo, errors
 from psycopg.abc import RV, PQGen
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
@@ -79,23 +79,23 @@ class Connection(psycopg.Connection[Row]):
         Raises:
             OperationalError: There is none within the time.
         """
-        within = self.answers_within or ANSWERS_WITHIN
-        until = time.monotonic() + (within if timeout is None else timeout)
+        within = (self.answers_within or ANSWERS_WITHIN) if timeout is None else timeout
+        until = time.monotonic() + within
         try:
             wanted = next(gen)
             while True:
-                wanted = gen.send(self._ready(wanted, until))
+                wanted = gen.send(self._ready(wanted, until, within))
         except StopIteration as done:
             answer: RV = done.value
             return answer
 
-    def _ready(self, wanted: Wait, until: float) -> Ready:
+    def _ready(self, wanted: Wait, until: float, within: float) -> Ready:
         mask = (select.POLLIN if wanted & Wait.R else 0) | (
             select.POLLOUT if wanted & Wait.W else 0
         )
         found = poll(self.pgconn.socket, mask, until - time.monotonic())
         if not found:
-            raise errors.OperationalError(f"no answer within {ANSWERS_WITHIN:g} s")
+            raise errors.OperationalError(f"no answer within {within:g} s")
         if not found & (select.POLLIN | select.POLLOUT):  # hung up: reading will tell
             found = mask
         ready = (Ready.R if found & select.POLLIN else 0) | (
@@ -149,13 +149,16 @@ class Server(Calls):
     Args:
         dsn: ``postgres://[user[:password]@][host][:port][/database][?option=value&...]``. The options are
             libpq's, but for ``schema`` and ``listen``.
+        begins: Whether whoever uses it begins a transaction for whatever depends on the isolation; so that the
+            default of the database or the role is all the same.
 
     Raises:
         InvalidOption: The DSN cannot be understood.
     """
 
-    def __init__(self, dsn: DSN) -> None:
+    def __init__(self, dsn: DSN, *, begins: bool = False) -> None:
         self.dsn = dsn
+        self._begins = begins
         self.options, theirs = _parted(dsn)
         self.schema = schemas.check_schema(self.options.pop("schema", schemas.DEFAULT_SCHEMA))
         self._info = _understood(dsn, theirs)
@@ -232,6 +235,9 @@ class Server(Calls):
         connection = Connection.connect(
             self._info, autocommit=True, prepare_threshold=None, client_encoding="utf8"
         )
+        # Of each transaction that is begun. The session's own default cannot be set: it would be lost behind
+        # PgBouncer in transaction mode, or left to others there.
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
         try:
             self._check(connection)
         except BaseException:
@@ -278,6 +284,8 @@ class Server(Calls):
             raise BackendRefused(
                 f"{self.dsn}: the database's encoding is {encoding}; Alligator needs one in UTF8."
             )
+        if self._begins:
+            return
         [[isolation]] = connection.execute("SHOW transaction_isolation")
         if isolation != "read committed":
             raise BackendRefused(

@@ -325,10 +325,13 @@ BEGIN
         IF _places[n] IS NOT NULL THEN
             priorities[n] := _priorities[n];
             places[n] := _places[n];
-            first := {s}.first_waiting(its_queue, coalesce(_priorities[n], 0::smallint), _places[n], room);
+            first := {s}.first_waiting(its_queue, _priorities[n], _places[n], room);
             IF first <> ARRAY[]::tid[] THEN
                 SELECT priority, seq INTO last FROM {s}.tasks WHERE ctid = first[cardinality(first)];
-                IF last.priority = coalesce(_priorities[n], 0) THEN
+                IF last.priority < _priorities[n] THEN
+                    priorities[n] := last.priority;
+                    places[n] := last.seq;
+                ELSIF last.priority = coalesce(_priorities[n], 0) THEN
                     places[n] := last.seq;
                 END IF;
             END IF;
@@ -387,24 +390,37 @@ BEGIN
     RETURN NEXT;
 END $$;
 
--- Those of a higher priority, which are few as a rule; else those behind a place.
+-- Those of a higher priority, which are few as a rule; then those behind a place; then, if that is in a
+-- priority, those of a lower one: as many as there is room for, before another queue has its turn.
 CREATE OR REPLACE FUNCTION {s}.first_waiting(
     _queue text, _priority smallint, _place bigint, _most integer
 ) RETURNS tid[] LANGUAGE plpgsql AS $$
 DECLARE
+    here smallint := coalesce(_priority, 0);
     first tid[];
+    room integer;
 BEGIN
     first := ARRAY(
         SELECT ctid FROM {s}.tasks
-        WHERE queue = _queue AND token IS NULL AND due_at IS NULL AND priority > _priority
+        WHERE queue = _queue AND token IS NULL AND due_at IS NULL AND priority > here
         ORDER BY priority DESC, seq LIMIT _most FOR UPDATE SKIP LOCKED
     );
-    IF first = ARRAY[]::tid[] THEN
-        first := ARRAY(
+    room := _most - cardinality(first);
+    IF room > 0 THEN
+        first := first || ARRAY(
             SELECT ctid FROM {s}.tasks
             WHERE queue = _queue AND token IS NULL AND due_at IS NULL
-                AND priority = _priority AND seq > _place
-            ORDER BY seq LIMIT _most FOR UPDATE SKIP LOCKED
+                AND priority = here AND seq > _place
+            ORDER BY seq LIMIT room FOR UPDATE SKIP LOCKED
+        );
+        room := _most - cardinality(first);
+    END IF;
+    -- Where there is nothing yet, the caller looks everywhere.
+    IF room > 0 AND _priority IS NOT NULL AND first <> ARRAY[]::tid[] THEN
+        first := first || ARRAY(
+            SELECT ctid FROM {s}.tasks
+            WHERE queue = _queue AND token IS NULL AND due_at IS NULL AND priority < here
+            ORDER BY priority DESC, seq LIMIT room FOR UPDATE SKIP LOCKED
         );
     END IF;
     RETURN first;

@@ -134,6 +134,7 @@ class _Line:
         self._who = new_id()
         self._said_at: dict[str, float] = {}  # by the channels that are listened to
         self._lock = threading.RLock()
+        self._connecting = threading.RLock()
         # No sooner than this moment is a connection asked for.
         self._try_at = time.monotonic() if is_wanted else float("inf")
 
@@ -151,10 +152,11 @@ class _Line:
         is_said = now - self._said_at.get(channel, -math.inf) < SAY_EVERY
         if is_said or (self.connection is None and now < self._try_at):
             return
+        self._connect()
         with self._lock:
+            if self.connection is None:
+                return
             try:
-                if self.connection is None:
-                    self.connection = self._server.connect()
                 self._say(
                     self.connection.pgconn,
                     f'LISTEN "{self._server.schema}{channel}"; '
@@ -163,6 +165,22 @@ class _Line:
                 self._said_at[channel] = now
             except (psycopg.Error, AlligatorException):
                 self.hang_up()
+
+    def _connect(self) -> None:
+        """Open the connection, if there is none and that is not tried too often."""
+        with self._connecting:  # and not under the lock: others hear and leave meanwhile
+            if self.connection is not None or time.monotonic() < self._try_at:
+                return
+            try:
+                connection = self._server.connect()
+            except (psycopg.Error, AlligatorException):
+                self.hang_up()
+                return
+            with self._lock:
+                if time.monotonic() < self._try_at:  # hung up meanwhile
+                    connection.close()
+                else:
+                    self.connection = connection
 
     def leave(self, waiter: Waiter) -> None:
         """Tell one nothing more; without any, listen no longer."""
