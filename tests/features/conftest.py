@@ -40,9 +40,10 @@ def gators(dsn: str) -> Iterator[Callable[..., Gator]]:
         yield make
 
 
-@pytest.fixture(params=["sqlite", "redis", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """Programs on an empty store, and a journal that their tasks write to. Valkey's scripts are Redis's."""
+    """Programs on an empty store, a file or a server, and a journal that their tasks write to. (On Redis,
+    programs run in tests/integration.)"""
     with played(empty_store(request.param, request), tmp_path) as scene:
         yield scene
 
