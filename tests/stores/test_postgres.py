@@ -398,9 +398,8 @@ def test_any_number_of_waiting_threads_share_one_connection_to_listen(
 ) -> None:
     def work(number: int) -> list[str]:
         if number == 0:
-            until(lambda: listening(server) >= 1, "somebody listens")
-            time.sleep(0)
-            assert listening(server) == 1
+            # Not always: for a moment none does, when it begins to listen to another channel, too.
+            until(lambda: listening(server) == 1, "one listens for all")
             with opened(server.dsn) as other:
                 for place in range(1, 8):
                     push(other, f"t{place}", to=f"q{place}")
