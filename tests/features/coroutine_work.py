@@ -66,6 +66,13 @@ async def wait_for_release() -> None:
     done.append("coroutine")
 
 
+async def keep_the_loop() -> None:
+    """Let no other coroutine run until released."""
+    begun.append("loop")
+    assert released.wait(30)
+    done.append("loop")
+
+
 def release() -> None:
     """Let them go."""
     released.set()

@@ -10,7 +10,9 @@ from alligator import Gator, Task
 from alligator.backends.base import Message
 from alligator.backends.locmem_backend import Client
 from alligator.exceptions import InvalidOption, TaskFailed
-from alligator.testing.running import in_processes, in_threads
+from alligator.processes.board import Board, State
+from alligator.testing.running import in_a_thread, in_processes, in_threads
+from alligator.testing.stores import until
 from tests.features import coroutine_work as jobs
 from tests.features.coroutine_work import done, together
 from tests.features.work import QuietWorker, work_off
@@ -62,6 +64,26 @@ def test_a_function_does_not_keep_the_loop(gator: Gator) -> None:
 
     assert done[-1] == "blocked" or "blocked" in done
     assert len(done) == 22
+
+
+def test_what_the_loop_has_not_run_yet_is_not_to_blame_for_a_death(gator: Gator) -> None:
+    board = Board()
+    loop = gator.task(jobs.keep_the_loop)
+    others = gator.map(jobs.note, range(5))
+    worker = QuietWorker(gator, burst=True, concurrency=10, board=board)
+
+    def states() -> dict[str, State]:
+        return {task.reservation.task_id: task.state for task in board.read()}
+
+    with in_a_thread(worker.run_forever):
+        try:
+            waiting = dict.fromkeys([task.task_id for task in others], State.SUBMITTED)
+            expected = {loop.task_id: State.STARTED, **waiting}
+            until(lambda: states() == expected, "all but the first wait for the loop")
+        finally:
+            jobs.released.set()
+
+    assert done == ["loop", *range(5)]
 
 
 def test_coroutines_do_not_keep_a_function(gator: Gator) -> None:

@@ -221,6 +221,7 @@ class AsyncCrew:
         with self._lock:
             is_too_late = self._is_closed
             if not is_too_late:
+                self._holdings.submit(held)
                 self._submitted.append(call)
                 if len(self._submitted) == 1:
                     self._loop.call(self._start_submitted)
@@ -295,7 +296,7 @@ class AsyncCrew:
             if call.run.running.canceled:
                 self._give_back(call)
                 continue
-            call.task = self._loop.run(_awaited(call), call.context)
+            call.task = self._loop.run(self._awaited(call), call.context)
             call.task.add_done_callback(partial(self._on_done, call))
 
     def _on_done(self, call: _Call, task: "asyncio.Task[Any]") -> None:
@@ -307,14 +308,14 @@ class AsyncCrew:
             error = GivenBack()
         self._note_end(call, result, error)
 
-
-async def _awaited(call: _Call) -> tuple[Any, BaseException | None]:
-    # Also SystemExit and the like: whatever a task raises is its own failure.
-    try:
-        coroutine = limited(call.coroutine, call.run.task.timeout)
-        return await call.run.running.awaited(coroutine), None
-    except BaseException as err:
-        return None, err
+    async def _awaited(self, call: _Call) -> tuple[Any, BaseException | None]:
+        self._holdings.go_on(call.held)
+        # Also SystemExit and the like: whatever a task raises is its own failure.
+        try:
+            coroutine = limited(call.coroutine, call.run.task.timeout)
+            return await call.run.running.awaited(coroutine), None
+        except BaseException as err:
+            return None, err
 
 
 def _task_of(task: "asyncio.Task[Any] | None", calls: Sequence[_Call]) -> RunningTask | None:

@@ -52,6 +52,12 @@ class State(IntEnum):
     """Succeeded, and waits to be acknowledged with the tasks after it."""
     SENT = 3
     """Its settlement is on the way."""
+    SUBMITTED = 4
+    """Begun, but the event loop has run nothing of it yet: if the process dies, it was not that."""
+
+
+BEGUN = (State.SUBMITTED, State.STARTED)
+UNFINISHED = (State.HELD, *BEGUN)
 
 
 class Mark(IntEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from alligator import stops
 from alligator.backends.base import Backend, Reservation
-from alligator.processes.board import Board, Posted, State
+from alligator.processes.board import BEGUN, Board, Posted
 from alligator.processes.complaints import Complaints
 
 log = logging.getLogger("alligator.processes.canceler")
@@ -69,7 +69,7 @@ class Canceler:
             _name(task.reservation): (board, task)
             for board in boards
             for task in board.read()
-            if task.state == State.STARTED
+            if task.state in BEGUN
         }
         if not self._told and all(now - task.since < LONG for _, task in running.values()):
             return

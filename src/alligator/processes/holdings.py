@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
-from alligator.processes.board import Board, Mark, Outcome, State
+from alligator.processes.board import UNFINISHED, Board, Mark, Outcome, State
 from alligator.running import RunningTask
 
 
@@ -60,7 +60,7 @@ class Holdings:
     @property
     def unfinished(self) -> int:
         """How many tasks are held and have no outcome yet."""
-        return sum(held.state in (State.HELD, State.STARTED) for held in self._held)
+        return sum(held.state in UNFINISHED for held in self._held)
 
     @property
     def is_busy(self) -> bool:
@@ -150,6 +150,16 @@ class Holdings:
             with self._lock:
                 self._set_deadline(held, deadline)
 
+    def submit(self, held: Held) -> None:
+        """Note that a task which was begun waits for the event loop."""
+        with self._lock:
+            self._set(held, State.SUBMITTED)
+
+    def go_on(self, held: Held) -> None:
+        """Note that the event loop runs what was submitted."""
+        with self._lock:
+            self._set(held, State.STARTED)
+
     def _end(self, held: Held) -> None:
         # What follows, such as to tell the store, may take its time.
         with self._lock:
@@ -214,7 +224,7 @@ class Holdings:
 
     def give_back(self, *, started: bool) -> list[Release]:
         """Return the release of every task not started, or else of all not finished; none is counted."""
-        states = (State.HELD, State.STARTED) if started else (State.HELD,)
+        states = UNFINISHED if started else (State.HELD,)
         with self._lock:
             back = [held for held in self._held if held.state in states and not held.settlement]
             for held in back:

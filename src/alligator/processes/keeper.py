@@ -165,9 +165,7 @@ def _posted(boards: list[Board]) -> list[tuple[Board, Posted]]:
 def _is_held(task: Posted) -> bool:
     # A task may have been marked in the moment it was started; and what was to be acknowledged for the
     # worker may not have been. Both are held, whatever the mark.
-    return task.state in (State.STARTED, State.DONE) or (
-        task.state == State.HELD and task.mark == Mark.NONE
-    )
+    return task.mark == Mark.NONE if task.state == State.HELD else task.state != State.SENT
 
 
 @contextmanager

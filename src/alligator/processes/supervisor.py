@@ -18,7 +18,7 @@ from alligator import checkpoints, registry, retries, stops
 from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
 from alligator.exceptions import AlligatorException
-from alligator.processes.board import Board, End, Mark, Posted, State, Tally
+from alligator.processes.board import BEGUN, UNFINISHED, Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
 from alligator.processes.child import LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints, warn_of
@@ -184,7 +184,7 @@ class Supervisor:
         os.close(child.control)
         posted = child.board.read()
         counted = [task.reservation for task in posted if self._counts(child, task)]
-        held = [task.reservation for task in posted if task.state in (State.HELD, State.STARTED)]
+        held = [task.reservation for task in posted if task.state in UNFINISHED]
         self._dead.append(
             _Ended(
                 child.presence.worker,
@@ -197,11 +197,11 @@ class Supervisor:
 
     def _counts(self, child: Process, task: Posted) -> bool:
         """Whether a task may be what its process died of; not when it was we who killed it, but for another."""
-        if task.state != State.STARTED or task.mark == Mark.GONE:
+        if task.state not in BEGUN or task.mark == Mark.GONE:
             return False
         if child.is_ours_to_blame:
             return task.reservation in child.killed_for
-        return not self._signals
+        return task.state == State.STARTED and not self._signals
 
     def _recover(self) -> None:
         """Give back what dead processes held; again a moment later, for what they asked last."""
@@ -295,7 +295,7 @@ class Supervisor:
         now = time.monotonic()
         found: list[tuple[Reservation, str]] = []
         for task in child.board.read():
-            if task.state != State.STARTED:
+            if task.state not in BEGUN:
                 continue
             told_at = self._canceler.told_at(task.reservation)
             if told_at is not None and now > told_at + self._settings.grace:
