@@ -62,7 +62,6 @@ def main() -> None:
 def measure(dsn: str, tasks: int, floor: Floor | None) -> Figures:
     """Take a store's figures once."""
     gator = Gator(dsn)
-    gator.backend.drop_all(gator.queue_name)
     singles = tasks // 5
     figures = {"enqueue one by one, tasks/s": rate(singles, lambda: push_singly(gator, singles))}
     if floor is not None:
