@@ -14,7 +14,7 @@ DEV_READY = $(VENV)/ready-dev-$(HERE)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:  # two pips in one .venv would get in each other's way
-.PHONY: help demo test check bench format clean redis openssl postgres beanstalkd
+.PHONY: help demo test check bench chaos format clean redis openssl postgres beanstalkd
 
 help:  ## say what there is
 	@echo "Alligator: make TARGET"
@@ -37,6 +37,9 @@ bench: $(DEV_READY) redis postgres beanstalkd  ## measure the speed (ARGS="--sto
 	$(PY) benchmarks/bench.py $(ARGS)
 	$(PY) benchmarks/many.py
 	$(PY) benchmarks/waiting.py
+
+chaos: $(DEV_READY) redis postgres beanstalkd  ## let everything fail, and count what is lost (ARGS="--store redis")
+	$(PY) -m chaos $(ARGS)
 
 format: $(DEV_READY)  ## format the code and mend what ruff can mend
 	$(PY) -m ruff format .

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alligator import Retry, Snooze, Task, current_task, track
-from tests.integration.journal import Journal
+from alligator.verify.journal import Journal
 
 done: list[Any] = []
 together = {"now": 0, "most": 0}

@@ -1,6 +1,6 @@
 """Tasks of tests of a worker process's life."""
 
-from tests.integration.journal import Journal
+from alligator.verify.journal import Journal
 
 _kept: list[bytearray] = []
 

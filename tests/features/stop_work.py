@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from alligator import Task, current_task, track
 from alligator.exceptions import Snooze, TaskTimeout
-from tests.integration.journal import Journal
+from alligator.verify.journal import Journal
 
 LOOK = 0.005
 """Seconds between two looks whether a gate is open."""

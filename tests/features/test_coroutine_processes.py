@@ -1,7 +1,6 @@
 """Processes of ``latergator --concurrency``: killed, told to leave, kept by their parent, side by side."""
 
 import json
-import random
 import signal
 import sys
 import time
@@ -15,15 +14,6 @@ from alligator.backends.base import Counts, Found
 from tests.features import coroutine_work as jobs
 from tests.integration import jobs as functions
 from tests.integration.scenes import AT_ONCE, Program, Scene, kill, until
-from tests.integration.test_kills import (
-    LEASE,
-    SEED,
-    check,
-    figures,
-    kill_one_of,
-    kill_tree,
-    work_a_while,
-)
 
 
 def start(scene: Scene, *options: str, **environment: str) -> Program:
@@ -62,45 +52,6 @@ def reasons(scene: Scene) -> dict[str, str]:
 
 
 # Killed.
-
-
-def test_children_killed_with_hundreds_in_flight_lose_nothing(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rng = random.Random(SEED)
-    names = push_all(scene, 1000, 0.02)
-    with figures(scene, names, capsys):
-        program = start(
-            scene,
-            "--workers",
-            "2",
-            "--lease",
-            f"{LEASE:g}",
-            "--concurrency",
-            "200",
-            "--threads",
-            "4",
-        )
-        for _ in range(8):
-            kill_one_of(scene, program, rng)
-        check(scene, names)
-
-    assert program.runs
-
-
-def test_trees_killed_with_hundreds_in_flight_lose_nothing(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rng = random.Random(SEED)
-    names = push_all(scene, 600, 0.02)
-    options = "--workers", "2", "--lease", f"{LEASE:g}", "--concurrency", "100", "--threads", "2"
-    with figures(scene, names, capsys):
-        for _ in range(2):
-            program = start(scene, *options)
-            work_a_while(scene, program, rng)
-            kill_tree(scene, program)
-        start(scene, *options)
-        check(scene, names)
 
 
 def test_a_death_counts_for_what_had_started_and_for_nothing_else(scene: Scene) -> None:
@@ -156,23 +107,6 @@ def runs_after(scene: Scene, victim: int) -> dict[str, tuple[float, float]]:
 
 
 # Told to leave.
-
-
-def test_processes_told_to_leave_lose_and_repeat_nothing_and_say_nothing(scene: Scene) -> None:
-    rng = random.Random(SEED)
-    names = push_all(scene, 1000, 0.02)
-    for _ in range(5):
-        program = start(scene, "--workers", "2", "--concurrency", "100", "--threads", "2")
-        work_a_while(scene, program, rng)
-        program.signal(signal.SIGTERM)
-        assert program.wait() == 0
-        assert program.stderr == ""
-
-    left = scene.deliveries()
-    done = scene.journal.names("finish")
-    assert sorted(scene.journal.names("start")) == sorted(done)
-    assert sorted([*done, *left]) == sorted(names)
-    assert set(left.values()) <= {1}
 
 
 @pytest.mark.parametrize("kind", ["latergator", "worker"])

@@ -22,9 +22,9 @@ from alligator.exceptions import BackendUnavailable, TaskFailed
 from alligator.tasks import Abandoned
 from alligator.testing.running import Child, in_threads
 from alligator.testing.stores import until
+from alligator.verify.journal import Journal
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off
-from tests.integration.journal import Journal
 
 MOST_CALLS = 100
 """More calls of the store than anything here makes."""

@@ -11,10 +11,10 @@ from alligator.backends.base import Message, Reservation
 from alligator.limits import Limit
 from alligator.limits.lines import CHUNK
 from alligator.limits.record import SAFETY
+from alligator.verify.journal import Journal
 from tests.features import stop_work
 from tests.features.limit_work import Clock, Steps, Store, Sudden, fragile
 from tests.integration import jobs
-from tests.integration.journal import Journal
 from tests.integration.scenes import Scene, kill, until
 
 TWO = Concurrency("api", 2)

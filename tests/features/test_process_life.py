@@ -11,10 +11,10 @@ from alligator import Gator
 from alligator.backends.base import Counts
 from alligator.processes import memory
 from alligator.processes.memory import resident_mib
+from alligator.verify.journal import Journal
 from tests.features import life_work, work
 from tests.features import stop_work as jobs
 from tests.features.work import QuietWorker, do, done
-from tests.integration.journal import Journal
 from tests.integration.scenes import ROOT, Scene, kill, until
 
 ON_SQLITE = pytest.mark.parametrize("scene", ["sqlite"], indirect=True)
@@ -104,7 +104,7 @@ class Project:
     def write(self, word: str) -> None:
         """Write the task anew, to note this word."""
         self._replace(
-            "from tests.integration.journal import Journal\n"
+            "from alligator.verify.journal import Journal\n"
             "def tell(journal, name):\n"
             f"    Journal(journal).note({word!r}, name)\n"
         )

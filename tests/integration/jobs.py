@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from alligator import Task
-from tests.integration.journal import Journal
+from alligator.verify.journal import Journal
 
 LOOK = 0.005
 """Seconds between two looks whether a gate is open."""

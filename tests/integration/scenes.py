@@ -18,9 +18,9 @@ import pytest
 
 from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter, Message, as_bytes
+from alligator.verify.journal import Entry, Journal
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
-from tests.integration.journal import Entry, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where programs run, so that they find the tests' modules."""
@@ -211,17 +211,23 @@ class Scene:
         self, name: str, func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
     ) -> Task:
         """Queue a call of a job, with the name for its task's id."""
+        self.journal.note("push", name)
         with self.gator.options(task_id=name, **options) as opts:
-            return opts.task(func, self.journal.path, name, *args)
+            task = opts.task(func, self.journal.path, name, *args)
+        self.journal.note("pushed", name)
+        return task
 
     def push_many(self, *names: str) -> None:
         """Queue short tasks, all in one step."""
         messages: list[Message] = []
         for name in names:
+            self.journal.note("push", name)
             task = self.gator.task_class(task_id=name)
             task.to_call(jobs.work, self.journal.path, name)
             messages.append(Message(name, as_bytes(task.serialize())))
         self.gator.backend.push_many(self.gator.queue_name, messages)
+        for name in names:
+            self.journal.note("pushed", name)
 
     def push_gated(self, name: str, func: Callable[..., Any] = jobs.wait_at_gate) -> Task:
         """Queue a task that runs until ``open`` is called."""

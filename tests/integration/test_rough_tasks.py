@@ -25,8 +25,8 @@ from alligator.backends.sqlite.file import Database
 from alligator.exceptions import BackendUnavailable, InvalidOption
 from alligator.testing.running import Child
 from alligator.testing.stores import ids
+from alligator.verify.journal import Journal
 from tests.integration import jobs
-from tests.integration.journal import Journal
 from tests.integration.scenes import ON_SQLITE, Program, Scene, kill, until
 from tests.support.servers import Server
 

@@ -1,0 +1,1 @@
+"""The campaign: what is lost and what runs twice while everything around the tasks fails."""

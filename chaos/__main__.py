@@ -1,0 +1,72 @@
+"""Let everything fail around tasks, and count what is lost and what runs twice.
+
+python -m chaos [--store NAME ...] [--scenario NAME ...] [--seed N] [--quick] [--json FILE]
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from chaos.campaign import Scenario, Trial, played
+from chaos.scenarios import SCENARIOS
+from chaos.stores import STORES
+from chaos.table import HEAD, row
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Play what is asked for, and print a row for each trial; 1 if any promise was broken."""
+    options = _options(words)
+    print(HEAD, flush=True)
+    trials: list[Trial] = []
+    failed = 0
+    for scenario, store in _programme(options):
+        with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
+            size = scenario.quick if options.quick else 1.0
+            try:
+                trial = played(scenario, store, Path(folder), options.seed, size)
+            except Exception:
+                failed += 1
+                traceback.print_exc()
+                continue
+        trials.append(trial)
+        print(row(trial), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
+    bad = [trial for trial in trials if not trial.is_good]
+    for trial in bad:
+        print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:", trial.findings.lost[:10])
+        print(*(f"- {remark}" for remark in trial.remarks), sep="\n")
+    return 1 if bad or failed else 0
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--store", action="append", choices=list(STORES))
+    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--quick", action="store_true", help="the short campaign")
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    return parser.parse_args(words)
+
+
+def _programme(options: argparse.Namespace) -> list[tuple[Scenario, str]]:
+    return [
+        (scenario, store)
+        for scenario in SCENARIOS.values()
+        if scenario.name in (options.scenario or SCENARIOS)
+        and (scenario.quick or not options.quick)
+        for store in scenario.stores
+        if store in (options.store or STORES)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

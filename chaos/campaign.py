@@ -1,0 +1,87 @@
+"""Scenarios, and how one of them is played on a store."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from alligator.verify.findings import Findings
+from chaos.stage import Stage
+from chaos.stores import STORES
+
+Play = Callable[[Stage], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something that goes wrong while tasks are pushed and run.
+
+    Args:
+        play: What does it.
+        stores: Where it is played.
+        quick: Its size in the short campaign; 0.0: it is left out.
+    """
+
+    play: Play
+    stores: Collection[str]
+    quick: float
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        return self.play.__name__
+
+    @property
+    def says(self) -> str:
+        """What goes wrong, in one line."""
+        return (self.play.__doc__ or "").partition("\n")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A scenario that was played."""
+
+    scenario: str
+    store: str
+    seed: int
+    seconds: float
+    findings: Findings
+    remarks: list[str]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every promise was kept."""
+        return self.findings.is_good and not self.remarks
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    stores: Collection[str] = tuple(STORES), *, quick: float = 0.0
+) -> Callable[[Play], Play]:
+    """Make a function a scenario of the campaign: it gets the stage, and its docstring says what goes wrong."""
+
+    def register(play: Play) -> Play:
+        SCENARIOS[play.__name__] = Scenario(play, stores, quick)
+        return play
+
+    return register
+
+
+def played(scenario: Scenario, store: str, folder: Path, seed: int, size: float = 1.0) -> Trial:
+    """Play a scenario on a store of its own, and judge what came of it."""
+    began = time.monotonic()
+    (folder / "store").mkdir()
+    with STORES[store](folder / "store") as place:
+        stage = Stage(place, folder, seed, size)
+        try:
+            scenario.play(stage)
+            stage.come_to_rest()
+            findings = stage.findings()
+        finally:
+            for program in stage.programs:
+                program.end()
+            stage.gator.backend.close()
+    seconds = time.monotonic() - began
+    return Trial(scenario.name, store, seed, seconds, findings, stage.remarks)

@@ -1,0 +1,4 @@
+"""What goes wrong: each module has some scenarios of a kind, which are registered by its import."""
+
+from chaos.campaign import SCENARIOS as SCENARIOS
+from chaos.scenarios import deaths as deaths

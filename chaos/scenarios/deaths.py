@@ -1,0 +1,65 @@
+"""Workers that die, or are told to leave."""
+
+import signal
+import time
+
+from chaos.campaign import scenario
+from chaos.stage import Stage
+from tests.features import coroutine_work
+from tests.integration import jobs
+from tests.integration.scenes import until
+
+EVERY = 0.2
+"""Seconds between two kills."""
+TASKS = 10_000
+FOUR = "--workers", "4"
+COROUTINES = "--workers", "2", "--concurrency", "200", "--threads", "4"
+
+
+@scenario(quick=0.05)
+def children_killed(stage: Stage) -> None:
+    """A worker process is killed every 0.2 s."""
+    with stage.producing(stage.names(TASKS), jobs.work, 0.004):
+        _kill_children(stage, *FOUR)
+
+
+@scenario(["sqlite", "redis", "postgres"], quick=0.02)
+def children_of_coroutines_killed(stage: Stage) -> None:
+    """A worker process with some 200 tasks in flight is killed every 0.2 s."""
+    stage.push_batch(stage.names(TASKS), coroutine_work.work, 0.02)
+    _kill_children(stage, *COROUTINES, target="tests.features.coroutine_gator:gator")
+
+
+def _kill_children(stage: Stage, *options: str, **settings: str) -> None:
+    program = stage.start(*options, **settings)
+    while not stage.is_over():
+        time.sleep(EVERY)
+        victims = stage.at_work(program) or program.children
+        if victims:
+            stage.kill(stage.rng.choice(victims))
+    stage.expect(program.runs, "latergator has ended")
+
+
+@scenario(quick=0.05)
+def trees_killed(stage: Stage) -> None:
+    """A latergator is killed with all its processes every 0.5 to 2 s, and another is started."""
+    with stage.producing(stage.names(TASKS), jobs.work, 0.004):
+        program = stage.start(*FOUR)
+        while not stage.is_over():
+            time.sleep(stage.rng.uniform(0.5, 2.0))
+            stage.kill_tree(program)
+            program = stage.start(*FOUR)
+
+
+@scenario(quick=0.05)
+def told_to_leave(stage: Stage) -> None:
+    """A latergator gets SIGTERM at any moment, and another is started: 200 times."""
+    stage.push_batch(stage.names(5000), jobs.work, 0.002)
+    for _ in range(stage.many(200)):
+        program = stage.start("--workers", "2")
+        until(lambda: program.children, "it has started a process")  # noqa: B023 -- by then it heeds signals
+        time.sleep(stage.rng.uniform(0.0, 0.4))
+        program.signal(signal.SIGTERM)
+        stage.expect(program.wait() == 0, "latergator did not exit with 0")
+        stage.expect(not program.stderr, f"latergator logged: {program.stderr:.200}")
+    stage.start("--workers", "2")

@@ -1,0 +1,203 @@
+"""Where a scenario plays: a store, producers, workers, whoever disturbs them, and the journal of it all."""
+
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from alligator.backends.base import Counts
+from alligator.exceptions import BackendUnavailable
+from alligator.verify.findings import Findings, broken_off, found_in
+from chaos.stores import LEASE, Place
+from tests.integration import jobs
+from tests.integration.scenes import Program, Scene, kill
+
+PATIENCE = 0.05
+"""Seconds until a call is repeated that the store did not answer."""
+POISON = 3
+"""Deaths after which a task is rightly a dead letter."""
+
+
+class Stage(Scene):
+    """A scene of the campaign.
+
+    Args:
+        place: The store.
+        folder: For the journal, gates and output.
+        seed: Of all that is left to chance.
+        size: How much of it: 1.0 is all.
+    """
+
+    def __init__(self, place: Place, folder: Path, seed: int, size: float) -> None:
+        super().__init__(place.dsn, folder)
+        self.place = place
+        self.rng = random.Random(seed)
+        self.remarks: list[str] = []
+        """What was not as it should be, beside what the journal tells."""
+        self.rightly_dead: set[str] = set()
+        """Names of tasks that are to end as dead letters."""
+        self._size = size
+        self._producers = 0
+
+    def many(self, count: int, at_least: int = 1) -> int:
+        """Return how many that is in a campaign of this size."""
+        return max(at_least, round(count * self._size))
+
+    def names(self, count: int, prefix: str = "t") -> list[str]:
+        """Return names for so many tasks, in a campaign of this size."""
+        return [f"{prefix}{number}" for number in range(self.many(count))]
+
+    def expect(self, holds: object, otherwise: str) -> None:
+        """Take note of what is not as it should be."""
+        if not holds:
+            self.remarks.append(otherwise)
+
+    # Those who push:
+
+    def produce(
+        self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
+    ) -> None:
+        """Push tasks one by one, each until the store answers.
+
+        A store that does not know tasks by their ids is asked only once: it could not tell a second push.
+        """
+        for name in names:
+            with suppress(BackendUnavailable):
+                if self.gator.backend.keeps_ids:
+                    self.patiently(lambda: self.push(name, func, *args, **options))  # noqa: B023
+                else:
+                    self.push(name, func, *args, **options)
+
+    @contextmanager
+    def producing(self, names: Iterable[str], *args: Any, **options: Any) -> Generator[None]:
+        """As ``produce``, in a thread, which is waited for at the end of the block."""
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self.produce(names, *args, **options)
+            except BaseException as err:
+                failed.append(err)
+            finally:
+                self._producers -= 1
+
+        thread = threading.Thread(target=run)
+        self._producers += 1
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+        if failed:
+            raise failed[0]
+
+    def push_batch(
+        self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
+    ) -> None:
+        """Push tasks in one step."""
+        names = list(names)
+        for name in names:
+            self.journal.note("push", name)
+        with self.gator.batch(**options) as batch:
+            for name in names:
+                with batch.options(task_id=name) as opts:
+                    opts.task(func, self.journal.path, name, *args)
+        for name in names:
+            self.journal.note("pushed", name)
+
+    def patiently(self, call: Callable[[], Any], within: float = 60.0) -> Any:
+        """Call until the store answers."""
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                return call()
+            except BackendUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(PATIENCE)
+
+    # Those who work:
+
+    def start(
+        self, *options: str, target: str = "tests.integration.gators:plain", **environment: str
+    ) -> Program:
+        """Start ``latergator`` with the tasks' code at hand: what it starts is in the journal at once."""
+        lease = "--lease", f"{LEASE:g}", "--quiet"
+        return self.latergator(*lease, *options, target=target, SCENE_DSN=self.dsn, **environment)
+
+    def at_work(self, program: Program) -> list[int]:
+        """Return the processes of a program that have started a task."""
+        started = {entry.pid for entry in self.journal.entries("start")}
+        return [pid for pid in program.children if pid in started]
+
+    # Those who disturb them:
+
+    def kill(self, pid: int) -> None:
+        """Kill a process."""
+        self.journal.note("kill", pid=pid)
+        kill(pid)
+
+    def kill_tree(self, program: Program) -> None:
+        """Kill a program with all its processes, in one moment."""
+        program.freeze()
+        for pid in program.members:
+            self.journal.note("kill", pid=pid)
+        program.end()
+
+    def stop(self, pid: int) -> None:
+        """Stop a process, as a machine does that sleeps."""
+        self.journal.note("stop", pid=pid)
+        kill(pid, signal.SIGSTOP)
+
+    def go(self, pid: int) -> None:
+        """Let a stopped process go on."""
+        kill(pid, signal.SIGCONT)
+        self.journal.note("go", pid=pid)
+
+    def restart_server(self, away: float = 0.0) -> None:
+        """Kill the store's server as a power cut does, and start it anew after some seconds."""
+        assert self.place.server is not None
+        self.journal.note("down")
+        self.place.server.kill()
+        time.sleep(away)
+        self.place.server.start()
+        self.journal.note("up")
+
+    # How it ends:
+
+    def is_done(self) -> bool:
+        """Whether nothing is queued, or running."""
+        counts: Counts = self.patiently(lambda: self.counts)
+        return counts._replace(dead=0) == Counts()
+
+    def is_over(self) -> bool:
+        """Whether nobody pushes any more, and all is done."""
+        return not self._producers and self.is_done()
+
+    def come_to_rest(self, within: float = 60.0) -> None:
+        """Wait until all is done."""
+        deadline = time.monotonic() + within
+        while not self.is_done():
+            if time.monotonic() > deadline:
+                self.remarks.append(f"not at rest within {within:g} s: {self.counts}")
+                return
+            time.sleep(0.02)
+
+    def findings(self) -> Findings:
+        """Judge what happened."""
+        dead = {_name_of(letter.body): letter.note for letter in self.dead}
+        for name, note in dead.items():
+            if name not in self.rightly_dead and broken_off(self.journal, name) < POISON:
+                self.remarks.append(f"{name} is a dead letter: {note:.300}")
+        return found_in(self.journal, kept=dead)
+
+
+def _name_of(body: bytes) -> str:
+    with suppress(ValueError, LookupError, TypeError):
+        return str(json.loads(body)["args"][1])
+    return repr(body)

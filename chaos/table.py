@@ -1,0 +1,38 @@
+"""The campaign's table, in Markdown."""
+
+from chaos.campaign import Trial
+
+COLUMNS = (
+    "scenario",
+    "store",
+    "pushed",
+    "finished",
+    "lost",
+    "unexpected",
+    "double, explained",
+    "double, unexplained",
+    "slowest recovery",
+    "deaths",
+    "verdict",
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+
+
+def row(trial: Trial) -> str:
+    """Return the row of a trial."""
+    found = trial.findings
+    slowest = f"{found.slowest:.2f} s" if found.recoveries else "–"
+    cells = [
+        trial.scenario.replace("_", " "),
+        trial.store,
+        f"{found.pushed}",
+        f"{found.finished}",
+        f"{len(found.lost)}",
+        f"{len(found.unexpected)}",
+        f"{found.explained}",
+        f"{len(found.unexplained)}",
+        slowest,
+        f"{found.kills}",
+        "kept" if trial.is_good else "**broken**",
+    ]
+    return f"| {' | '.join(cells)} |"

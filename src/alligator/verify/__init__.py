@@ -1,0 +1,1 @@
+"""Finding out whether tasks are lost or run twice while processes die and connections break."""

@@ -1,0 +1,215 @@
+"""What a journal tells: whether any task was lost, ran though it should not, or ran twice without a cause."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alligator.verify.journal import Entry, Journal
+
+HELD_ON = 2.0
+"""Seconds that a finished task may wait for its settlement: what happens by then explains a second run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a task."""
+
+    start: Entry
+    end: Entry | None
+    """None: it was broken off, or has not ended."""
+
+    @property
+    def is_to_be_followed(self) -> bool:
+        """Whether the task is to run again, by what this run said."""
+        return self.end is not None and self.end.kind == "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that may break off runs, or keep them from being settled.
+
+    Args:
+        began_at: When it began.
+        ended_at: When it was over.
+        pid: The process that it happened to; None: all of them.
+        is_death: Whether that process went on no more.
+    """
+
+    began_at: float
+    ended_at: float
+    pid: int | None = None
+    is_death: bool = False
+
+    def explains(self, run: Run, again_at: float) -> bool:
+        """Whether it may be why a task ran again at some moment, though it had run."""
+        if self.pid not in (None, run.start.pid):
+            return False
+        settled_at = again_at if run.end is None else min(again_at, run.end.at + HELD_ON)
+        return self.began_at <= settled_at and self.ended_at >= run.start.at
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What became of the tasks of one trial."""
+
+    pushed: int
+    """Whose push returned."""
+    finished: int
+    lost: list[str]
+    """Pushed, and neither run to the end nor to be found anywhere."""
+    unexpected: list[str]
+    """Run though nobody had pushed them, or their push was refused, or they had been canceled."""
+    explained: int
+    """Runs that were followed by another, and by what we did to them."""
+    unexplained: list[str]
+    """Tasks that ran again, one entry each time, though nothing had been done to their run."""
+    recoveries: list[float]
+    """Seconds from each death that broke off a run to the next start of its task."""
+    revivals: list[float]
+    """Seconds from each return of the server to the next start of any task."""
+    kills: int
+    """How many processes were killed."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every promise was kept."""
+        return not (self.lost or self.unexpected or self.unexplained)
+
+    @property
+    def slowest(self) -> float:
+        """The longest of the recoveries, in seconds."""
+        return max(self.recoveries, default=0.0)
+
+
+def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
+    """Judge what happened by the journal, and by what the store has kept.
+
+    Args:
+        journal: What producers, tasks and whoever disturbed them have noted.
+        kept: The names of those tasks that need not have finished: dead letters that are right to be there,
+            and what is still queued.
+
+    Example:
+        >>> journal = Journal(tmp_path / "journal")
+        >>> for kind in ("push", "pushed", "start"):
+        ...     journal.note(kind, "t1")
+        >>> found_in(journal).lost
+        ['t1']
+    """
+    entries = journal.entries()
+    troubles = troubles_in(entries)
+    pushed, finished, canceled = (
+        _names(entries, kind) for kind in ("pushed", "finish", "canceled")
+    )
+    runs = runs_in(entries)
+    again = [
+        (name, run, later.start.at)
+        for name, each in runs.items()
+        for run, later in pairwise(each)
+        if not run.is_to_be_followed
+    ]
+    causes = [[one for one in troubles if one.explains(run, at)] for _, run, at in again]
+    starts = sorted(run.start.at for each in runs.values() for run in each)
+    return Findings(
+        pushed=len(pushed),
+        finished=len(finished),
+        lost=sorted(pushed - finished - canceled - set(kept)),
+        unexpected=sorted(_unexpected(entries, runs)),
+        explained=sum(map(bool, causes)),
+        unexplained=[name for (name, _, _), cause in zip(again, causes, strict=True) if not cause],
+        recoveries=[
+            at - death.began_at
+            for (_, run, at), cause in zip(again, causes, strict=True)
+            for death in cause
+            if death.is_death and run.end is None
+        ],
+        revivals=[
+            next((start - entry.at for start in starts if start > entry.at), 0.0)
+            for entry in entries
+            if entry.kind == "up"
+        ],
+        kills=sum(entry.kind == "kill" for entry in entries),
+    )
+
+
+def broken_off(journal: Journal, name: str) -> int:
+    """Return how many runs of a task something has ended, or may have."""
+    entries = journal.entries()
+    troubles = troubles_in(entries)
+    runs = runs_in(entries).get(name, [])
+    ends = [later.start.at for later in runs[1:]] + [float("inf")]
+    return sum(
+        any(one.explains(run, again_at) for one in troubles)
+        for run, again_at in zip(runs, ends, strict=True)
+    )
+
+
+def runs_in(entries: Iterable[Entry]) -> dict[str, list[Run]]:
+    """Return each task's runs, in order."""
+    ends: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+    starts: list[Entry] = []
+    for entry in entries:
+        if entry.kind == "start":
+            starts.append(entry)
+        elif entry.kind in ("finish", "fail"):
+            ends[entry.name, entry.pid].append(entry)
+    next_starts: dict[tuple[str, int], float] = {}
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for start in reversed(
+        starts
+    ):  # a process may run a task again: each end is of the last start before it
+        key = start.name, start.pid
+        until = next_starts.get(key, float("inf"))
+        end = next((one for one in ends[key] if start.at <= one.at < until), None)
+        runs[start.name].insert(0, Run(start, end))
+        next_starts[key] = start.at
+    return dict(runs)
+
+
+def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
+    """Return what was done to processes, to the server, and to the network."""
+    found: list[Trouble] = []
+    open_: dict[tuple[str, int | None], float] = {}
+    for entry in entries:
+        pid = entry.pid if entry.kind in ("stop", "go") else None
+        match entry.kind:
+            case "kill":
+                found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
+            case "cut":
+                found.append(Trouble(entry.at, entry.at))
+            case "stop" | "down":
+                open_[entry.kind, pid] = entry.at
+            case "go":
+                found.append(Trouble(open_.pop(("stop", pid), entry.at), entry.at, pid))
+            case "up":
+                found.append(Trouble(open_.pop(("down", None), entry.at), entry.at))
+            case _:
+                pass
+    lasting = [Trouble(began_at, float("inf"), pid) for (_, pid), began_at in open_.items()]
+    return found + lasting
+
+
+def _unexpected(entries: Iterable[Entry], runs: dict[str, list[Run]]) -> set[str]:
+    tried, canceled_at = set[str](), dict[str, float]()
+    refused = set[str]()
+    for entry in entries:
+        if entry.kind in ("push", "pushed"):
+            tried.add(entry.name)
+            refused.discard(entry.name)
+            canceled_at.pop(entry.name, None)
+        elif entry.kind == "refused":
+            refused.add(entry.name)
+        elif entry.kind == "canceled":
+            canceled_at[entry.name] = entry.at
+    return {
+        name
+        for name, each in runs.items()
+        if name not in tried
+        or name in refused
+        or any(run.start.at > canceled_at.get(name, float("inf")) for run in each)
+    }
+
+
+def _names(entries: Iterable[Entry], kind: str) -> set[str]:
+    return {entry.name for entry in entries if entry.kind == kind}

@@ -1,0 +1,35 @@
+"""The short campaign: everything around the tasks fails, a little of each. ``make chaos`` is all of it."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from chaos.campaign import Scenario, played
+from chaos.scenarios import SCENARIOS
+from chaos.table import HEAD, row
+
+SEED = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "store"),
+    [
+        pytest.param(one, store, id=f"{one.name}-{store}")
+        for one in SCENARIOS.values()
+        for store in one.stores
+        if one.quick
+    ],
+)
+def test_what_is_promised_holds_whatever_fails(
+    scenario: Scenario, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = played(scenario, store, tmp_path, SEED, scenario.quick)
+
+    with capsys.disabled():
+        print(f"\n{HEAD}\n{row(trial)}   seed {SEED}")
+    assert trial.remarks == []
+    assert trial.findings.lost == []
+    assert trial.findings.unexpected == []
+    assert trial.findings.unexplained == []
