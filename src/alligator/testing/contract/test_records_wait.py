@@ -263,7 +263,7 @@ def test_many_processes_that_wait_for_one_value_are_all_woken(
     with ExitStack() as stack:
         children = [stack.enter_context(Child(partial(wait, number))) for number in range(4)]
         until(lambda: len(records.list("waiting")) == 4, "four who wait")
-        time.sleep(A_MOMENT)
+        time.sleep(A_MOMENT)  # until they wait: no store tells
         written_at = time.time()
         records.set("results/1", b"")
         woken_at: list[float] = [child.result() for child in children]
@@ -395,7 +395,7 @@ def test_values_that_are_written_leave_workers_waiting_and_at_rest(
     def write() -> None:
         for number in range(20):
             records.set(f"results/{number}", b"")
-            time.sleep(0.01)
+            time.sleep(0.01)  # so that each comes by itself, in the time of the wait below
 
     with later(write, after=0.0), soon_but_after(1.0), at_rest():
         assert backend.reserve([QUEUE], WORKER, wait=1.0).reservations == []
