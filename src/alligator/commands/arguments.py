@@ -42,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
     _add_common(listed, "list")
     _add_limit(listed)
 
+    what = "whether this version of your program can run all that is queued, scheduled or dead"
+    check = commands.add_parser("check", help=what)
+    check.add_argument("target", metavar="TARGET")
+    _add_common(check, "check")
+
     what = "move what waits, is delayed or dead to another store"
     move = commands.add_parser("move", help=what)
     move.add_argument("target", metavar="FROM", help="a DSN, or module:gator")

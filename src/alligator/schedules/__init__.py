@@ -126,6 +126,15 @@ def listed(backend: Backend, queue_name: str) -> list[Schedule]:
     return sorted(schedules, key=lambda schedule: schedule.name)
 
 
+def bodies(backend: Backend, queue_name: str) -> list[tuple[str, bytes]]:
+    """Return what the schedules of a queue are to queue, by their names; but for what cannot be read."""
+    if backend.records is None:
+        return []
+    found = backend.records.list(form.family(queue_name))
+    told = [(form.name_in(key), form.readable(value)) for key, value in found.items()]
+    return [(name, form.body_of(one)) for name, one in told if one is not None]
+
+
 def remove(backend: Backend, queue_name: str, name: str) -> bool:
     """Remove a schedule; return whether there was one. Once this has returned, it queues nothing more."""
     if backend.records is None:
