@@ -31,12 +31,15 @@ from alligator.commands.move import reports as moving_reports
 from alligator.commands.move.moved import Moved
 from alligator.commands.passing import PassingOver
 from alligator.commands.reports import quoted
-from alligator.commands.tables import counted, printable
+from alligator.commands.tables import (
+    counted,
+)
 from alligator.commands.targets import checked, found_here, gator_at
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Summary
+from alligator.printable import printable
 from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling

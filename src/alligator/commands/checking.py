@@ -8,9 +8,12 @@ from alligator import dependencies, schedules
 from alligator.backends.abilities import refusal
 from alligator.commands import letters, listing
 from alligator.commands.passing import PassingOver
-from alligator.commands.tables import counted, indented, printable
+from alligator.commands.tables import (
+    counted,
+)
 from alligator.exceptions import AlligatorException, InvalidOption
 from alligator.gator import Gator
+from alligator.printable import indented, printable
 from alligator.signatures import check_arguments
 from alligator.tasks import Task
 

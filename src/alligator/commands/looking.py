@@ -6,10 +6,15 @@ from typing import Any
 
 from alligator import registry, schedules
 from alligator.commands.reports import quoted
-from alligator.commands.tables import ago, counted, iso, printable
+from alligator.commands.tables import (
+    ago,
+    counted,
+    iso,
+)
 from alligator.gator import Gator
 from alligator.limits import Limit, Rate
 from alligator.peeks import number
+from alligator.printable import printable
 from alligator.reasons import when, why
 from alligator.statuses import Progress, Status, status_of
 

@@ -13,13 +13,12 @@ from alligator.commands.tables import (
     ago,
     counted,
     duration,
-    indented,
     iso,
     moment,
-    printable,
     table,
 )
 from alligator.outbox.tables import Summary
+from alligator.printable import indented, printable
 from alligator.registry import Presence
 
 FEW = 10
