@@ -48,11 +48,12 @@ def _kill_children(stage: Stage, *options: str, kills: int | None = None, **sett
 
 @scenario(quick=0.05)
 def trees_killed(stage: Stage) -> None:
-    """A latergator is killed with all its processes every 0.5 to 2 s, and another is started."""
+    """A latergator is killed with all its processes soon after its first task, and another is started."""
     with stage.producing(stage.names(TASKS), jobs.work, 0.004):
         program = stage.start(*FOUR)
         while not stage.is_over():
-            time.sleep(stage.rng.uniform(0.5, 2.0))
+            until(lambda: stage.at_work(program) or stage.is_over(), "somebody works")  # noqa: B023
+            time.sleep(stage.rng.uniform(0.0, 2.0))
             stage.kill_tree(program)
             program = stage.start(*FOUR)
 
