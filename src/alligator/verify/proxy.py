@@ -55,7 +55,12 @@ class Proxy:
         with suppress(OSError):
             while True:
                 ours, _ = self._listener.accept()
-                theirs = socket.create_connection(self._server)
+                try:
+                    theirs = socket.create_connection(self._server, timeout=10.0)
+                except OSError:  # the server is away
+                    ours.close()
+                    continue
+                theirs.settimeout(None)
                 self._ends += [ours, theirs]
                 for way in ((ours, theirs, _whole), (theirs, ours, self._cut_short)):
                     threading.Thread(target=_pass_on, args=way, daemon=True).start()
