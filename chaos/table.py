@@ -33,6 +33,12 @@ def row(trial: Trial) -> str:
         f"{len(found.unexplained)}",
         slowest,
         f"{found.kills}",
-        "kept" if trial.is_good else "**broken**",
+        _verdict(trial),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _verdict(trial: Trial) -> str:
+    if trial.loses:
+        return "loses, as is known" if trial.is_good else "**loses nothing, against what is known**"
+    return "kept" if trial.is_good else "**broken**"

@@ -381,6 +381,28 @@ def _create_queues(gator: Gator, options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(gator: Gator, options: argparse.Namespace) -> int:
+    from alligator.commands import verifying  # here, for it is much, and few need it
+
+    def tell(text: str) -> None:
+        if not options.json:
+            print(printable(text), flush=True)
+
+    try:
+        found = verifying.dangers(gator, options.queue)
+        verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
+    except AlligatorException as err:
+        _complain(str(err))
+        return 2
+    if verdict is None:
+        return 128 + signal.SIGINT
+    if options.json:
+        _print_json(verifying.verdict_json(gator, verdict, options.seconds, found))
+    else:
+        print(f"\n{verifying.verdict_text(verdict, found)}")
+    return 0 if verdict.is_good else 1
+
+
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
     """Return the queues to look at, less those that cannot be read, where others make the queues."""
     names = _names(gator, options)
@@ -496,6 +518,7 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "migrate": _migrate,
     "schedules": _schedules,
     "schedules remove": _unschedule,
+    "verify": _verify,
     "dead show": _show,
     "dead retry": _retry,
     "dead purge": _purge,

@@ -371,6 +371,13 @@ class Backend(ABC):
         """
         return []
 
+    def risks(self, queue_name: str) -> list[str]:
+        """Return what the set-up may lose beside that, in sentences: what people choose, as a rule, for speed.
+
+        ``alligator verify`` tells it.
+        """
+        return []
+
     @abstractmethod
     def reserve(
         self,

@@ -9,18 +9,20 @@ from typing import Self
 
 
 class Proxy:
-    """Passes on all that is said, from a port of its own.
+    """Passes on all that is said, from a port of its own on this machine.
 
     Args:
         port: The server's.
+        host: Where the server is.
     """
 
-    def __init__(self, port: int) -> None:
-        self._server_port = port
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._server = host, port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
         self._left: int | None = None
         self.port: int = self._listener.getsockname()[1]
+        """Where clients are to go instead."""
 
     def cut(self) -> None:
         """Cut all connections; new ones may be made."""
@@ -34,6 +36,7 @@ class Proxy:
         self._left = count
 
     def __enter__(self) -> Self:
+        """Begin to pass on."""
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -43,6 +46,7 @@ class Proxy:
         err: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Cut all connections, and take no more."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
@@ -51,7 +55,12 @@ class Proxy:
         with suppress(OSError):
             while True:
                 ours, _ = self._listener.accept()
-                theirs = socket.create_connection(("127.0.0.1", self._server_port))
+                try:
+                    theirs = socket.create_connection(self._server, timeout=10.0)
+                except OSError:  # the server is away
+                    ours.close()
+                    continue
+                theirs.settimeout(None)
                 self._ends += [ours, theirs]
                 for way in ((ours, theirs, _whole), (theirs, ours, self._cut_short)):
                     threading.Thread(target=_pass_on, args=way, daemon=True).start()
