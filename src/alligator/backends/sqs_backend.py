@@ -114,7 +114,7 @@ class Client(Backend):
             )
         if self._queues.dead_of(queue) is None:
             found.append(
-                f"Queue {queue.name!r} has no queue for its dead letters: nobody can look at them, and they are "
+                f"Queue {queue.name!r} has no queue for its dead letters: nobody sees them, and they are "
                 "gone when it keeps them no longer. Name one: ?dead=NAME in the DSN, or a redrive policy."
             )
         if queue.max_receives < FEWEST_RECEIPTS:
