@@ -19,6 +19,8 @@ from tests.integration.scenes import Program, Scene, kill
 
 PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
+LONGEST = 90.0
+"""Seconds after which nobody is disturbed any more, so that what is left can be done."""
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 
@@ -43,6 +45,7 @@ class Stage(Scene):
         """Names of tasks that are to end as dead letters."""
         self._size = size
         self._producers = 0
+        self._began_at = time.monotonic()
 
     def many(self, count: int, at_least: int = 1) -> int:
         """Return how many that is in a campaign of this size."""
@@ -176,8 +179,9 @@ class Stage(Scene):
         return counts._replace(dead=0) == Counts()
 
     def is_over(self) -> bool:
-        """Whether nobody pushes any more, and all is done."""
-        return not self._producers and self.is_done()
+        """Whether nobody pushes any more, and all is done; or it takes too long."""
+        is_too_late = time.monotonic() > self._began_at + LONGEST
+        return is_too_late or (not self._producers and self.is_done())
 
     def come_to_rest(self, within: float = 60.0) -> None:
         """Wait until all is done."""

@@ -91,7 +91,8 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
             and what is still queued.
 
     Example:
-        >>> journal = Journal(tmp_path / "journal")
+        >>> from tempfile import mkdtemp
+        >>> journal = Journal(f"{mkdtemp()}/journal")
         >>> for kind in ("push", "pushed", "start"):
         ...     journal.note(kind, "t1")
         >>> found_in(journal).lost

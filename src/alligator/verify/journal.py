@@ -38,7 +38,8 @@ class Journal:
         path: The file; it need not exist.
 
     Example:
-        >>> journal = Journal(tmp_path / "journal")
+        >>> from tempfile import mkdtemp
+        >>> journal = Journal(f"{mkdtemp()}/journal")
         >>> journal.note("start", "t1")
         >>> [entry.name for entry in journal.entries("start")]
         ['t1']
