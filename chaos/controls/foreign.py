@@ -88,9 +88,10 @@ class ForeignStage(Stage):
         """Wait until nothing waits or runs; twice, where the system looks again at what died."""
         self._settle(within)
         if self.system.rest:
-            self.start("--workers", "1")  # one that starts looks at once
-            time.sleep(self.system.rest)
-            self.start("--workers", "1")
+            for wait in (0.0, self.system.rest):
+                time.sleep(wait)
+                self.system.let_time_pass()
+                self.start("--workers", "2")  # one that starts looks at once
             self._settle(within)
 
     def _settle(self, within: float) -> None:
@@ -104,7 +105,10 @@ class ForeignStage(Stage):
 
     def findings(self) -> Findings:
         """Judge what happened."""
-        return found_in(self.journal, kept=self.system.kept())
+        kept = self.system.kept()
+        for where, names in kept.items():
+            self.remarks.append(f"{len(names)} are not finished, but kept as {where}")
+        return found_in(self.journal, kept=set[str]().union(*kept.values()))
 
     def _foreign(self, words: Iterable[str], typed: Path | None = None) -> Program:
         output = self.folder / f"program-{len(self.programs)}"

@@ -165,8 +165,10 @@ class Trial:
 
     def _end_crews(self) -> None:
         every = [*self._crews, *self._leaving]
-        for crew in every:
-            crew.tell_to_leave()
+        for _ in range(2 if self._ended.is_set() else 1):  # the second time: at once
+            for crew in every:
+                crew.tell_to_leave()
+            time.sleep(ATTEMPT_EVERY)  # two signals at once may be one
         for crew in every:
             crew.end()
 
@@ -238,13 +240,12 @@ class Trial:
         if proxy is not None:
             ways += [partial(self._cut, proxy), partial(self._cut_amid, proxy)]
         gap = min(EVERY, self._seconds / len(ways))
-        while time.monotonic() - began < self._seconds:
-            for way in self._rng.sample(ways, len(ways)):
-                if self._ended.wait(gap) or time.monotonic() - began > self._seconds + gap:
-                    break
-                self._go_on()
-                what = way()
-                self._tell(f"{time.monotonic() - began:6.1f} s  {what}")
+        coming: list[Callable[[], str]] = []
+        while not self._ended.wait(gap) and time.monotonic() - began < self._seconds + gap:
+            coming = coming or self._rng.sample(ways, len(ways))
+            self._go_on()
+            what = coming.pop()()
+            self._tell(f"{time.monotonic() - began:6.1f} s  {what}")
         if self._stopped is not None:
             crew, until = self._stopped
             self._ended.wait(max(0.0, until - time.monotonic()))
@@ -305,8 +306,10 @@ class Trial:
         return "cut a connection amid an answer"
 
     def _awake(self) -> Crew:
+        """Return a crew that is not stopped; one that works, if there is one."""
         stopped = self._stopped[0] if self._stopped else None
-        return self._rng.choice([crew for crew in self._crews if crew is not stopped])
+        awake = [crew for crew in self._crews if crew is not stopped]
+        return self._rng.choice([crew for crew in awake if self._at_work(crew)] or awake)
 
     def _at_work(self, crew: Crew) -> list[int]:
         started = {entry.pid for entry in self._journal.entries("start")}
@@ -370,6 +373,7 @@ class Trial:
                 if letters := [letter.letter_id for letter in self._dead()]:
                     backend.purge_dead(self._queue_name, letters)
                 if not sum(backend.count(self._queue_name)):
+                    backend.forget(self._queue_name)
                     return
             if time.monotonic() > deadline:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
