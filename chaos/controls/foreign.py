@@ -15,6 +15,8 @@ from tests.integration.scenes import ROOT, Program, members_of
 
 QUIET = 1.0
 """Seconds without a new line in the journal: nothing runs any more."""
+STARTED_WITHIN = 10.0
+"""Seconds for workers to start, and to look what others have left behind."""
 
 
 class ForeignStage(Stage):
@@ -92,13 +94,13 @@ class ForeignStage(Stage):
                 time.sleep(wait)
                 self.system.let_time_pass()
                 self.start("--workers", "2")  # one that starts looks at once
-            self._settle(within)
+            self._settle(within, STARTED_WITHIN)
 
-    def _settle(self, within: float) -> None:
+    def _settle(self, within: float, quiet: float = QUIET) -> None:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             before = self.journal.entries()
-            time.sleep(QUIET)
+            time.sleep(quiet)
             if self.is_done() and len(self.journal.entries()) == len(before):
                 return
         self.remarks.append(f"not at rest within {within:g} s: {self.system.waiting()} tasks wait")

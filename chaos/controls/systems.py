@@ -36,7 +36,7 @@ class System(ABC):
     def workers(self, count: int) -> Sequence[str]:
         """Return what follows ``python`` on the command line of so many worker processes."""
 
-    def let_time_pass(self) -> None:
+    def let_time_pass(self) -> None:  # noqa: B027 -- most need none
         """Do to its store what further minutes would, where it would not be fair to spare them."""
 
     @abstractmethod

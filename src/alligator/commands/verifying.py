@@ -15,6 +15,7 @@ from alligator.commands.targets import checked
 from alligator.dsn import masked
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
+from alligator.processes.child import LEAVE
 from alligator.verify.target import moved
 from alligator.verify.trial import LEASE, Tell, Trial, Verdict
 
@@ -110,7 +111,7 @@ def _heeding_signals() -> Generator[threading.Event]:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in heeded}
     try:
         yield ended
