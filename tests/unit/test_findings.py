@@ -1,6 +1,6 @@
 """The checker: what it makes of a journal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,11 @@ class Written(Journal):
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
     """Judge lines."""
-    return lambda *lines, kept=(): found_in(Written(tmp_path / "journal", [*lines]), kept)
+
+    def judge(*lines: Line, kept: Collection[str] = ()) -> Findings:
+        return found_in(Written(tmp_path / "journal", [*lines]), kept)
+
+    return judge
 
 
 def test_what_was_pushed_and_neither_ended_nor_is_kept_is_lost(found: Found) -> None:

@@ -130,7 +130,7 @@ def verdict_text(verdict: Verdict, found: Sequence[str]) -> str:
         "pushed": f"{findings.pushed:,}",
         "finished": f"{findings.finished:,}",
         "lost": _counted(findings.lost),
-        "run against all orders": _counted(findings.unexpected),
+        "unexpected": _counted(findings.unexpected),
         "run twice, explained": f"{findings.explained:,}",
         "run twice, unexplained": _counted(findings.unexplained),
         "set aside wrongly": _counted(verdict.wrongly_dead),

@@ -40,7 +40,9 @@ EVERY = 1.2
 PACE = 0.01
 """Seconds between two pushes."""
 AHEAD = 100
-"""Tasks that are pushed ahead of the workers, at the most: the store is not to be filled."""
+"""Tasks that are pushed ahead of the workers, at about the most: the store is not to be filled."""
+LOOK_EVERY = 25
+"""Pushes after which it is looked how far the workers are."""
 PATIENCE = 20.0
 """Seconds in which nothing at all may happen, before it is given up to wait for more."""
 ANSWER_WITHIN = 30.0
@@ -190,7 +192,8 @@ class Trial:
             number = 0
             try:
                 while not over.wait(PACE):
-                    if number - len(self._journal.names("finish")) < AHEAD:
+                    # Now and then, for it takes a while to count.
+                    if number % LOOK_EVERY or number - self._finished() < AHEAD:
                         number += 1
                         self._push(number)
             except Exception as err:
@@ -206,6 +209,9 @@ class Trial:
             thread.join()
         if failed:
             raise failed[0]
+
+    def _finished(self) -> int:
+        return len(self._journal.names("finish"))
 
     def _push(self, number: int) -> None:
         name = f"t{number}"
