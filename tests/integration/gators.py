@@ -3,6 +3,7 @@
 import bz2
 import json
 import os
+from importlib import import_module
 from typing import Any, Self
 
 from alligator import Gator, Task
@@ -41,9 +42,8 @@ class Careless:
     """A client of the five documented methods: it takes a task out before it runs."""
 
     def __init__(self, conn_string: str) -> None:
-        from redis import Redis
-
-        self._redis: Any = Redis.from_url(conn_string)
+        redis: Any = import_module("redis")  # here, for other Gators need it not
+        self._redis = redis.Redis.from_url(conn_string)
 
     def len(self, queue_name: str) -> int:
         return int(self._redis.llen(queue_name))
