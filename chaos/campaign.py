@@ -27,6 +27,8 @@ class Scenario:
         places: What the names of the stores mean.
         stage: What sets the stage.
         loses: Whether it is a control: something that is known to lose tasks, so that the harness is to say so.
+            None: it is played for comparison, and may come out either way.
+        is_patient: Whether it mostly waits, and so may be played beside others that do.
     """
 
     play: Play
@@ -35,7 +37,8 @@ class Scenario:
     full: float = 1.0
     places: Mapping[str, Open] = field(default_factory=lambda: STORES)
     stage: Set = Stage
-    loses: bool = False
+    loses: bool | None = False
+    is_patient: bool = False
 
     @property
     def name(self) -> str:
@@ -58,12 +61,14 @@ class Trial:
     seconds: float
     findings: Findings
     remarks: list[str]
-    loses: bool = False
-    """Whether it is a control, which is known to lose tasks."""
+    loses: bool | None = False
+    """Whether it is a control, which is known to lose tasks; None: it stands there for comparison."""
 
     @property
     def is_good(self) -> bool:
         """Whether every promise was kept; of a control, whether the harness has seen that none was made."""
+        if self.loses is None:
+            return True
         if self.loses:
             return bool(self.findings.lost or self.findings.unexplained)
         return self.findings.is_good and not self.remarks

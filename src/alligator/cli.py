@@ -45,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
+        all was kept, 1 if not, 2 if it could not be tried.
     """
     set_up_output(logging.WARNING)
+    failed = 1
     try:
         try:
-            return _run(arguments.parser().parse_args(argv))
+            options = arguments.parser().parse_args(argv)
+            failed = options.failed
+            return _run(options)
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
     except AlligatorException as err:
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:  # the disk that the output goes to is full
         _drop_output()
         _complain(f"Cannot write: {err}")
-    return 1
+    return failed
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -371,12 +375,8 @@ def _verify(gator: Gator, options: argparse.Namespace) -> int:
         if not options.json:
             print(printable(text), flush=True)
 
-    try:
-        found = verifying.dangers(gator, options.queue)
-        verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
-    except AlligatorException as err:
-        _complain(str(err))
-        return 2
+    found = verifying.dangers(gator, options.queue)
+    verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
     if verdict is None:
         return 128 + signal.SIGINT
     if options.json:

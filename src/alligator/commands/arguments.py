@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     what = f"for so long workers are killed and stopped, and connections cut ({SECONDS:g})"
     verify.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="SECONDS", help=what)
     _add_common(verify, "verify", checks=False)
+    verify.set_defaults(failed=2)
     what = "a queue made for this alone, in a store that makes none by itself (sqs)"
     verify.add_argument("--queue", type=_queue, metavar="NAME", help=what)
 
@@ -138,7 +139,7 @@ def _add_common(
     if checks and takes_queue:
         add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
     add("--json", action="store_true", default=default, help="for programs to read")
-    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)
+    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks, failed=1)
 
 
 def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:
