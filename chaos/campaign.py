@@ -5,9 +5,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from alligator.verify.findings import Findings
 from chaos.stage import Stage
 from chaos.stores import STORES
+from tests.integration.scenes import Program
 
 Play = Callable[[Stage], None]
 
@@ -47,6 +50,9 @@ class Trial:
     seconds: float
     findings: Findings
     remarks: list[str]
+    """What was not as it should be, beside the findings."""
+    shown: list[str]
+    """What else the table is to show."""
 
     @property
     def is_good(self) -> bool:
@@ -76,12 +82,21 @@ def played(scenario: Scenario, store: str, folder: Path, seed: int, size: float 
     with STORES[store](folder / "store") as place:
         stage = Stage(place, folder, seed, size)
         try:
-            scenario.play(stage)
+            try:
+                scenario.play(stage)
+            except pytest.fail.Exception as err:
+                stage.remarks.append(str(err))
             stage.come_to_rest()
             findings = stage.findings()
+            if stage.remarks or not findings.is_good:
+                stage.remarks += map(_last_words, stage.programs[-3:])
         finally:
             for program in stage.programs:
                 program.end()
             stage.gator.backend.close()
     seconds = time.monotonic() - began
-    return Trial(scenario.name, store, seed, seconds, findings, stage.remarks)
+    return Trial(scenario.name, store, seed, seconds, findings, stage.remarks, stage.shown)
+
+
+def _last_words(program: Program) -> str:
+    return f"the end of what {' '.join(program.words[1:])} has logged: {program.stderr[-2000:]}"
