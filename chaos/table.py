@@ -35,7 +35,7 @@ def row(trial: Trial) -> str:
         _slowest(found.recoveries),
         _slowest(found.revivals),
         f"{found.kills}",
-        "kept" if trial.is_good else "**broken**",
+        _verdict(trial),
         "; ".join(trial.shown),
     ]
     return f"| {' | '.join(cells)} |"
@@ -43,3 +43,9 @@ def row(trial: Trial) -> str:
 
 def _slowest(times: list[float]) -> str:
     return f"{max(times):.2f} s" if times else "–"
+
+
+def _verdict(trial: Trial) -> str:
+    if trial.loses:
+        return "loses, as is known" if trial.is_good else "**loses nothing, against what is known**"
+    return "kept" if trial.is_good else "**broken**"

@@ -20,16 +20,18 @@ class _Link:
         """Whether nothing passes any more, and neither end learns of what becomes of the other."""
 
     def cut(self) -> None:
+        """Let both ends see that it is over."""
         for end in (self.ours, self.theirs):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
 
 class Proxy:
-    """Passes on all that is said, from a port of its own.
+    """Passes on all that is said, from a port of its own on this machine.
 
     Args:
         port: The server's.
+        host: Where the server is.
 
     Example:
         >>> with Proxy(6379) as proxy:
@@ -37,14 +39,15 @@ class Proxy:
         True
     """
 
-    def __init__(self, port: int) -> None:
-        self._server_port = port
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._server = host, port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._links: list[_Link] = []
         self._left: int | None = None
         self._loses: Callable[[], bool] = _never
         self._is_silent = False
         self.port: int = self._listener.getsockname()[1]
+        """Where clients are to go instead."""
 
     def cut(self) -> None:
         """Cut all connections; new ones may be made."""
@@ -74,6 +77,7 @@ class Proxy:
         self._is_silent = False
 
     def __enter__(self) -> Self:
+        """Begin to pass on."""
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -83,6 +87,7 @@ class Proxy:
         err: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Cut all connections, and take no more."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -96,7 +101,7 @@ class Proxy:
 
     def _connect(self, ours: socket.socket) -> None:
         try:
-            theirs = socket.create_connection(("127.0.0.1", self._server_port))
+            theirs = socket.create_connection(self._server)
         except OSError:  # the server is away
             ours.close()
             return
