@@ -177,12 +177,31 @@ class Stage(Scene):
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
         self.journal.note("stop", pid=pid)
-        kill(pid, signal.SIGSTOP)
+        self.pause(pid)
 
     def go(self, pid: int) -> None:
         """Let a stopped process go on."""
         kill(pid, signal.SIGCONT)
         self.journal.note("go", pid=pid)
+
+    def pause(self, pid: int) -> None:
+        """Stop a process so that nobody notices, if what is promised is kept: no run may be doubled by it."""
+        kill(pid, signal.SIGSTOP)
+        while self._is_locked:  # not while it writes to a file that nobody else could then write to
+            kill(pid, signal.SIGCONT)
+            kill(pid, signal.SIGSTOP)
+
+    @contextmanager
+    def asleep(self, program: Program) -> Generator[None]:
+        """Stop a program with all its processes; at the end of the block they go on."""
+        pids = program.members
+        for pid in pids:
+            self.journal.note("stop", pid=pid)
+        self.freeze(program)
+        yield
+        program.thaw()
+        for pid in pids:
+            self.journal.note("go", pid=pid)
 
     def restart_server(self, away: float = 0.0) -> None:
         """Kill the store's server as a power cut does, and start it anew after some seconds."""
@@ -212,6 +231,10 @@ class Stage(Scene):
                 self.remarks.append(f"not at rest within {within:g} s: {self.counts}")
                 return
             time.sleep(0.02)
+
+    def names_of_dead(self) -> list[str]:
+        """Return the names of the tasks that are dead letters."""
+        return [_name_of(letter.body) for letter in self.dead]
 
     def findings(self) -> Findings:
         """Judge what happened."""

@@ -2,4 +2,9 @@
 
 from chaos.campaign import SCENARIOS as SCENARIOS
 from chaos.scenarios import deaths as deaths
+from chaos.scenarios import leases as leases
+from chaos.scenarios import network as network
+from chaos.scenarios import poison as poison
 from chaos.scenarios import servers as servers
+from chaos.scenarios import signals as signals
+from chaos.scenarios import sleeps as sleeps

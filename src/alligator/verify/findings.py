@@ -177,7 +177,8 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
             case "kill":
                 found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
             case "cut":
-                found.append(Trouble(entry.at, entry.at))
+                # Who held a task may start it a moment later, though it went to another.
+                found.append(Trouble(entry.at, entry.at + HELD_ON))
             case "stop" | "down":
                 open_[entry.kind, pid] = entry.at
             case "go":
