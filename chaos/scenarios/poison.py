@@ -8,11 +8,11 @@ from chaos.stage import POISON, Stage
 from tests.integration import jobs
 
 GOOD = 2000
-BAD = 5
+BAD = 3
 """How many of each way to die."""
 
 
-@scenario(quick=0.05)
+@scenario()
 def poison(stage: Stage) -> None:
     """Among good tasks are some that exit, abort, read where nothing is, or are killed for their memory."""
     good = stage.names(GOOD)

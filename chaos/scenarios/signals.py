@@ -13,13 +13,13 @@ from tests.integration.scenes import until
 HEEDED = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 GRACE = 1.0
 """Seconds that a program which gets one signal alone lets its tasks run."""
-LEAVES_WITHIN = 1.0
-"""Seconds for a program to leave, after its grace, or after the second signal."""
+LEAVES_WITHIN = 2.0
+"""Seconds for a program to leave, after its grace, or after the second signal: 1 on a machine that is not busy."""
 LONG = 4
 """Tasks that never end but in the last program: fewer than there are threads."""
 
 
-@scenario(quick=0.25)
+@scenario(quick=0.17)
 def two_signals(stage: Stage) -> None:
     """Each signal that tells to leave, at any moment, with each other one after it, or none: long tasks run on."""
     long = [f"long{number}" for number in range(LONG)]
@@ -36,7 +36,9 @@ def two_signals(stage: Stage) -> None:
     stage.come_to_rest()
     stage.expect(not stage.dead, f"dead letters: {stage.names_of_dead()}")
     if stage.gator.backend.shares_leases:
-        again = [name for name, count in Counter(stage.journal.names("finish")).items() if count > 1]
+        again = [
+            name for name, count in Counter(stage.journal.names("finish")).items() if count > 1
+        ]
         stage.expect(not again, f"finished more than once: {again}")
 
 
@@ -45,9 +47,11 @@ def _told_to_leave(stage: Stage, first: signal.Signals, second: signal.Signals |
     grace = 30.0 if second else GRACE
     program = stage.start("--workers", "2", "--threads", "4", "--grace", f"{grace:g}")
     until(lambda: program.children, "it has started a process")  # by then it heeds signals
-    time.sleep(stage.rng.uniform(0.0, 0.8))
+    if stage.rng.random() < 0.7:  # else it is told while it starts
+        until(lambda: stage.at_work(program), "it works")
+    time.sleep(stage.rng.uniform(0.0, 0.4))
     for pid in program.children:
-        stage.journal.note("kill", pid=pid)  # what does not end by itself is broken off
+        stage.journal.note("leave", pid=pid)
     told_at = program.signal(first)
     if second:
         time.sleep(stage.rng.uniform(0.05, 0.3))  # two of a kind at once may arrive as one

@@ -176,6 +176,8 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
         match entry.kind:
             case "kill":
                 found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
+            case "leave":
+                found.append(Trouble(entry.at, float("inf"), entry.pid))
             case "cut":
                 # Who held a task may start it a moment later, though it went to another.
                 found.append(Trouble(entry.at, entry.at + HELD_ON))

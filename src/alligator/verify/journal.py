@@ -29,6 +29,7 @@ class Journal:
     ``start``             A task's code begins, in this process.
     ``finish``, ``fail``  It ends, by itself: with a result, or to be tried again.
     ``kill``              A process is about to be killed.
+    ``leave``             A process is about to be told to leave, and gives back what it has not done.
     ``stop``, ``go``      A process is about to be stopped (SIGSTOP); it goes on.
     ``down``, ``up``      The store's server is about to be killed; it answers again.
     ``cut``               The network is about to fail for a moment.
