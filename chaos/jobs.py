@@ -1,4 +1,4 @@
-"""Functions for workers to run that die of themselves. What is not so rough is in ``tests.integration.jobs``."""
+"""Functions for workers to run, some of which die. Others are in ``tests.integration.jobs``."""
 
 import ctypes
 import os

@@ -14,7 +14,7 @@ LONG = 4
 
 @scenario(["sqlite", "redis", "postgres"])
 def interpreter_held(stage: Stage) -> None:
-    """Tasks let no other thread of their process run for three leases. (Not on beanstalkd, as its page says.)"""
+    """Tasks let no other thread of their process run for three leases. (Not for beanstalkd.)"""
     _play(stage, jobs.hold_the_lock, round(3 * LEASE))
 
 

@@ -14,14 +14,14 @@ HEEDED = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 GRACE = 1.0
 """Seconds that a program which gets one signal alone lets its tasks run."""
 LEAVES_WITHIN = 2.0
-"""Seconds for a program to leave, after its grace, or after the second signal: 1 on a machine that is not busy."""
+"""Seconds for a program to leave, after its grace, or the second signal: 1 where nothing else runs."""
 LONG = 4
 """Tasks that never end but in the last program: fewer than there are threads."""
 
 
 @scenario(quick=0.17)
 def two_signals(stage: Stage) -> None:
-    """Each signal that tells to leave, at any moment, with each other one after it, or none: long tasks run on."""
+    """Each signal that tells to leave, with each other one after it or none, at any moment; long tasks run."""
     long = [f"long{number}" for number in range(LONG)]
     for name in long:
         stage.push(name, jobs.wait_at_gate, str(stage.folder / "gate"))

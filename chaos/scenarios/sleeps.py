@@ -15,14 +15,14 @@ SHORTEST, LONGEST = BEANSTALK_LEASE, BEANSTALK_LEASE + 1.5
 
 @scenario(quick=0.1)
 def trees_asleep(stage: Stage) -> None:
-    """A latergator is stopped with all its processes for longer than the lease, and goes on; another works on."""
+    """A latergator is stopped with all its processes for longer than the lease, beside another one."""
     stage.push_batch(stage.names(800), jobs.work, 0.3)
     steady, sleepy = stage.start(*CREW), stage.start(*CREW)
     until(lambda: stage.at_work(sleepy) and stage.at_work(steady), "both work")
     for _ in range(stage.many(4)):
         with stage.asleep(sleepy):
             time.sleep(stage.rng.uniform(SHORTEST, LONGEST))
-        until(lambda: stage.is_done() or stage.at_work(sleepy), "it works again")  # noqa: B023
+        until(lambda: stage.is_done() or stage.at_work(sleepy), "it works again")
         time.sleep(stage.rng.uniform(0.5, 1.0))
     stage.come_to_rest()
     # What the sleepy one did to a task that it had lost, the steady one would have complained of.
@@ -32,7 +32,7 @@ def trees_asleep(stage: Stage) -> None:
 
 @scenario(quick=0.1)
 def children_asleep(stage: Stage) -> None:
-    """A worker process is stopped for longer than the lease, again and again; its parent keeps what it holds."""
+    """A worker process is stopped for longer than the lease, again and again; its tasks are kept for it."""
     stage.push_batch(stage.names(800), jobs.work, 0.1)
     program, hungry = stage.start("--workers", "3"), stage.start("--workers", "1")
     until(lambda: len(stage.at_work(program)) == 3 and stage.at_work(hungry), "all work")
