@@ -82,8 +82,7 @@ def _programme(options: argparse.Namespace) -> list[tuple[Scenario, str]]:
         (scenario, store)
         for scenario in (*SCENARIOS.values(), *controls())
         if not options.scenario or scenario.name in options.scenario
-        if scenario.quick or not options.quick
-        for store in scenario.stores
+        for store in scenario.played_on(is_quick=options.quick)
         if not options.store or store in options.store
     ]
 

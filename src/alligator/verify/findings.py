@@ -177,8 +177,11 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
         match entry.kind:
             case "kill":
                 found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
+            case "leave":
+                found.append(Trouble(entry.at, float("inf"), entry.pid))
             case "cut":
-                found.append(Trouble(entry.at, entry.at))
+                # Who held a task may start it a moment later, though it went to another.
+                found.append(Trouble(entry.at, entry.at + HELD_ON))
             case "stop" | "down":
                 open_[entry.kind, pid] = entry.at
             case "go":
