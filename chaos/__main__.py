@@ -40,7 +40,10 @@ def main(words: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
     bad = [trial for trial in trials if not trial.is_good]
     for trial in bad:
-        print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:", trial.findings.lost[:10])
+        found = trial.findings
+        print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:")
+        for what in ("lost", "unexpected", "unexplained"):
+            print(f"- {what}: {', '.join(getattr(found, what)[:10])}")
         print(*(f"- {remark}" for remark in trial.remarks), sep="\n")
     return 1 if bad or failed else 0
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from alligator.backends.base import Counts
+from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.verify.findings import Findings, broken_off, found_in
 from chaos.stores import LEASE, Place
@@ -19,6 +19,7 @@ from tests.integration.scenes import Program, Scene, kill
 
 PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
+MANY = 1_000_000
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 
@@ -168,7 +169,19 @@ class Stage(Scene):
         self.place.server.start()
         self.journal.note("up")
 
-    # How it ends:
+    # How it ends, in all queues:
+
+    @property
+    def counts(self) -> Counts:
+        """How many tasks are in which state."""
+        backend = self.gator.backend
+        return Counts(*map(sum, zip(Counts(), *map(backend.count, backend.queues()), strict=True)))
+
+    @property
+    def dead(self) -> list[DeadLetter]:
+        """The dead letters."""
+        backend = self.gator.backend
+        return [one for queue in backend.queues() for one in backend.dead(queue, limit=MANY)]
 
     def is_done(self) -> bool:
         """Whether nothing is queued, or running."""

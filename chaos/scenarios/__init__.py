@@ -2,3 +2,4 @@
 
 from chaos.campaign import SCENARIOS as SCENARIOS
 from chaos.scenarios import deaths as deaths
+from chaos.scenarios import points as points

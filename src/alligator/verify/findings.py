@@ -59,7 +59,7 @@ class Findings:
     lost: list[str]
     """Pushed, and neither run to the end nor to be found anywhere."""
     unexpected: list[str]
-    """Run though nobody had pushed them, or their push was refused, or they had been canceled."""
+    """Run though nobody had pushed them, or their push was refused, or they were over: settled, canceled."""
     explained: int
     """Runs that were followed by another, and by what we did to them."""
     unexplained: list[str]
@@ -99,9 +99,7 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
     """
     entries = journal.entries()
     troubles = troubles_in(entries)
-    pushed, finished, canceled = (
-        _names(entries, kind) for kind in ("pushed", "finish", "canceled")
-    )
+    pushed, finished, given_up = (_names(entries, kind) for kind in ("pushed", "finish", "cancel"))
     runs = runs_in(entries)
     again = [
         (name, run, later.start.at)
@@ -114,7 +112,7 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
     return Findings(
         pushed=len(pushed),
         finished=len(finished),
-        lost=sorted(pushed - finished - canceled - set(kept)),
+        lost=sorted(pushed - finished - given_up - set(kept)),
         unexpected=sorted(_unexpected(entries, runs)),
         explained=sum(map(bool, causes)),
         unexplained=[name for (name, _, _), cause in zip(again, causes, strict=True) if not cause],
@@ -191,23 +189,23 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
 
 
 def _unexpected(entries: Iterable[Entry], runs: dict[str, list[Run]]) -> set[str]:
-    tried, canceled_at = set[str](), dict[str, float]()
+    tried, over_at = set[str](), dict[str, float]()
     refused = set[str]()
     for entry in entries:
         if entry.kind in ("push", "pushed"):
             tried.add(entry.name)
             refused.discard(entry.name)
-            canceled_at.pop(entry.name, None)
+            over_at.pop(entry.name, None)
         elif entry.kind == "refused":
             refused.add(entry.name)
-        elif entry.kind == "canceled":
-            canceled_at[entry.name] = entry.at
+        elif entry.kind in ("canceled", "settled"):
+            over_at[entry.name] = entry.at
     return {
         name
         for name, each in runs.items()
         if name not in tried
         or name in refused
-        or any(run.start.at > canceled_at.get(name, float("inf")) for run in each)
+        or any(run.start.at > over_at.get(name, float("inf")) for run in each)
     }
 
 
