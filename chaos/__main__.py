@@ -5,6 +5,7 @@ python -m chaos [--store NAME ...] [--scenario NAME ...] [--seed N] [--quick] [-
 
 import argparse
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from chaos.table import HEAD, row
 def main(words: Sequence[str] | None = None) -> int:
     """Play what is asked for, and print a row for each trial; 1 if any promise was broken."""
     options = _options(words)
+    logging.disable()  # what happens to tasks in this process is told by the journal
     print(HEAD, flush=True)
     trials: list[Trial] = []
     failed = 0

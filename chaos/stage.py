@@ -1,5 +1,6 @@
 """Where a scenario plays: a store, producers, workers, whoever disturbs them, and the journal of it all."""
 
+import copy
 import json
 import random
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from alligator import Gator
 from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.verify.findings import Findings, broken_off, found_in
@@ -96,6 +98,12 @@ class Stage(Scene):
             thread.join()
         if failed:
             raise failed[0]
+
+    def other(self, queue: str) -> Gator:
+        """Return a Gator of another queue, over the same connection."""
+        gator = copy.copy(self.gator)
+        gator.queue_name = queue
+        return gator
 
     def push_batch(
         self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any

@@ -43,9 +43,9 @@ def fail(journal: str, name: str) -> NoReturn:
 
 
 def leave_at_first(journal: str, name: str) -> None:
-    """Tell the worker to leave, at the first run."""
+    """Tell the worker to leave, at the first run; if there is one, who heeds it."""
     Journal(journal).note("start", name)
-    if _is_first(journal, name):
+    if _is_first(journal, name) and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         os.kill(os.getpid(), signal.SIGTERM)
     Journal(journal).note("finish", name)
 

@@ -1,21 +1,23 @@
 """Kills at each point of what a process does."""
 
-import copy
 import sqlite3
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from alligator import Gator
 from chaos.campaign import scenario
 from chaos.forking import ForkServer, fork_server
 from chaos.stage import Stage
-from chaos.steps import STEPS
+from chaos.steps import STEPS, FailedOnPurpose
 from chaos.tracing import calls_in, counting, killing, traced
 from tests.integration import jobs
 from tests.support.postgres import PostgresServer
 
 AT_LEAST = 12
 """Points in the shortest campaign."""
+PATIENCE = 60.0
 KILLED = -9
 
 
@@ -36,9 +38,7 @@ def killed_at_any_call(stage: Stage) -> None:
     with fork_server(stage.folder / "forks.log") as server:
         sweep = Sweep(stage, server)
         sweep.play([point for step in steps for point in sweep.points_of(step)])
-    queues = stage.gator.backend.queues()
-    stage.start(*(word for queue in queues for word in ("--queue", queue)))
-    stage.come_to_rest()
+    _work_off(stage)
     _check_file(stage)
 
 
@@ -48,6 +48,21 @@ def killed_at_the_first_push_of_all(stage: Stage) -> None:
     with fork_server(stage.folder / "forks.log") as server:
         sweep = SweepOfNewStores(stage, server)
         sweep.play(sweep.points_of("push"))
+
+
+def _work_off(stage: Stage) -> None:
+    """Run whatever is in any queue, until the last lease has lapsed."""
+    deadline = time.monotonic() + PATIENCE
+    while not stage.is_done() and time.monotonic() < deadline:
+        for queue in stage.gator.backend.queues():
+            _work_off_one(stage.other(queue))
+
+
+def _work_off_one(gator: Gator) -> None:
+    is_empty = False
+    while not is_empty:
+        with suppress(FailedOnPurpose):
+            is_empty = gator.pop() is None
 
 
 class Sweep:
@@ -100,8 +115,7 @@ class Sweep:
     def _prepare(self, step: str, queue: str) -> list[str]:
         """Push what the step needs; return the tasks' ids."""
         stage = self._stage
-        gator = copy.copy(stage.gator)  # over the same connection
-        gator.queue_name = queue
+        gator = stage.other(queue)
         ids: list[str] = []
         for number, func in enumerate(STEPS[step].tasks):
             name = f"{queue}-{number}"
@@ -121,8 +135,7 @@ class SweepOfNewStores(Sweep):
         status = super()._take(step, queue, tracing)
         gator = Gator(self._dsn, queue)
         self._stage.push(f"{queue}-after", jobs.work, gator=gator)
-        while gator.pop() is not None:
-            pass
+        _work_off_one(gator)
         gator.backend.close()
         return status
 
