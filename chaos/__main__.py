@@ -15,13 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from chaos.campaign import Scenario, Trial, played
+from chaos.controls.playing import controls
 from chaos.scenarios import SCENARIOS
-from chaos.stores import STORES
 from chaos.table import HEAD, row
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Play what is asked for, and print a row for each trial; 1 if any promise was broken."""
+    """Play what is asked for, and print a row for each trial; 1 if one is not as it should be."""
     options = _options(words)
     logging.disable()  # what happens to tasks in this process is told by the journal
     print(HEAD, flush=True)
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     failed = 0
     for scenario, store in _programme(options):
         with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
-            size = scenario.quick if options.quick else 1.0
+            size = scenario.quick if options.quick else scenario.full
             try:
                 trial = played(scenario, store, Path(folder), options.seed, size)
             except Exception:
@@ -54,8 +54,11 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m chaos", description=__doc__.partition("\n")[0] if __doc__ else None
     )
-    parser.add_argument("--store", action="append", choices=list(STORES))
-    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
+    every = [*SCENARIOS.values(), *controls()]
+    stores = dict.fromkeys(store for one in every for store in one.stores)
+    names = dict.fromkeys(one.name for one in every)
+    parser.add_argument("--store", action="append", choices=[*stores], metavar="NAME")
+    parser.add_argument("--scenario", action="append", choices=[*names], metavar="NAME")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--quick", action="store_true", help="the short campaign")
     parser.add_argument("--json", type=Path, help="where to write all figures")
@@ -65,11 +68,11 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
 def _programme(options: argparse.Namespace) -> list[tuple[Scenario, str]]:
     return [
         (scenario, store)
-        for scenario in SCENARIOS.values()
-        if scenario.name in (options.scenario or SCENARIOS)
-        and (scenario.quick or not options.quick)
+        for scenario in (*SCENARIOS.values(), *controls())
+        if not options.scenario or scenario.name in options.scenario
+        if scenario.quick or not options.quick
         for store in scenario.stores
-        if store in (options.store or STORES)
+        if not options.store or store in options.store
     ]
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from alligator import Gator
+from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.verify.findings import Findings, broken_off, found_in
@@ -22,6 +22,9 @@ from tests.integration.scenes import Program, Scene, kill
 PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
 MANY = 1_000_000
+"""Dead letters to look at, at the most: all."""
+BACK_TO_WORK = 5.0
+"""Seconds from a server's return to the next start of a task, at the most."""
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 
@@ -44,6 +47,12 @@ class Stage(Scene):
         """What was not as it should be, beside what the journal tells."""
         self.rightly_dead: set[str] = set()
         """Names of tasks that are to end as dead letters."""
+        self.shown: list[str] = []
+        """What the table shows beside the figures."""
+        self.back_to_work = BACK_TO_WORK
+        """Seconds from the server's return to the next start of a task, at the most."""
+        self.pushed = 0
+        """How many pushes have returned."""
         self._size = size
         self._producers = 0
 
@@ -55,12 +64,24 @@ class Stage(Scene):
         """Return names for so many tasks, in a campaign of this size."""
         return [f"{prefix}{number}" for number in range(self.many(count))]
 
+    def show(self, fact: str) -> None:
+        """Let the table show a figure, or what else one should know of the trial."""
+        self.shown.append(fact)
+
     def expect(self, holds: object, otherwise: str) -> None:
         """Take note of what is not as it should be."""
         if not holds:
             self.remarks.append(otherwise)
 
     # Those who push:
+
+    def push(
+        self, name: str, func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
+    ) -> Task:
+        """As a scene does, and counted."""
+        task = super().push(name, func, *args, **options)
+        self.pushed += 1
+        return task
 
     def produce(
         self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
@@ -70,11 +91,13 @@ class Stage(Scene):
         A store that does not know tasks by their ids is asked only once: it could not tell a second push.
         """
         for name in names:
-            with suppress(BackendUnavailable):
-                if self.gator.backend.keeps_ids:
-                    self.patiently(lambda: self.push(name, func, *args, **options))  # noqa: B023
-                else:
-                    self.push(name, func, *args, **options)
+            if self.gator.backend.keeps_ids:
+                self.patiently(lambda: self.push(name, func, *args, **options))  # noqa: B023
+                continue
+            try:
+                self.push(name, func, *args, **options)
+            except BackendUnavailable:
+                self.patiently(lambda: self.counts)
 
     @contextmanager
     def producing(self, names: Iterable[str], *args: Any, **options: Any) -> Generator[None]:
@@ -118,6 +141,7 @@ class Stage(Scene):
                     opts.task(func, self.journal.path, name, *args)
         for name in names:
             self.journal.note("pushed", name)
+        self.pushed += len(names)
 
     def patiently(self, call: Callable[[], Any], within: float = 60.0) -> Any:
         """Call until the store answers."""
@@ -137,7 +161,8 @@ class Stage(Scene):
     ) -> Program:
         """Start ``latergator`` with the tasks' code at hand: what it starts is in the journal at once."""
         lease = "--lease", f"{LEASE:g}", "--quiet"
-        return self.latergator(*lease, *options, target=target, SCENE_DSN=self.dsn, **environment)
+        environment = {"SCENE_DSN": self.dsn} | environment
+        return self.latergator(*lease, *options, target=target, **environment)
 
     def at_work(self, program: Program) -> list[int]:
         """Return the processes of a program that have started a task."""
@@ -215,7 +240,10 @@ class Stage(Scene):
         for name, note in dead.items():
             if name not in self.rightly_dead and broken_off(self.journal, name) < POISON:
                 self.remarks.append(f"{name} is a dead letter: {note:.300}")
-        return found_in(self.journal, kept=dead)
+        found = found_in(self.journal, dead, retries_anew=not self.gator.backend.keeps_ids)
+        slowest = max(found.revivals, default=0.0)
+        self.expect(slowest <= self.back_to_work, f"back to work only after {slowest:.1f} s")
+        return found
 
 
 def _name_of(body: bytes) -> str:

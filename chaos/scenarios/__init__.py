@@ -3,3 +3,4 @@
 from chaos.campaign import SCENARIOS as SCENARIOS
 from chaos.scenarios import deaths as deaths
 from chaos.scenarios import points as points
+from chaos.scenarios import servers as servers

@@ -77,17 +77,26 @@ class Program:
         words: What follows ``python`` on the command line.
         output: The files' path, without their endings.
         environment: Variables besides our own.
+        python: Which Python.
+        typed: A file with what it is to read.
     """
 
-    def __init__(self, words: Sequence[str], output: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        output: Path,
+        environment: dict[str, str],
+        python: str = sys.executable,
+        typed: Path = Path(os.devnull),
+    ) -> None:
         self.words = list(words)
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
-        with self._out.open("wb") as out, self._err.open("wb") as err:
+        with self._out.open("wb") as out, self._err.open("wb") as err, typed.open("rb") as typing:
             self._process = subprocess.Popen(
-                [sys.executable, *words],
+                [python, *words],
                 cwd=ROOT,
                 env=clean_environment(**environment),
-                stdin=subprocess.DEVNULL,
+                stdin=typing,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaos.campaign import Scenario, played
+from chaos.controls.playing import controls
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
 
@@ -33,3 +34,23 @@ def test_what_is_promised_holds_whatever_fails(
     assert trial.findings.lost == []
     assert trial.findings.unexpected == []
     assert trial.findings.unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("control", "store"),
+    [
+        pytest.param(one, store, id=f"{one.name}-{store}")
+        for one in controls()
+        for store in one.stores
+        if one.quick
+    ],
+)
+def test_what_is_known_to_lose_tasks_is_seen_to(
+    control: Scenario, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = played(control, store, tmp_path, SEED, control.quick)
+
+    with capsys.disabled():
+        print(f"\n{HEAD}\n{row(trial)}   seed {SEED}")
+    assert trial.findings.lost
+    assert trial.is_good

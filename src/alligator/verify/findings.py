@@ -82,13 +82,17 @@ class Findings:
         return max(self.recoveries, default=0.0)
 
 
-def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
+def found_in(
+    journal: Journal, kept: Collection[str] = (), *, retries_anew: bool = False
+) -> Findings:
     """Judge what happened by the journal, and by what the store has kept.
 
     Args:
         journal: What producers, tasks and whoever disturbed them have noted.
         kept: The names of those tasks that need not have finished: dead letters that are right to be there,
             and what is still queued.
+        retries_anew: Whether a retry is a new message in the store, beside the old one for a moment: then who
+            dies just there leaves both, each of which may run to its end.
 
     Example:
         >>> journal = Journal(tmp_path / "journal")
@@ -107,7 +111,11 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
         for run, later in pairwise(each)
         if not run.is_to_be_followed
     ]
-    causes = [[one for one in troubles if one.explains(run, at)] for _, run, at in again]
+    causes = [
+        [one for one in troubles if one.explains(run, at)]
+        or (_of_retries(runs[name], at, troubles) if retries_anew else [])
+        for name, run, at in again
+    ]
     starts = sorted(run.start.at for each in runs.values() for run in each)
     return Findings(
         pushed=len(pushed),
@@ -129,6 +137,12 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
         ],
         kills=sum(entry.kind == "kill" for entry in entries),
     )
+
+
+def _of_retries(runs: Iterable[Run], at: float, troubles: Iterable[Trouble]) -> list[Trouble]:
+    """Return what may have broken off the step from one of these runs to its retry."""
+    failed = [run for run in runs if run.is_to_be_followed and run.start.at < at]
+    return [one for one in troubles if any(one.explains(run, at) for run in failed)]
 
 
 def broken_off(journal: Journal, name: str) -> int:
