@@ -176,12 +176,14 @@ class Stage(Scene):
         self.journal.note("kill", pid=pid)
         kill(pid)
 
-    def kill_tree(self, program: Program) -> None:
-        """Kill a program with all its processes, in one moment."""
-        program.freeze()
-        for pid in program.members:
-            self.journal.note("kill", pid=pid)
-        program.end()
+    def kill_tree(self, *programs: Program) -> None:
+        """Kill programs with all their processes, in one moment."""
+        for program in programs:
+            program.freeze()
+        for program in programs:
+            for pid in program.members:
+                self.journal.note("kill", pid=pid)
+            program.end()
 
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
@@ -247,6 +249,6 @@ class Stage(Scene):
 
 
 def _name_of(body: bytes) -> str:
-    with suppress(ValueError, LookupError, TypeError):
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
         return str(json.loads(body)["args"][1])
     return repr(body)

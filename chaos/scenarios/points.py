@@ -1,6 +1,5 @@
 """Kills at each point of what a process does."""
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from alligator import Gator
 from chaos.campaign import scenario
+from chaos.files import check_file
 from chaos.forking import ForkServer, fork_server
 from chaos.stage import Stage
 from chaos.steps import STEPS, FailedOnPurpose
@@ -39,7 +39,7 @@ def killed_at_any_call(stage: Stage) -> None:
         sweep = Sweep(stage, server)
         sweep.play([point for step in steps for point in sweep.points_of(step)])
     _work_off(stage)
-    _check_file(stage)
+    check_file(stage)
 
 
 @scenario(["sqlite", "postgres"], quick=0.02)
@@ -145,11 +145,3 @@ class SweepOfNewStores(Sweep):
             server.empty()
             return self._stage.dsn
         return f"sqlite://{self._stage.folder}/{name}.db"
-
-
-def _check_file(stage: Stage) -> None:
-    if stage.place.server is None:
-        file = sqlite3.connect(stage.dsn.removeprefix("sqlite://"))
-        [found] = file.execute("PRAGMA integrity_check").fetchone()
-        file.close()
-        stage.expect(found == "ok", f"the file is damaged: {found}")
