@@ -1,5 +1,6 @@
 """Where a scenario plays: a store, producers, workers, whoever disturbs them, and the journal of it all."""
 
+import copy
 import json
 import random
 import signal
@@ -10,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from alligator import Task
-from alligator.backends.base import Counts
+from alligator import Gator, Task
+from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.verify.findings import Findings, broken_off, found_in
 from chaos.stores import LEASE, Place
@@ -22,6 +23,8 @@ PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
 LONGEST = 90.0
 """Seconds after which nobody is disturbed any more, so that what is left can be done."""
+MANY = 1_000_000
+"""Dead letters to look at, at the most: all."""
 BACK_TO_WORK = 5.0
 """Seconds from a server's return to the next start of a task, at the most."""
 POISON = 3
@@ -122,6 +125,12 @@ class Stage(Scene):
         if failed:
             raise failed[0]
 
+    def other(self, queue: str) -> Gator:
+        """Return a Gator of another queue, over the same connection."""
+        gator = copy.copy(self.gator)
+        gator.queue_name = queue
+        return gator
+
     def push_batch(
         self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
     ) -> None:
@@ -170,12 +179,14 @@ class Stage(Scene):
         self.journal.note("kill", pid=pid)
         kill(pid)
 
-    def kill_tree(self, program: Program) -> None:
-        """Kill a program with all its processes, in one moment."""
-        program.freeze()
-        for pid in program.members:
-            self.journal.note("kill", pid=pid)
-        program.end()
+    def kill_tree(self, *programs: Program) -> None:
+        """Kill programs with all their processes, in one moment."""
+        for program in programs:
+            program.freeze()
+        for program in programs:
+            for pid in program.members:
+                self.journal.note("kill", pid=pid)
+            program.end()
 
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
@@ -215,7 +226,19 @@ class Stage(Scene):
         self.place.server.start()
         self.journal.note("up")
 
-    # How it ends:
+    # How it ends, in all queues:
+
+    @property
+    def counts(self) -> Counts:
+        """How many tasks are in which state."""
+        backend = self.gator.backend
+        return Counts(*map(sum, zip(Counts(), *map(backend.count, backend.queues()), strict=True)))
+
+    @property
+    def dead(self) -> list[DeadLetter]:
+        """The dead letters."""
+        backend = self.gator.backend
+        return [one for queue in backend.queues() for one in backend.dead(queue, limit=MANY)]
 
     def is_done(self) -> bool:
         """Whether nothing is queued, or running."""
@@ -246,13 +269,13 @@ class Stage(Scene):
         for name, note in dead.items():
             if name not in self.rightly_dead and broken_off(self.journal, name) < POISON:
                 self.remarks.append(f"{name} is a dead letter: {note:.300}")
-        found = found_in(self.journal, kept=dead)
+        found = found_in(self.journal, dead, retries_anew=not self.gator.backend.keeps_ids)
         slowest = max(found.revivals, default=0.0)
         self.expect(slowest <= self.back_to_work, f"back to work only after {slowest:.1f} s")
         return found
 
 
 def _name_of(body: bytes) -> str:
-    with suppress(ValueError, LookupError, TypeError):
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
         return str(json.loads(body)["args"][1])
     return repr(body)

@@ -26,7 +26,9 @@ class Journal:
     ====================  ====================================================================
     ``push``, ``pushed``  A task is about to be queued; the call has returned.
     ``refused``           It is not queued, and the error said so.
-    ``canceled``          A task was taken out, and the call has returned.
+    ``cancel``,           A task is about to be taken out; the call has returned.
+    ``canceled``
+    ``settled``           The call that settled a task's last run has returned: it is over.
     ``start``             A task's code begins, in this process.
     ``finish``, ``fail``  It ends, by itself: with a result, or to be tried again.
     ``kill``              A process is about to be killed.
