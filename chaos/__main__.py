@@ -6,6 +6,7 @@ python -m chaos [--store NAME ...] [--scenario NAME ...] [--seed N] [--quick] [-
 import argparse
 import itertools
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from chaos.table import HEAD, row
 def main(words: Sequence[str] | None = None) -> int:
     """Play what is asked for, and print a row for each trial; 1 if one is not as it should be."""
     options = _options(words)
+    logging.disable()  # what happens to tasks in this process is told by the journal
     print(HEAD, flush=True)
     trials: list[Trial] = []
     failed = 0
@@ -45,7 +47,10 @@ def main(words: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
     bad = [trial for trial in trials if not trial.is_good]
     for trial in [trial for trial in trials if trial in bad or trial.remarks]:
-        print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:", trial.findings.lost[:10])
+        found = trial.findings
+        print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:")
+        for what in ("lost", "unexpected", "unexplained"):
+            print(f"- {what}: {', '.join(getattr(found, what)[:10])}")
         print(*(f"- {remark}" for remark in trial.remarks), sep="\n")
     return 1 if bad or failed else 0
 
@@ -82,8 +87,7 @@ def _programme(options: argparse.Namespace) -> list[tuple[Scenario, str]]:
         (scenario, store)
         for scenario in (*SCENARIOS.values(), *controls())
         if not options.scenario or scenario.name in options.scenario
-        if scenario.quick or not options.quick
-        for store in scenario.stores
+        for store in scenario.played_on(is_quick=options.quick)
         if not options.store or store in options.store
     ]
 

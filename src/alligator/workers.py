@@ -217,10 +217,8 @@ class Worker:
                 stack.enter_context(self._looked_after())
                 stack.enter_context(self._leaving_at_signals())
                 stack.enter_context(self._forwarding())
-            elif not self._backend.shares_leases:  # nobody else can extend what is held here
-                stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
-            elif not self._backend.can_recover:
-                stack.enter_context(self._freed())
+            elif not (self._backend.shares_leases and self._backend.can_recover):
+                stack.enter_context(self._kept())
             try:
                 self._work()
             except Abandoned:
@@ -235,6 +233,12 @@ class Worker:
         """Tell the worker to leave. May be called from another thread, and from a signal handler."""
         if self._leave_by is None:
             self._leave_by = time.monotonic() + self.grace
+        self._backend.interrupt()
+        self._bell.interrupt()
+
+    def hurry(self) -> None:
+        """Tell the worker to leave, and that its grace is over; as ``stop``."""
+        self._leave_by = 0.0
         self._backend.interrupt()
         self._bell.interrupt()
 
@@ -475,15 +479,16 @@ class Worker:
         )
 
     @contextmanager
-    def _freed(self) -> Generator[None]:
-        """Free what is stuck, from a thread, where the parent cannot: it has no body to send anew."""
+    def _kept(self) -> Generator[None]:
+        """Do from a thread what the parent cannot: it holds nothing here, or has no body to send anew."""
 
         def also() -> None:
             # With coroutines, the main thread breaks them off by itself.
             if self._has_waited_enough and self.concurrency == 1:
                 self._break_off()
 
-        with keeper_thread(self._keeper(extends=False), self._holdings.board, also):
+        keeper = self._keeper(extends=not self._backend.shares_leases)
+        with keeper_thread(keeper, self._holdings.board, also):
             yield
 
     def _break_off(self) -> None:

@@ -24,7 +24,7 @@ from alligator.processes.keeper import TICK, Keeper
 from alligator.utils import take_default
 from alligator.workers import Worker
 
-STOP = b"s\n"
+STOP, HURRY = b"s\n", b"h\n"
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that tell parent or child to leave; but for those that were ignored before, as nohup does it."""
 
@@ -148,6 +148,8 @@ def _obey(control: int, worker: Worker, board: Board) -> None:
     for line in _lines(control):
         if line == STOP:
             worker.stop()
+        elif line == HURRY:
+            worker.hurry()
         else:
             _, token, task_id = line.decode().rstrip("\n").split(" ", 2)
             worker.cancel(token, task_id)
