@@ -51,6 +51,22 @@ class Refused(bytes):
         return refused
 
 
+class Fitting(bytes):
+    """What lies in a store with a signature that was found to fit, for who looks at it."""
+
+
+def signature_of(value: bytes) -> str:
+    """Return what is known of a value's signature: "fits", "refused", or "unchecked", for here are no keys.
+
+    Empty: it has none, and needs none.
+    """
+    if isinstance(value, Refused):
+        return "refused"
+    if not is_signed(value):
+        return ""
+    return "fits" if isinstance(value, Fitting) else "unchecked"
+
+
 def raw(value: bytes) -> bytes:
     """Return a value as the store has it."""
     return value.raw if isinstance(value, Refused) else value
