@@ -23,10 +23,10 @@ from alligator.backends.base import (
 from alligator.bell import Bell
 from alligator.constants import ALL
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
-from alligator.gator import Gator
+from alligator.gator import Gator, allowed_by
 from alligator.patience import Patience
 from alligator.processes.board import CAPACITY, Board
-from alligator.processes.complaints import Complaints, warn_of
+from alligator.processes.complaints import Complaints, warn_of, warn_of_strangers
 from alligator.processes.crew import Crew
 from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
@@ -86,6 +86,7 @@ class Worker:
         schedule: Whether to queue what ``Gator.every`` and ``Gator.cron`` have put down for these queues.
         outbox: The DSN of a database, or several: what was queued in transactions there is forwarded.
         max_memory: MiB of memory beyond which the worker leaves, after what runs; 0: none.
+        allow: Patterns of what may run here, as of a Gator; by default, those of the Gator.
         code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
         board: Where a supervising process reads what this one holds, and does what is said above
             of threads and signals. For ``latergator``.
@@ -120,6 +121,7 @@ class Worker:
         schedule: bool = False,
         outbox: str | Sequence[str] = (),
         max_memory: int = 0,
+        allow: str | Sequence[str] | None = None,
         code_wait: float = 10.0,
         board: Board | None = None,
         worker_id: str | None = None,
@@ -136,6 +138,7 @@ class Worker:
         self.schedule = schedule
         self.outbox = [outbox] if isinstance(outbox, str) else list(outbox)
         self.max_memory = whole(0, "max_memory", max_memory)
+        self.allowed = gator.allowed if allow is None else allowed_by(allow)
         self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = queue_names(self.to_consume)
@@ -154,6 +157,7 @@ class Worker:
             code_wait=self.code_wait,
             patiently=self._patiently,
             coming=self._holdings.coming,
+            allowed=self.allowed,
         )
         self._executor = Executor(
             runner,
@@ -214,6 +218,7 @@ class Worker:
         with ExitStack() as stack:
             if not self.is_supervised:
                 warn_of(self._backend, log)
+                warn_of_strangers(self.gator, self.allowed, log)
                 stack.enter_context(self._looked_after())
                 stack.enter_context(self._leaving_at_signals())
                 stack.enter_context(self._forwarding())
@@ -514,7 +519,9 @@ class Worker:
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it
 
-        return Scheduler(self._backend, self.queue_names, self.gator.task_class)
+        return Scheduler(
+            self._backend, self.queue_names, self.gator.task_class, allowed=self.allowed
+        )
 
     def _leaving_at_signals(self) -> AbstractContextManager[None]:
         def leave() -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from alligator import registry, schedules
-from alligator.commands.reports import quoted
+from alligator.commands.reports import SIGNATURES, quoted
 from alligator.commands.tables import ago, counted, iso, printable
 from alligator.gator import Gator
 from alligator.limits import Limit, Rate
@@ -75,6 +75,7 @@ def status_text(status: Status) -> str:
         "state": status.state,
         "why": why(status),
         "callable": status.callable,
+        "signed": SIGNATURES[status.signature],
         "attempt": _attempt_text(status),
         "priority": str(status.priority or ""),
         "expires": _expires_text(status),

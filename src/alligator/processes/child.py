@@ -54,6 +54,8 @@ class Settings:
     """Of logging: DEBUG also prints results, WARNING prints no more than problems."""
     tells_failures: bool = True
     """Whether to log each task that fails."""
+    allow: list[str] | None = None
+    """Patterns of what may run; None: what ``target`` says."""
 
     def line(self) -> bytes:
         """Return them as a line for the pipe."""
@@ -106,6 +108,7 @@ def main(control: int, board_file: int) -> None:
         threads=settings.threads,
         concurrency=settings.concurrency,
         max_memory=settings.max_memory,
+        allow=settings.allow,
         board=board,
         worker_id=settings.worker_id,
     )
