@@ -202,9 +202,10 @@ def heed(backend: Backend, kept_in: Records | None, released: Sequence[Reservati
 def _note(
     backend: Backend, kept_in: Records | None, queue_name: str, task_id: str, body: bytes
 ) -> None:
-    """Note that a task was canceled that did not run; how far it had come before is of no use any more."""
-    if backend.records is not None:
-        backend.records.delete(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
+    """Note that a task was canceled that did not run; what it had come to before is of no use any more."""
+    if (place := backend.records or kept_in) is not None:
+        ref = keys.ref(queue_name, task_id)
+        place.delete(f"{keys.PROGRESS}/{ref}", f"{keys.DEATHS}/{ref}")
     keep_for, now = results.kept_for(body) or 0.0, backend.now()
     # In the queue's own store too, where those look that depend on it.
     for records in results.distinct(kept_in, backend.records):
