@@ -6,7 +6,7 @@ must not meet a later one of the same id.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,9 +111,16 @@ def keep(backend: Backend, queue_name: str, task_id: str, stop: Stop) -> bool:
 
 def listed(backend: Backend) -> dict[tuple[str, str], Stop]:
     """Return all that is asked for, by queue and id of the task."""
-    if backend.records is None:
-        return {}
-    values = backend.records.list(keys.STOPS)
+    return read_all(values_in(backend))
+
+
+def values_in(backend: Backend) -> dict[str, bytes]:
+    """Return all records of what is asked for, by their keys."""
+    return {} if backend.records is None else backend.records.list(keys.STOPS)
+
+
+def read_all(values: Mapping[str, bytes]) -> dict[tuple[str, str], Stop]:
+    """Return all that is asked for by some records, by queue and id of the task."""
     read = {keys.of_ref(key.partition("/")[2]): _read(value) for key, value in values.items()}
     return {name: stop for name, stop in read.items() if stop is not None}
 

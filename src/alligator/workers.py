@@ -473,6 +473,7 @@ class Worker:
             self.lease,
             cancel=lambda held: self.cancel(held.token, held.task_id),
             also=also,
+            stacks=self.stacks,
         )
 
     def _keeper(self, *, extends: bool = True) -> Keeper:

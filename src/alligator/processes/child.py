@@ -21,7 +21,7 @@ from typing import Any
 
 from alligator.commands.targets import found_here, gator_at
 from alligator.processes.board import Board, End
-from alligator.processes.inquiry import ASK, answer, heed
+from alligator.processes.inquiry import ASK, answer, heed, meet_signal
 from alligator.processes.keeper import TICK, Keeper
 from alligator.utils import take_default
 from alligator.workers import Worker
@@ -149,6 +149,7 @@ def _occupy_standard_files() -> None:
 
 def _obey(control: int, worker: Worker, board: Board, stacks_file: int) -> None:
     """Do what the parent says, until it has died: then give back what can be, and end before the leases do."""
+    meet_signal()
     for line in _lines(control):
         if line == STOP:
             worker.stop()

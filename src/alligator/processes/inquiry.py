@@ -2,8 +2,9 @@
 
 A line on the control pipe is answered in Python, by a thread of the child, which knows what coroutine is
 whose. If that says nothing, for a call into C holds the interpreter's lock, the parent sends a signal, and
-faulthandler answers in C with the stacks of all threads. The signal comes second: it may break off what waits
-in C, and faulthandler reads the frames of threads that may be running.
+faulthandler answers in C with the stacks of all threads. The signal comes second, for faulthandler reads the
+frames of other threads, and by then none of them seems to run Python. It is met by that thread of the child
+alone: a signal breaks off what waits in C.
 
 Both write into a file in memory, which the parent reads. So does faulthandler when the process crashes.
 """
@@ -15,8 +16,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from alligator.payloads import encode, object_in
 from alligator.processes.board import BEGUN, Board, Posted
@@ -52,9 +53,18 @@ class Dump:
 
 
 def heed(file: int) -> None:
-    """Let faulthandler write into a file: when the process crashes, and at the signal."""
+    """Let faulthandler write into a file: when the process crashes, and at the signal.
+
+    To be called before there are other threads, so that none of them gets the signal.
+    """
     faulthandler.enable(file)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
     faulthandler.register(SIGNAL, file)
+
+
+def meet_signal() -> None:
+    """Let this thread get the signal."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
 
 
 def answer(file: int, question: int, stacks: Mapping[int, str]) -> None:
@@ -71,17 +81,17 @@ class Inquiry:
     """Asks one child for its stacks, without waiting: call ``tick`` until it is over.
 
     Args:
-        pid: The child.
-        file: What it writes to.
+        file: What the child writes to.
         board: What it holds.
         tell: Writes a line to it.
+        send: Sends it a signal.
         clock: A monotonic clock.
     """
 
-    pid: int
     file: int
     board: Board
     tell: Callable[[bytes], None]
+    send: Callable[[int], None]
     clock: Callable[[], float] = time.monotonic
     stacks: dict[int, str] = field(default_factory=dict[int, str])
     """By the numbers of the tasks, once it is over."""
@@ -104,8 +114,7 @@ class Inquiry:
                 self._signaled_at = now
                 # It has begun a task, and so has a handler: the signal does not end it.
                 if any(task.state in BEGUN for task in self.board.read()):
-                    with suppress(ProcessLookupError):
-                        os.kill(self.pid, SIGNAL)
+                    self.send(SIGNAL)
         elif now - self._signaled_at > HEARS_WITHIN:
             self.stacks = stacks_in(read_dump(text_in(self.file)), self.board.read())
             self.is_over = True
@@ -113,11 +122,12 @@ class Inquiry:
 
     def _is_answered(self) -> bool:
         for line in text_in(self.file).splitlines():
-            if line.startswith("{"):
-                told = object_in(line)
-                if told.get("question") == self._question:
-                    self.stacks = {int(key): str(one) for key, one in told["stacks"].items()}
-                    return True
+            told = object_in(line) if line.startswith("{") else {}
+            stacks: Any = told.get("stacks")
+            if told.get("question") == self._question and isinstance(stacks, dict):
+                found = cast(dict[str, Any], stacks)
+                self.stacks = {int(key): str(found[key]) for key in found if key.isdecimal()}
+                return True
         return False
 
 

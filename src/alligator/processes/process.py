@@ -16,7 +16,7 @@ from alligator.backends.base import Reservation
 from alligator.deaths import MAX_STACK
 from alligator.processes.board import Board, Posted
 from alligator.processes.child import Settings, canceling
-from alligator.processes.inquiry import HEARS_WITHIN, Inquiry
+from alligator.processes.inquiry import Inquiry
 from alligator.utils import new_id
 
 
@@ -35,8 +35,8 @@ class Process:
     """When its time is over to leave by itself, if it was told to while the others stay."""
     killed_for: dict[Reservation, str] = field(default_factory=dict[Reservation, str])
     """The tasks that it was killed for, because they did not end, and why they were to."""
-    hangs_since: float | None = None
-    """Since when a task in it should have ended."""
+    hang: Inquiry | None = None
+    """The inquiry into why a task in it does not end."""
     inquiry: Inquiry | None = None
     """The last one into what runs there."""
     usage: resource.struct_rusage | None = None
@@ -61,15 +61,14 @@ class Process:
     def inquire(self) -> Inquiry:
         """Ask what runs there, unless that is being asked already."""
         if self.inquiry is None or self.inquiry.is_over:
-            self.inquiry = Inquiry(self.popen.pid, self.stacks, self.board, self.tell)
+            self.inquiry = Inquiry(self.stacks, self.board, self.tell, self.send)
         return self.inquiry
 
     def has_told_where_it_hangs(self) -> bool:
         """Ask what runs there, and return whether all has been told that can be."""
-        now = time.monotonic()
-        if self.hangs_since is None:
-            self.hangs_since, self.inquiry = now, None
-        return self.inquire().tick() or now - self.hangs_since > 4 * HEARS_WITHIN
+        if self.hang is None:
+            self.hang = self.inquire()
+        return self.hang.tick()
 
     def stack_of(self, task: Posted) -> str:
         """Return where a task is, as was told last."""
@@ -77,10 +76,13 @@ class Process:
 
     def kill(self) -> None:
         """End it at once."""
-        if (
-            self.popen.returncode is None
-        ):  # by popen, it might be waited for there, and its usage be lost
-            os.kill(self.popen.pid, signal.SIGKILL)
+        self.send(signal.SIGKILL)
+
+    def send(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        # Not by popen: that would wait for it first, and its usage would be lost.
+        if self.popen.returncode is None:
+            os.kill(self.popen.pid, number)
 
     def wait(self) -> None:
         """Wait for its end."""
@@ -106,6 +108,8 @@ class Process:
 
     def close(self) -> None:
         """Close what it had in common with us."""
+        if self.inquiry is not None:
+            self.inquiry.is_over = True
         os.close(self.control)
         os.close(self.stacks)
 

@@ -2,10 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple
+
+from alligator.deaths import MAX_STACK
+from alligator.processes.board import BEGUN, Board
+from alligator.stack_records import Told
 
 MAX_FRAMES = 50
 """Frames of a stack to tell: the innermost."""
@@ -46,6 +51,21 @@ def stacks_of(tasks: Iterable[Begun]) -> dict[int, str]:
         frames = _waiting(task.coroutine) or _running(threads.get(task.thread))
         stacks[task.number] = text_of(frames)
     return stacks
+
+
+def told_of(board: Board, stacks: Mapping[int, str]) -> list[Told]:
+    """Return where the tasks on a board are, by what was found, in the order in which they were begun."""
+    now = time.monotonic()
+    begun = [task for task in board.read() if task.state in BEGUN]
+    return [
+        Told(
+            *task.reservation[:2],
+            task.reservation.token,
+            round(now - (task.began_at or task.since), 3),
+            stacks.get(task.number, "")[-MAX_STACK:],
+        )
+        for task in sorted(begun, key=lambda task: task.began_at or task.since)
+    ]
 
 
 def _running(frame: FrameType | None) -> list[Frame]:

@@ -13,7 +13,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from alligator import checkpoints, deaths, registry, retries, stops
+from alligator import checkpoints, deaths, registry, retries, stack_records, stops
 from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
 from alligator.commands.tables import indented
@@ -24,11 +24,12 @@ from alligator.processes.canceler import Canceler
 from alligator.processes.child import LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import END_WITHIN
-from alligator.processes.inquiry import HEARS_WITHIN, crash_in
+from alligator.processes.inquiry import HEARS_WITHIN, Inquiry, crash_in
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.processes.memory import peak_of
 from alligator.processes.process import Process, started
 from alligator.processes.reload import Reloader
+from alligator.processes.stacks import told_of
 from alligator.timeouts import KILL_AFTER
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Supervisor:
         self._keeper = Keeper(
             backend, settings.lease, given_back=self._heed_stops, frees=backend.can_recover
         )
-        self._canceler = Canceler(backend, self._cancel)
+        self._canceler = Canceler(backend, self._cancel, asked=self._asked)
+        self._inquiries: dict[str, list[tuple[Process, Inquiry]]] = {}
         self._bell = Bell()
         self._children: list[Process] = []
         self._dead: list[_Ended] = []
@@ -147,6 +149,7 @@ class Supervisor:
         if self._backend.shares_leases:  # else each process keeps its own leases
             self._keeper.tick(boards)
         self._canceler.tick(boards)
+        self._answer()
         self._recover()
         self._announce()
         self._schedule()
@@ -292,6 +295,30 @@ class Supervisor:
             if child.board is board:
                 child.cancel(held)
 
+    def _asked(self, question: str) -> None:
+        """Begin to see where the tasks are, for somebody who asks."""
+        busy = [
+            child
+            for child in self._children
+            if any(task.state in BEGUN for task in child.board.read())
+        ]
+        self._inquiries[question] = [(child, child.inquire()) for child in busy]
+
+    def _answer(self) -> None:
+        """Tell those who have asked, once all processes have answered that can."""
+        for question, inquiries in list(self._inquiries.items()):
+            over = [inquiry.tick() for _, inquiry in inquiries]
+            if not all(over):
+                continue
+            del self._inquiries[question]
+            told = [
+                (child.presence, told_of(child.board, inquiry.stacks))
+                for child, inquiry in inquiries
+            ]
+            if (records := self._backend.records) is not None:
+                call = partial(stack_records.answer, records, question, told)
+                self._complaints.try_to("tell where tasks are", call)
+
     def _heed_stops(self, released: list[Reservation]) -> None:
         stops.heed(self._backend, self._results, released)
 
@@ -300,7 +327,7 @@ class Supervisor:
         for child in self._children:
             overdue = [] if child.killed_for else self._overdue(child)
             if not overdue:
-                child.hangs_since = None
+                child.hang = None
             # First, where it hangs: there is nothing to be asked afterwards.
             elif child.has_told_where_it_hangs() and not self._complaints.try_to(
                 "end a task", partial(self._end, child, overdue)
