@@ -7,8 +7,7 @@ there is a parent: a ``Worker`` alone dies unobserved. Whoever ends the task rem
 import logging
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from alligator import keys
 from alligator.backends.base import Backend, Records, Reservation
@@ -28,8 +27,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(NamedTuple):
     """How a process ended with a task in it, which may be what it died of."""
 
     signal: str = ""
@@ -126,7 +124,7 @@ def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation,
     if records is None or not deaths:
         return
     values = {
-        key_of(held.queue_name, held.task_id): encode(asdict(death)).encode()
+        key_of(held.queue_name, held.task_id): encode(death._asdict()).encode()
         for held, death in deaths.items()
     }
     try:

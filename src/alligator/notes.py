@@ -2,7 +2,6 @@
 
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, cast
 
@@ -39,7 +38,7 @@ def write(
         death: How the process ended that ran it, if one has.
         progress: How far it was then, if it said so.
     """
-    besides = {"death": asdict(death)} if death else {}
+    besides = {"death": death._asdict()} if death else {}
     if progress:
         besides["progress"] = progress
     return payloads.encode(

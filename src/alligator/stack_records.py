@@ -5,8 +5,7 @@ same family of records, and so costs no look of its own.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from alligator import keys
 from alligator.backends.base import Records
@@ -24,8 +23,7 @@ MAX_ANSWER = 2**20
 _QUESTION = f"{keys.STOPS}/{keys.STACKS}-"  # no name of a task: that has a ":"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """Where a task is now."""
 
     queue_name: str
@@ -37,8 +35,7 @@ class Told:
     """The most recent call last; empty if nobody could say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What runs in a process."""
 
     worker: str
@@ -95,7 +92,7 @@ def _bounded(tasks: Sequence[Told]) -> list[dict[str, Any]]:
     room = MAX_ANSWER
     for task in tasks:
         room -= len(task.stack)
-        told.append({**asdict(task), "stack": task.stack if room >= 0 else ""})
+        told.append({**task._asdict(), "stack": task.stack if room >= 0 else ""})
     return told
 
 

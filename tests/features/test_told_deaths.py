@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,7 +161,7 @@ def died(gator: Gator, **options: Any) -> None:
     with gator.options(task_id="t1", **options) as opts:
         opts.task(do, "t1")
     [held] = gator.backend.reserve(["all"], "w1").reservations
-    deaths.keep(gator.backend, gator.results, {held: replace(DEATH, token=held.token)})
+    deaths.keep(gator.backend, gator.results, {held: DEATH._replace(token=held.token)})
     gator.backend.recover(["all"], "w1", ["t1"])
 
 

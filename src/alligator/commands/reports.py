@@ -183,7 +183,7 @@ def death_lines(death: Death, now: float) -> list[str]:
 
 def death_json(death: Death | None) -> dict[str, Any] | None:
     """Return how a process ended."""
-    return None if death is None else {**asdict(death), "how": death.how(), "at": iso(death.at)}
+    return None if death is None else {**death._asdict(), "how": death.how(), "at": iso(death.at)}
 
 
 def progress_text(progress: Progress, now: float) -> str:

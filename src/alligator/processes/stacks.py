@@ -1,10 +1,10 @@
 """What runs in this process: its tasks' stacks, without arguments or local variables."""
 
+import inspect
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -33,8 +33,7 @@ class Frame(NamedTuple):
     function: str
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A task that was begun here."""
 
     number: int
@@ -78,24 +77,25 @@ def _running(frame: FrameType | None) -> list[Frame]:
 
 
 def _waiting(coroutine: Any) -> list[Frame]:
-    """Return the stack of a coroutine that waits; of one that is running, or ended, an empty one."""
+    """Return the stack of a coroutine that waits; of one that is running, or ended, an empty one.
+
+    It ends where a future or an asynchronous generator is waited for: neither tells what it waits for itself.
+    """
     frames: list[Frame] = []
-    met: set[int] = set()
-    while coroutine is not None and id(coroutine) not in met and len(frames) < _MOST_FRAMES:
-        met.add(id(coroutine))
-        kind = next((kind for kind in _WAITS_FOR if hasattr(coroutine, f"{kind}_frame")), "")
-        if not kind:  # a future: nothing of it tells who sees to it
+    while len(frames) < _MOST_FRAMES:
+        if inspect.iscoroutine(coroutine):
+            frame, is_running = coroutine.cr_frame, coroutine.cr_running
+            following = coroutine.cr_await
+        elif inspect.isgenerator(coroutine):
+            frame, is_running = coroutine.gi_frame, coroutine.gi_running
+            following = coroutine.gi_yieldfrom
+        else:
             break
-        if getattr(coroutine, f"{kind}_running"):
+        if is_running or frame is None:
             return []
-        if (frame := getattr(coroutine, f"{kind}_frame")) is not None:
-            frames.append(_at(frame))
-        coroutine = getattr(coroutine, _WAITS_FOR[kind])
+        frames.append(_at(frame))
+        coroutine = following
     return frames
-
-
-_WAITS_FOR = {"cr": "cr_await", "gi": "gi_yieldfrom", "ag": "ag_await"}
-"""By how their attributes begin, of coroutines, generators, asynchronous ones: that for what they wait for."""
 
 
 def _at(frame: FrameType) -> Frame:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -206,8 +206,7 @@ class Supervisor:
     def _note_end(self, child: Process, death: Death, stacks: Mapping[int, str]) -> None:
         posted, now = child.board.read(), time.monotonic()
         died = {
-            task.reservation: replace(
-                death,
+            task.reservation: death._replace(
                 reason=child.killed_for.get(task.reservation, ""),
                 seconds=round(now - (task.began_at or task.since), 3),
                 stack=stacks.get(task.number, ""),
@@ -254,7 +253,7 @@ class Supervisor:
         self._backend.settle(dead.done)
         if dead.deaths:  # before others can take what it held
             now = self._backend.now()
-            told = {held: replace(death, at=now) for held, death in dead.deaths.items()}
+            told = {held: death._replace(at=now) for held, death in dead.deaths.items()}
             deaths.keep(self._backend, self._results, told)
         # What was canceled counts, too: so whoever takes it looks first, even before we heed it below.
         canceled = stops.canceled(self._backend, dead.uncounted)
@@ -441,8 +440,7 @@ class Supervisor:
 
 def _autopsy(child: Process) -> tuple[Death, dict[int, str]]:
     """Return how a process ended, and the stacks of its tasks, by their numbers, if it hung or crashed."""
-    death = replace(
-        deaths.of_status(child.popen.returncode),
+    death = deaths.of_status(child.popen.returncode)._replace(
         peak_memory=peak_of(child.usage) if child.usage else None,
         host=child.presence.host,
         pid=child.popen.pid,
@@ -455,7 +453,7 @@ def _autopsy(child: Process) -> tuple[Death, dict[int, str]]:
     ):  # what stands in the file may be of a copy that a task has forked
         return death, {}
     crash, stacks = crash_in(child.stacks, posted)
-    return replace(death, stack=crash), stacks
+    return death._replace(stack=crash), stacks
 
 
 def _lines(stack: str) -> str:
