@@ -23,6 +23,7 @@ from alligator.commands import (
     reports,
     revival,
     schedule_reports,
+    stacking,
 )
 from alligator.commands.letters import Ref
 from alligator.commands.move import moving
@@ -268,6 +269,18 @@ def _tasks(gator: Gator, options: argparse.Namespace) -> int:
     return 0
 
 
+def _stacks(gator: Gator, options: argparse.Namespace) -> int:
+    queues = [options.queue] if options.queue else looking.places(gator)
+    seen = stacking.seen(gator.dsn, gator.backend, queues)
+    if options.json:
+        _print_json(stacking.seen_json(seen))
+    elif seen.answers or seen.silent:
+        print(stacking.seen_text(seen))
+    else:
+        print(f"No task runs{_in_queue(options)}.")
+    return 1 if seen.silent else 0
+
+
 def _move(gator: Gator, options: argparse.Namespace) -> int:
     target = gator_at(options.to)
     if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
@@ -495,6 +508,7 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "list": _tasks,
     "move": _move,
     "cancel": _cancel,
+    "stacks": _stacks,
     "show": _show_task,
     "why": _why,
     "migrate": _migrate,

@@ -33,6 +33,7 @@ from alligator.processes.holdings import Held, Holdings
 from alligator.processes.keeper import LEASE, Keeper, keeper_thread
 from alligator.processes.memory import resident_mib
 from alligator.processes.pacing import Pace, in_turn
+from alligator.processes.stacks import stacks_of
 from alligator.processes.suspects import Turns
 from alligator.processes.unsupervised import leaving_at_signals, looked_after
 from alligator.tasks import Abandoned
@@ -280,6 +281,10 @@ class Worker:
         """Ask a task that runs here to end, if that hand-out of it does; from any thread."""
         self._holdings.cancel(token, task_id)
 
+    def stacks(self) -> dict[int, str]:
+        """Return the stacks of what runs here now, by the tasks' numbers on the board; from any thread."""
+        return stacks_of(self._holdings.begun())
+
     @property
     def _has_waited_enough(self) -> bool:
         return self._leave_by is not None and time.monotonic() > self._leave_by
@@ -290,6 +295,7 @@ class Worker:
 
     def _work(self) -> None:
         if self._slots == 1:
+            self._holdings.board.thread = threading.get_ident()
             while self._cycle():
                 self._run_held()
             return
@@ -476,6 +482,7 @@ class Worker:
             self.lease,
             cancel=lambda held: self.cancel(held.token, held.task_id),
             also=also,
+            stacks=self.stacks,
         )
 
     def _keeper(self, *, extends: bool = True) -> Keeper:

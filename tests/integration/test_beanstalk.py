@@ -10,6 +10,8 @@ import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
+from alligator.commands.letters import Story
+from alligator.testing.stores import opened, records_of
 from tests.integration import jobs
 from tests.integration.scenes import AT_ONCE, BEHIND, SHORT, Scene, kill, played, until
 from tests.support.beanstalkd import Beanstalkd
@@ -103,6 +105,30 @@ def test_a_task_that_kills_its_process_is_buried_after_three_starts(scene: Scene
     assert letter.task_id == bad.task_id
     assert json.loads(letter.note)["reason"] == "poison"
     assert scene.counts == Counts(dead=1)
+
+
+def test_how_a_process_died_is_told_if_there_is_a_store_for_results(scene: Scene) -> None:
+    results = f"sqlite://{scene.folder}/results.db"
+    scene.push("bad", jobs.segfault)
+
+    assert scene.latergator("--burst", "--results", results).wait() == 0
+
+    [letter] = scene.dead
+    death = Story.of(letter).death
+    assert death is not None
+    assert (death.signal, death.stack.splitlines()[-1]) == ("SIGSEGV", "Segmentation fault")
+    with opened(results) as kept_in:
+        assert records_of(kept_in).list("deaths") == {}
+
+
+def test_where_nothing_is_kept_it_is_logged_how_a_process_died(scene: Scene) -> None:
+    scene.push("bad", jobs.segfault)
+
+    program = scene.latergator("--burst")
+
+    assert program.wait() == 0
+    assert Story.of(scene.dead[0]).death is None
+    assert program.stderr.count("in segfault\n") == 3
 
 
 def test_what_a_lost_tree_of_processes_held_runs_elsewhere_at_once(scene: Scene) -> None:

@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     _add_common(listed, "list")
     _add_limit(listed)
 
+    stacks = commands.add_parser("stacks", help="where every running task is now, as a stack")
+    stacks.add_argument("target", metavar="TARGET")
+    _add_common(stacks, "stacks")
+
     what = "move what waits, is delayed or dead to another store"
     move = commands.add_parser("move", help=what)
     move.add_argument("target", metavar="FROM", help="a DSN, or module:gator")
