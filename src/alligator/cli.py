@@ -24,6 +24,7 @@ from alligator.commands import (
     reports,
     revival,
     schedule_reports,
+    stacking,
 )
 from alligator.commands.letters import Ref
 from alligator.commands.move import moving
@@ -49,12 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
+        all was kept, 1 if not, 2 if it could not be tried.
     """
     set_up_output(logging.WARNING)
+    failed = 1
     try:
         try:
-            return _run(arguments.parser().parse_args(argv))
+            options = arguments.parser().parse_args(argv)
+            failed = options.failed
+            return _run(options)
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
     except AlligatorException as err:
@@ -67,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:  # the disk that the output goes to is full
         _drop_output()
         _complain(f"Cannot write: {err}")
-    return 1
+    return failed
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -281,6 +286,18 @@ def _check(gator: Gator, options: argparse.Namespace) -> int:
     return 1 if found.faults else 0
 
 
+def _stacks(gator: Gator, options: argparse.Namespace) -> int:
+    queues = [options.queue] if options.queue else looking.places(gator)
+    seen = stacking.seen(gator.dsn, gator.backend, queues)
+    if options.json:
+        _print_json(stacking.seen_json(seen))
+    elif seen.answers or seen.silent:
+        print(stacking.seen_text(seen))
+    else:
+        print(f"No task runs{_in_queue(options)}.")
+    return 1 if seen.silent else 0
+
+
 def _move(gator: Gator, options: argparse.Namespace) -> int:
     target = gator_at(options.to)
     if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
@@ -388,12 +405,8 @@ def _verify(gator: Gator, options: argparse.Namespace) -> int:
         if not options.json:
             print(printable(text), flush=True)
 
-    try:
-        found = verifying.dangers(gator, options.queue)
-        verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
-    except AlligatorException as err:
-        _complain(str(err))
-        return 2
+    found = verifying.dangers(gator, options.queue)
+    verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
     if verdict is None:
         return 128 + signal.SIGINT
     if options.json:
@@ -513,6 +526,7 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "check": _check,
     "move": _move,
     "cancel": _cancel,
+    "stacks": _stacks,
     "show": _show_task,
     "why": _why,
     "migrate": _migrate,

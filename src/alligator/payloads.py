@@ -51,6 +51,22 @@ class Refused(bytes):
         return refused
 
 
+class Fitting(bytes):
+    """What lies in a store with a signature that was found to fit, for who looks at it."""
+
+
+def signature_of(value: bytes) -> str:
+    """Return what is known of a value's signature: "fits", "refused", or "unchecked", for here are no keys.
+
+    Empty: it has none, and needs none.
+    """
+    if isinstance(value, Refused):
+        return "refused"
+    if not is_signed(value):
+        return ""
+    return "fits" if isinstance(value, Fitting) else "unchecked"
+
+
 def raw(value: bytes) -> bytes:
     """Return a value as the store has it."""
     return value.raw if isinstance(value, Refused) else value
@@ -97,6 +113,12 @@ def options_in(data: str | bytes) -> dict[str, Any] | None:
     except UnreadableTask:
         return None
     return options
+
+
+def number(told: Any) -> float | None:
+    """Return a number that JSON has told; None if it is none that can be reckoned with."""
+    is_one = isinstance(told, int | float) and not isinstance(told, bool)
+    return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
 
 
 def object_in(value: str | bytes) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from alligator.backends.base import (
 )
 from alligator.bell import Bell
 from alligator.exceptions import InvalidArguments, TaskRefused
-from alligator.payloads import Refused, is_signed, plain, raw
+from alligator.payloads import Fitting, Refused, is_signed, plain, raw
 from alligator.signing import Keyring, place_of
 
 log = logging.getLogger("alligator.task")
@@ -232,7 +232,7 @@ class SignedStore(Backend):
 
     def _seen(self, queue_name: str, task_id: str, body: bytes) -> bytes:
         why = self.why_not(queue_name, task_id, body)
-        return Refused.of(body, why) if why else body
+        return Refused.of(body, why) if why else Fitting(body)
 
     # What is moved as it is:
 
@@ -425,7 +425,7 @@ class SignedRecords:
         if not key.startswith(_SIGNED_FAMILY):
             return value
         why = self._keyring.why_not(place_of("record", key), value)
-        return Refused.of(value, why) if why else value
+        return Refused.of(value, why) if why else Fitting(value)
 
 
 def _written(keyring: Keyring, key: str, value: bytes) -> bytes:

@@ -217,11 +217,16 @@ class Scene:
     # Tasks:
 
     def push(
-        self, name: str, func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
+        self,
+        name: str,
+        func: Callable[..., Any] = jobs.work,
+        *args: Any,
+        gator: Gator | None = None,
+        **options: Any,
     ) -> Task:
-        """Queue a call of a job, with the name for its task's id."""
+        """Queue a call of a job, with the name for its task's id; by another Gator if so asked."""
         self.journal.note("push", name)
-        with self.gator.options(task_id=name, **options) as opts:
+        with (gator or self.gator).options(task_id=name, **options) as opts:
             task = opts.task(func, self.journal.path, name, *args)
         self.journal.note("pushed", name)
         return task

@@ -205,7 +205,7 @@ def test_dead_letters_are_listed_the_newest_first(dsn: str) -> None:
     assert (listed["total"], ids(listed)) == (3, ["d3", "d2", "d1"])
     assert set(listed["dead_letters"][0]) == {
         *("task_id", "queue", "letter_id", "buried_at"),
-        *("reason", "callable", "error", "payload_bytes"),
+        *("reason", "callable", "error", "payload_bytes", "signature"),
     }
     assert ids(told("dead", dsn, "--limit", "2")) == ["d3", "d2"]
     assert ids(told("dead", dsn, "--queue", "mail")) == ["d2"]

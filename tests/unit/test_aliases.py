@@ -1,6 +1,5 @@
 """Names that changed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,12 @@ def test_the_longest_old_name_counts_and_each_is_followed_once(path: str, now: s
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "renamed_pack"
     folder.mkdir()
     (folder / "__init__.py").touch()
     (folder / "mod.py").write_text("class Mailer:\n    @staticmethod\n    def send(): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    return
 
 
 @pytest.mark.usefixtures("package")

@@ -469,6 +469,12 @@ class Backend(ABC):
     def count(self, queue_name: str) -> Counts:
         """Count a queue's tasks by state."""
 
+    def forget(self, queue_name: str) -> None:  # noqa: B027 -- most stores have nothing to forget
+        """Remove what is left of an empty queue that will not be used again; one that is not empty stays.
+
+        What others push there meanwhile stays, too, but ``queues`` may not name it.
+        """
+
     @abstractmethod
     def queues(self) -> list[str]:
         """Return the names of the queues that hold tasks or dead letters, sorted; others may be among them."""

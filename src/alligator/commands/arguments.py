@@ -50,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("target", metavar="TARGET")
     _add_common(check, "check")
 
+    stacks = commands.add_parser("stacks", help="where every running task is now, as a stack")
+    stacks.add_argument("target", metavar="TARGET")
+    _add_common(stacks, "stacks")
+
     what = "move what waits, is delayed or dead to another store"
     move = commands.add_parser("move", help=what)
     move.add_argument("target", metavar="FROM", help="a DSN, or module:gator")
@@ -95,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     what = f"for so long workers are killed and stopped, and connections cut ({SECONDS:g})"
     verify.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="SECONDS", help=what)
     _add_common(verify, "verify", checks=False)
+    verify.set_defaults(failed=2)
     what = "a queue made for this alone, in a store that makes none by itself (sqs)"
     verify.add_argument("--queue", type=_queue, metavar="NAME", help=what)
 
@@ -143,7 +148,7 @@ def _add_common(
     if checks and takes_queue:
         add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
     add("--json", action="store_true", default=default, help="for programs to read")
-    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)
+    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks, failed=1)
 
 
 def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:

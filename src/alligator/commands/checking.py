@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alligator import dependencies, schedules
+from alligator import schedules
+from alligator.attempts import Runner
 from alligator.backends.abilities import refusal
 from alligator.commands import letters, listing
 from alligator.commands.passing import PassingOver
@@ -13,9 +14,9 @@ from alligator.commands.tables import (
 )
 from alligator.exceptions import AlligatorException, InvalidOption
 from alligator.gator import Gator
+from alligator.payloads import Refused
 from alligator.printable import indented, printable
 from alligator.signatures import check_arguments
-from alligator.tasks import Task
 
 NAMED = 3
 """Tasks of a kind that are named; of more, how many they are."""
@@ -55,9 +56,10 @@ def report(gator: Gator, queue_names: Sequence[str], passed: PassingOver) -> Rep
         raise InvalidOption(refusal(gator.dsn, "alligator check"))
     faults: dict[tuple[str, str], Fault] = {}
     looked_at = 0
+    runner = Runner(gator.backend, gator.task_class, reading=gator.reading)
     for queue_name, task_id, body in _bodies(gator, queue_names, passed):
         looked_at += 1
-        problem = problem_of(body, gator.task_class)
+        problem = _problem_of(body, runner)
         if problem is None:
             continue
         name = letters.callable_of(body) or "?"
@@ -68,10 +70,12 @@ def report(gator: Gator, queue_names: Sequence[str], passed: PassingOver) -> Rep
     return Report(looked_at, sorted(faults.values(), key=lambda one: (-one.tasks, one.callable)))
 
 
-def problem_of(body: bytes, task_class: type[Task]) -> str | None:
+def _problem_of(body: bytes, runner: Runner) -> str | None:
     """Return why a worker with this version of the program could not run a queued task; None: it could."""
+    if isinstance(body, Refused):
+        return body.why
     try:
-        task = dependencies.class_for(body, task_class).deserialize(body)
+        task = runner.task_in(body)
         if task.func is not None:
             check_arguments(task.func, task.func_args, task.func_kwargs)
         for name, hook, takes in (

@@ -6,14 +6,17 @@ import signal
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from alligator.commands.tables import printable
 from alligator.commands.targets import checked
 from alligator.dsn import masked
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
+from alligator.printable import printable
+from alligator.processes.child import LEAVE
+from alligator.verify.target import moved
 from alligator.verify.trial import LEASE, Tell, Trial, Verdict
 
 FEW = 10
@@ -28,10 +31,10 @@ def verify(
     Raises:
         AlligatorException: It could not be carried out.
     """
-    name = _queue_in(gator, queue_name)
-    tell(f"Trying {gator.dsn} for {seconds:g} s, in queue {printable(name)} alone.")
-    with _heeding_signals() as ended:
-        pointed_at = target or os.environ["ALLIGATOR_CONN"]
+    pointed_at = target or os.environ["ALLIGATOR_CONN"]
+    with _heeding_signals() as ended, _place(gator, pointed_at) as (gator, pointed_at):
+        name = _queue_in(gator, queue_name)
+        tell(f"Trying {gator.dsn} for {seconds:g} s, in queue {printable(name)} alone.")
         trial = Trial(gator, pointed_at, name, seconds, ended, lambda text: tell(masked(text)))
         verdict = trial.run()
         return None if ended.is_set() else verdict
@@ -54,6 +57,26 @@ def dangers(gator: Gator, queue_name: str | None) -> list[str]:
             "worker that dies has lost it."
         )
     return found
+
+
+@contextmanager
+def _place(gator: Gator, target: str) -> Generator[tuple[Gator, str]]:
+    """Return the store to try: for a file that is not there, another one in its folder, removed in the end."""
+    path = Path(gator.dsn.rest)
+    if gator.dsn.scheme != "sqlite" or gator.backend_class is not None or path.exists():
+        yield gator, target
+        return
+    if "://" not in target:
+        raise BackendRefused(f"There is no file {path}. The first task to be queued makes it.")
+    other = path.with_name(f"alligator-verify-{secrets.token_hex(8)}.db")
+    address = gator.dsn.url.replace(gator.dsn.rest, str(other), 1)
+    there = moved(gator, address, gator.queue_name)
+    try:
+        yield there, address
+    finally:
+        there.backend.close()
+        for file in other.parent.glob(f"{other.name}*"):
+            file.unlink()
 
 
 def _queue_in(gator: Gator, queue_name: str | None) -> str:
@@ -88,7 +111,7 @@ def _heeding_signals() -> Generator[threading.Event]:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in heeded}
     try:
         yield ended
@@ -107,7 +130,7 @@ def verdict_text(verdict: Verdict, found: Sequence[str]) -> str:
         "pushed": f"{findings.pushed:,}",
         "finished": f"{findings.finished:,}",
         "lost": _counted(findings.lost),
-        "run against all orders": _counted(findings.unexpected),
+        "unexpected": _counted(findings.unexpected),
         "run twice, explained": f"{findings.explained:,}",
         "run twice, unexplained": _counted(findings.unexplained),
         "set aside wrongly": _counted(verdict.wrongly_dead),

@@ -36,7 +36,6 @@ class Crew:
         self._parent: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._stopped: list[int] = []
-        self._is_leaving = False
 
     @property
     def runs(self) -> bool:
@@ -108,10 +107,9 @@ class Crew:
         self._tell_guard()
 
     def tell_to_leave(self) -> None:
-        """Tell it to leave, when it has finished what it runs; once."""
+        """Tell it to leave, when it has finished what it runs; if it was told already, at once."""
         self.go()
-        if self.runs and not self._is_leaving:
-            self._is_leaving = True
+        if self.runs:
             self._signal_parent(signal.SIGTERM)
 
     def end(self) -> None:

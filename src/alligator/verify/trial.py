@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from alligator.backends.base import DeadLetter
+from alligator.backends.base import Ack, DeadLetter
 from alligator.dsn import DSN
 from alligator.exceptions import (
     AlligatorException,
@@ -20,6 +20,7 @@ from alligator.exceptions import (
 )
 from alligator.gator import Gator
 from alligator.retries import MAX_DELIVERIES
+from alligator.utils import new_id
 from alligator.verify import jobs
 from alligator.verify.addresses import server_of, through, with_lease
 from alligator.verify.crew import Crew
@@ -39,7 +40,9 @@ EVERY = 1.2
 PACE = 0.01
 """Seconds between two pushes."""
 AHEAD = 100
-"""Tasks that are pushed ahead of the workers, at the most: the store is not to be filled."""
+"""Tasks that are pushed ahead of the workers, at about the most: the store is not to be filled."""
+LOOK_EVERY = 25
+"""Pushes after which it is looked how far the workers are."""
 PATIENCE = 20.0
 """Seconds in which nothing at all may happen, before it is given up to wait for more."""
 ANSWER_WITHIN = 30.0
@@ -131,9 +134,14 @@ class Trial:
     @contextmanager
     def _between(self) -> Generator[Proxy | None]:
         """Put a proxy before the store's server, if workers find it by its DSN and it answers through one."""
-        server = server_of(self._user_gator.dsn) if "://" in self._target else None
-        if server is None:
-            self._tell("Connections are not cut: the store has no plain address of a server.")
+        server = server_of(self._user_gator.dsn)
+        if server is None or "://" not in self._target:
+            what = (
+                "there is no server of one plain address"
+                if server is None
+                else "name a DSN for that"
+            )
+            self._tell(f"Connections are not cut: {what}.")
             yield None
             return
         host, port = server
@@ -165,8 +173,10 @@ class Trial:
 
     def _end_crews(self) -> None:
         every = [*self._crews, *self._leaving]
-        for crew in every:
-            crew.tell_to_leave()
+        for _ in range(2 if self._ended.is_set() else 1):  # the second time: at once
+            for crew in every:
+                crew.tell_to_leave()
+            time.sleep(ATTEMPT_EVERY)  # two signals at once may be one
         for crew in every:
             crew.end()
 
@@ -182,7 +192,8 @@ class Trial:
             number = 0
             try:
                 while not over.wait(PACE):
-                    if number - len(self._journal.names("finish")) < AHEAD:
+                    # Now and then, for it takes a while to count.
+                    if number % LOOK_EVERY or number - self._finished() < AHEAD:
                         number += 1
                         self._push(number)
             except Exception as err:
@@ -198,6 +209,9 @@ class Trial:
             thread.join()
         if failed:
             raise failed[0]
+
+    def _finished(self) -> int:
+        return len(self._journal.names("finish"))
 
     def _push(self, number: int) -> None:
         name = f"t{number}"
@@ -238,13 +252,15 @@ class Trial:
         if proxy is not None:
             ways += [partial(self._cut, proxy), partial(self._cut_amid, proxy)]
         gap = min(EVERY, self._seconds / len(ways))
-        while time.monotonic() - began < self._seconds:
-            for way in self._rng.sample(ways, len(ways)):
-                if self._ended.wait(gap) or time.monotonic() - began > self._seconds + gap:
-                    break
-                self._go_on()
-                what = way()
-                self._tell(f"{time.monotonic() - began:6.1f} s  {what}")
+        coming = self._rng.sample(ways, len(ways))
+        is_over = False
+        while not self._ended.wait(gap) and not is_over:
+            self._go_on()
+            what = coming.pop()()
+            self._tell(f"{time.monotonic() - began:6.1f} s  {what}")
+            if not coming:  # each was done, at least once, however slow all is
+                is_over = time.monotonic() - began > self._seconds
+                coming = self._rng.sample(ways, len(ways))
         if self._stopped is not None:
             crew, until = self._stopped
             self._ended.wait(max(0.0, until - time.monotonic()))
@@ -305,8 +321,10 @@ class Trial:
         return "cut a connection amid an answer"
 
     def _awake(self) -> Crew:
+        """Return a crew that is not stopped; one that works, if there is one."""
         stopped = self._stopped[0] if self._stopped else None
-        return self._rng.choice([crew for crew in self._crews if crew is not stopped])
+        awake = [crew for crew in self._crews if crew is not stopped]
+        return self._rng.choice([crew for crew in awake if self._at_work(crew)] or awake)
 
     def _at_work(self, crew: Crew) -> list[int]:
         started = {entry.pid for entry in self._journal.entries("start")}
@@ -362,14 +380,18 @@ class Trial:
 
     def _clean(self) -> None:
         """Take all out of the queue, and what comes back with a lease, too."""
-        backend = self._gator.backend
+        backend, worker = self._gator.backend, new_id()
         deadline = time.monotonic() + CLEAN_WITHIN
         while True:
             with suppress(AlligatorException):
                 backend.drop_all(self._queue_name)
+                # What dead workers held comes back to who asks for it.
+                held = backend.reserve([self._queue_name], worker, limit=1000, lease=LEASE)
+                backend.settle([Ack(one) for one in held.reservations])
                 if letters := [letter.letter_id for letter in self._dead()]:
                     backend.purge_dead(self._queue_name, letters)
                 if not sum(backend.count(self._queue_name)):
+                    backend.forget(self._queue_name)
                     return
             if time.monotonic() > deadline:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
