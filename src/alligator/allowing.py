@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from inspect import isroutine
 from typing import Any
 
 from alligator.exceptions import InvalidOption, TaskRefused, UnknownCallableError
@@ -102,7 +103,9 @@ class Allowed:
         return found
 
     def _check_kind(self, func: Any, path: str) -> None:
-        if isinstance(func, type) or not callable(func) or not hasattr(func, "__name__"):
+        # The latter two: what functools.wraps has made, as lru_cache does, and functions of Cython.
+        is_function = isroutine(func) or hasattr(func, "__wrapped__") or hasattr(func, "__code__")
+        if isinstance(func, type) or not callable(func) or not is_function:
             raise self._refused(path, "is no function")
 
     def _refused(self, path: str, why: str) -> TaskRefused:

@@ -9,6 +9,7 @@ import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from alligator.exceptions import InvalidOption
@@ -78,8 +79,13 @@ def place_of(kind: str, *names: str) -> bytes:
         >>> place_of("task", "all", "t1")
         b'alligator-signed:1:task:3:all2:t1'
     """
-    told = (name.encode(errors="surrogatepass") for name in names)
-    return b"%b%b:%b" % (MARK, kind.encode(), b"".join(b"%d:%b" % (len(n), n) for n in told))
+    return reduce(named, names, b"%b%b:" % (MARK, kind.encode()))
+
+
+def named(within: bytes, name: str) -> bytes:
+    """Return the name of a place within another one."""
+    told = name.encode(errors="surrogatepass")
+    return b"%b%d:%b" % (within, len(told), told)
 
 
 def keyring_of(keys: Sequence[str | bytes] | None, told: str) -> Keyring:
