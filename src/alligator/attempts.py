@@ -38,8 +38,10 @@ from alligator.exceptions import (
     QueueFull,
     Snooze,
     TaskFailed,
+    TaskRefused,
     TaskTimeout,
 )
+from alligator.payloads import plain
 from alligator.running import CURRENT, RunningTask
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
@@ -47,6 +49,7 @@ from alligator.timeouts import limited, time_limit
 from alligator.utils import run_coroutine
 
 if TYPE_CHECKING:
+    from alligator.allowing import Allowed
     from alligator.limits.gates import Entry
 
 log = logging.getLogger("alligator.task")
@@ -54,6 +57,8 @@ log = logging.getLogger("alligator.task")
 VOID = "Task %r went to another worker while it ran here: what came of it here is void"
 """Logged by whoever settles an attempt too late."""
 
+EARLY = 1.0
+"""Seconds that a task may start before its time, which another process has reckoned by its idea of now."""
 MAX_HISTORY = 10
 """Attempts that the next ones are told of: the last."""
 
@@ -99,6 +104,8 @@ class Runner:
         patiently: Calls the store for us, and may try again.
         gives_back: An exception that is no failure: the task goes back to its queue.
         coming: Returns the tasks that are about to be attempted next.
+        allowed: What may be imported and run; None: anything.
+        heeds_time: Whether a task whose time has not come is put off, though the store has handed it out.
     """
 
     def __init__(
@@ -111,6 +118,8 @@ class Runner:
         patiently: Callable[[Callable[[], Any]], Any] = _at_once,
         gives_back: type[BaseException] | tuple[()] = (),
         coming: Callable[[], Sequence[Reservation]] = tuple,
+        allowed: "Allowed | None" = None,
+        heeds_time: bool = True,
     ) -> None:
         self.backend = backend
         self.task_class = task_class
@@ -119,6 +128,8 @@ class Runner:
         self.patiently = patiently
         self.gives_back = gives_back
         self.coming = coming
+        self.allowed = allowed
+        self.heeds_time = heeds_time
         self._let_in: dict[Reservation, Entry] = {}
         self._entering = threading.Lock()
         # A store without leases cannot count, and must not loop.
@@ -146,13 +157,29 @@ class Runner:
         if retries.is_poison(held.deliveries, self.max_deliveries):
             return self._poison(held)
         try:
-            task = dependencies.class_for(held.body, self.task_class).deserialize(held.body)
+            task = self.task_in(held.body)
         except Abandoned:
             raise
+        except TaskRefused as err:
+            log.error("Task %r is refused, and buried: %s", held.task_id, err)
+            return self.buried(held, None, err, "refused")
         except BaseException as err:
             return self._unreadable(held, err)
         task.queue_name = held.queue_name
         return Run(self, held, task)
+
+    def task_in(self, body: bytes) -> Task:
+        """Read a payload, and import what it names.
+
+        Raises:
+            TaskRefused: It calls what is not allowed.
+            BaseException: Whatever the class of the task, or the modules of what it calls, have to say.
+        """
+        body = plain(body)  # that it fits is known, where there are keys
+        kind = dependencies.class_for(body, self.task_class)
+        if self.allowed is None or kind is dependencies.OurTask:
+            return kind.deserialize(body)
+        return self.allowed.read(kind, body)
 
     def enter(self, held: Reservation, limit: limits.Limit) -> "Entry | None":
         """Let a task in under its limit, and with it some that come next; None: it may not start."""
@@ -276,6 +303,12 @@ class Run:
             stop, self._death = self._ask(self._before)
             if stop is not None:
                 return self._stopped(stop)
+        if task.not_before is not None and self._runner.heeds_time:
+            early = task.not_before - self._backend.now()
+            if early > EARLY:
+                log.warning("Task %r came %.0f s before its time: put off", held.task_id, early)
+                task.to_delayed()
+                return Attempt(Release(held, delay=early), task, then=self._heed_stop)
         if task.expires is not None and self._backend.now() > task.expires[1]:
             log.warning("Task %r has expired: buried", held.task_id)
             what = "it" if task.attempt == 1 else f"attempt {task.attempt}"

@@ -46,12 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
+        all was kept, 1 if not, 2 if it could not be tried.
     """
     set_up_output(logging.WARNING)
+    failed = 1
     try:
         try:
-            return _run(arguments.parser().parse_args(argv))
+            options = arguments.parser().parse_args(argv)
+            failed = options.failed
+            return _run(options)
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
     except AlligatorException as err:
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:  # the disk that the output goes to is full
         _drop_output()
         _complain(f"Cannot write: {err}")
-    return 1
+    return failed
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -377,6 +381,24 @@ def _create_queues(gator: Gator, options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(gator: Gator, options: argparse.Namespace) -> int:
+    from alligator.commands import verifying  # here, for it is much, and few need it
+
+    def tell(text: str) -> None:
+        if not options.json:
+            print(printable(text), flush=True)
+
+    found = verifying.dangers(gator, options.queue)
+    verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
+    if verdict is None:
+        return 128 + signal.SIGINT
+    if options.json:
+        _print_json(verifying.verdict_json(gator, verdict, options.seconds, found))
+    else:
+        print(f"\n{verifying.verdict_text(verdict, found)}")
+    return 0 if verdict.is_good else 1
+
+
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
     """Return the queues to look at, less those that cannot be read, where others make the queues."""
     names = _names(gator, options)
@@ -492,6 +514,7 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "migrate": _migrate,
     "schedules": _schedules,
     "schedules remove": _unschedule,
+    "verify": _verify,
     "dead show": _show,
     "dead retry": _retry,
     "dead purge": _purge,

@@ -27,6 +27,8 @@ class Peek:
     resumes: tuple[object, ...] = ()
     """The hand-outs from whose checkpoint it may resume."""
     push: str = ""
+    signature: str = ""
+    """As ``payloads.signature_of`` tells."""
 
     @classmethod
     def into(cls, body: bytes) -> Self:
@@ -34,7 +36,7 @@ class Peek:
         try:
             payload = payloads.decode(body)
         except UnreadableTask:
-            return cls()
+            return cls(signature=payloads.signature_of(body))
         options: dict[str, Any] = payload.get("options", {})
         history = tuple(_objects_in(options.get("history")))
         return cls(
@@ -48,6 +50,7 @@ class Peek:
             history=history,
             resumes=(options.get("resumes"), *(entry.get("token") for entry in history[-1:])),
             push=str(options.get("push", "")),
+            signature=payloads.signature_of(body),
         )
 
 

@@ -23,7 +23,7 @@ from alligator.dependencies import called
 from alligator.dependencies.edges import Edge, Name, edges_in, need, needs_of
 from alligator.exceptions import InvalidOption
 from alligator.limits import Limit
-from alligator.payloads import number
+from alligator.payloads import Refused, number
 from alligator.peeks import Peek, object_in
 from alligator.stops import Stop
 
@@ -96,7 +96,7 @@ class Status:
     ended_at: float | None = None
     """When it ended, the last time that is known of: a success without ``keep_result`` leaves no trace."""
     reason: str = ""
-    """When it failed: "failed", "poison", "unreadable", "expired", "timeout" or "dependency"."""
+    """When it failed: "failed", "poison", "unreadable", "refused", "expired", "timeout" or "dependency"."""
     error: str = ""
     """When it failed, or is about to: with what. When it succeeded: why its result could not be kept."""
     kept_until: float | None = None
@@ -105,6 +105,9 @@ class Status:
     """Of the last attempts before this one, each: its "attempt", its "error", and "at" which moment."""
     consumers: int | None = None
     """How many workers that are alive take from this queue, if the store knows."""
+    signature: str = ""
+    """Of what is queued or dead: "fits"; "refused", no key fits; "unchecked", there are no keys here. Empty: it
+    is not signed, and need not be."""
     at: float = 0.0
     """When all this was so, by the store's clock."""
 
@@ -198,6 +201,8 @@ def _queued(backend: Backend, kept_in: Records | None, name: Name, found: Found)
 
 def _waiting(backend: Backend, name: Name, found: Found, task: Peek, status: Status) -> Status:
     """Return what a task waits for that nobody holds."""
+    if isinstance(found.body, Refused):
+        return replace(status, state="waiting", position=found.position, error=found.body.why)
     needs = _needs(backend, name, task)
     failed = next((on for on, edge in needs.items() if edge.failed), None)
     if failed is not None:
@@ -355,5 +360,6 @@ def _of_task(name: Name, task: Peek, now: float) -> Status:
         retries=task.retries,
         expires_at=task.expires_at,
         history=task.history,
+        signature=task.signature,
         at=now,
     )

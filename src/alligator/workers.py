@@ -23,10 +23,10 @@ from alligator.backends.base import (
 from alligator.bell import Bell
 from alligator.constants import ALL
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
-from alligator.gator import Gator
+from alligator.gator import Gator, allowed_by
 from alligator.patience import Patience
 from alligator.processes.board import CAPACITY, Board
-from alligator.processes.complaints import Complaints, warn_of
+from alligator.processes.complaints import Complaints, warn_of, warn_of_strangers
 from alligator.processes.crew import Crew
 from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
@@ -88,6 +88,7 @@ class Worker:
         schedule: Whether to queue what ``Gator.every`` and ``Gator.cron`` have put down for these queues.
         outbox: The DSN of a database, or several: what was queued in transactions there is forwarded.
         max_memory: MiB of memory beyond which the worker leaves, after what runs; 0: none.
+        allow: Patterns of what may run here, as of a Gator; by default, those of the Gator.
         code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
         board: Where a supervising process reads what this one holds, and does what is said above
             of threads and signals. For ``latergator``.
@@ -122,6 +123,7 @@ class Worker:
         schedule: bool = False,
         outbox: str | Sequence[str] = (),
         max_memory: int = 0,
+        allow: str | Sequence[str] | None = None,
         code_wait: float = 10.0,
         board: Board | None = None,
         worker_id: str | None = None,
@@ -138,6 +140,7 @@ class Worker:
         self.schedule = schedule
         self.outbox = [outbox] if isinstance(outbox, str) else list(outbox)
         self.max_memory = whole(0, "max_memory", max_memory)
+        self.allowed = gator.allowed if allow is None else allowed_by(allow)
         self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = queue_names(self.to_consume)
@@ -156,6 +159,7 @@ class Worker:
             code_wait=self.code_wait,
             patiently=self._patiently,
             coming=self._holdings.coming,
+            allowed=self.allowed,
         )
         self._executor = Executor(
             runner,
@@ -216,13 +220,12 @@ class Worker:
         with ExitStack() as stack:
             if not self.is_supervised:
                 warn_of(self._backend, log)
+                warn_of_strangers(self.gator, self.allowed, log)
                 stack.enter_context(self._looked_after())
                 stack.enter_context(self._leaving_at_signals())
                 stack.enter_context(self._forwarding())
-            elif not self._backend.shares_leases:  # nobody else can extend what is held here
-                stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
-            elif not self._backend.can_recover:
-                stack.enter_context(self._freed())
+            elif not (self._backend.shares_leases and self._backend.can_recover):
+                stack.enter_context(self._kept())
             try:
                 self._work()
             except Abandoned:
@@ -237,6 +240,12 @@ class Worker:
         """Tell the worker to leave. May be called from another thread, and from a signal handler."""
         if self._leave_by is None:
             self._leave_by = time.monotonic() + self.grace
+        self._backend.interrupt()
+        self._bell.interrupt()
+
+    def hurry(self) -> None:
+        """Tell the worker to leave, and that its grace is over; as ``stop``."""
+        self._leave_by = 0.0
         self._backend.interrupt()
         self._bell.interrupt()
 
@@ -483,15 +492,16 @@ class Worker:
         )
 
     @contextmanager
-    def _freed(self) -> Generator[None]:
-        """Free what is stuck, from a thread, where the parent cannot: it has no body to send anew."""
+    def _kept(self) -> Generator[None]:
+        """Do from a thread what the parent cannot: it holds nothing here, or has no body to send anew."""
 
         def also() -> None:
             # With coroutines, the main thread breaks them off by itself.
             if self._has_waited_enough and self.concurrency == 1:
                 self._break_off()
 
-        with keeper_thread(self._keeper(extends=False), self._holdings.board, also):
+        keeper = self._keeper(extends=not self._backend.shares_leases)
+        with keeper_thread(keeper, self._holdings.board, also):
             yield
 
     def _break_off(self) -> None:
@@ -517,7 +527,9 @@ class Worker:
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it
 
-        return Scheduler(self._backend, self.queue_names, self.gator.task_class)
+        return Scheduler(
+            self._backend, self.queue_names, self.gator.task_class, allowed=self.allowed
+        )
 
     def _leaving_at_signals(self) -> AbstractContextManager[None]:
         def leave() -> None:

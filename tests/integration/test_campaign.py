@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaos.campaign import Scenario, played
+from chaos.controls.playing import controls
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
 
@@ -18,8 +19,7 @@ SEED = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
     [
         pytest.param(one, store, id=f"{one.name}-{store}")
         for one in SCENARIOS.values()
-        for store in one.stores
-        if one.quick
+        for store in one.played_on(is_quick=True)
     ],
 )
 def test_what_is_promised_holds_whatever_fails(
@@ -33,3 +33,22 @@ def test_what_is_promised_holds_whatever_fails(
     assert trial.findings.lost == []
     assert trial.findings.unexpected == []
     assert trial.findings.unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("control", "store"),
+    [
+        pytest.param(one, store, id=f"{one.name}-{store}")
+        for one in controls()
+        for store in one.played_on(is_quick=True)
+    ],
+)
+def test_what_is_known_to_lose_tasks_is_seen_to(
+    control: Scenario, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = played(control, store, tmp_path, SEED, control.quick)
+
+    with capsys.disabled():
+        print(f"\n{HEAD}\n{row(trial)}   seed {SEED}")
+    assert trial.findings.lost
+    assert trial.is_good

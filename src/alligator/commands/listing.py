@@ -8,6 +8,7 @@ from alligator.backends.base import NEVER, Backend, Listed, State, worker_of
 from alligator.commands.letters import callable_of
 from alligator.commands.tables import Column, duration, iso, table
 from alligator.exceptions import InvalidOption
+from alligator.payloads import Refused, signature_of
 
 PAGE = 100
 STATES: tuple[State, ...] = ("running", "waiting", "delayed")
@@ -55,6 +56,7 @@ def tasks_json(rows: Sequence[Row]) -> dict[str, Any]:
                 "queue": queue_name,
                 "state": state,
                 "callable": callable_of(task.body),
+                "signature": signature_of(task.body) or None,
                 "priority": task.priority,
                 "due_at": iso(task.due_at) if 0 < task.due_at < NEVER else None,
                 "worker": worker_of(task.token) if task.token else None,
@@ -86,5 +88,5 @@ def _cells(queue_name: str, state: State, task: Listed, now: float) -> list[str]
         queue_name,
         said,
         str(task.priority),
-        callable_of(task.body) or "?",
+        "? (refused)" if isinstance(task.body, Refused) else callable_of(task.body) or "?",
     ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from alligator import registry, schedules
 from alligator.commands.reports import (
+    SIGNATURES,
     death_json,
     death_lines,
     progress_json,
@@ -82,6 +83,7 @@ def status_text(status: Status) -> str:
         "state": status.state,
         "why": why(status),
         "callable": status.callable,
+        "signed": SIGNATURES[status.signature],
         "attempt": _attempt_text(status),
         "priority": str(status.priority or ""),
         "expires": _expires_text(status),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from alligator import payloads
 from alligator.backends.base import Counts, DeadLetter
 from alligator.commands.letters import Outcome, Ref, Story, callable_of
 from alligator.commands.tables import (
@@ -26,6 +27,14 @@ from alligator.statuses import Progress
 
 FEW = 10
 """Dead letters to name one by one; of more, their number."""
+
+SIGNATURES = {
+    "": "",
+    "fits": "yes, by a key of ours",
+    "refused": "not by a key of ours: workers with these keys refuse it",
+    "unchecked": "yes, but by whom is not known: here are no keys (ALLIGATOR_KEYS)",
+}
+"""What to say of a task's signature; see ``payloads.signature_of``."""
 
 _STATES = ("waiting", "delayed", "running", "dead")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
@@ -109,7 +118,7 @@ def letters_text(letters: Sequence[DeadLetter], now: float, width: int | None) -
 def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
     """Return all about a dead letter; its payload, whose arguments may be secret, only if so asked."""
     story = Story.of(letter)
-    size = counted(len(letter.body), "byte")
+    size = counted(len(payloads.raw(letter.body)), "byte")
     fields = {
         "id": letter.task_id,
         "queue": letter.queue_name,
@@ -119,9 +128,13 @@ def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
         "error": story.error_line,
         "payload": size if with_payload else f"{size}; --payload shows it, secrets included",
     }
+    if isinstance(letter.body, payloads.Refused):
+        fields["callable"] = "unknown: nothing in it is read"
+    if signature := payloads.signature_of(letter.body):
+        fields["signed"] = SIGNATURES[signature]
     lines = [f"{name:8}  {printable(value)}" for name, value in fields.items()]
     if with_payload:
-        lines.append(indented(_laid_out(letter.body)))
+        lines.append(indented(_laid_out(payloads.raw(letter.body))))
     if story.progress:
         lines.append(f"progress  {printable(progress_text(story.progress, now))}")
     if story.death:
@@ -142,14 +155,15 @@ def letter_json(
         "reason": story.reason,
         "callable": callable_of(letter.body),
         "error": story.error,
-        "payload_bytes": len(letter.body),
+        "payload_bytes": len(payloads.raw(letter.body)),
+        "signature": payloads.signature_of(letter.body) or None,
     }
     if in_full:
         told["traceback"] = story.traceback
         told["progress"] = progress_json(story.progress)
         told["death"] = death_json(story.death)
     if with_payload:
-        told["payload"] = _text_of(letter.body)
+        told["payload"] = _text_of(payloads.raw(letter.body))
     return told
 
 
@@ -231,6 +245,8 @@ def _text_of(body: bytes) -> str:
 def _laid_out(body: bytes) -> str:
     """Return a payload over several lines, if it is JSON."""
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+        behind = payloads.plain(body)
+        signature = _text_of(body[: len(body) - len(behind)])
+        return signature + json.dumps(json.loads(behind), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return _text_of(body)

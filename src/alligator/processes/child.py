@@ -26,7 +26,7 @@ from alligator.processes.keeper import TICK, Keeper
 from alligator.utils import take_default
 from alligator.workers import Worker
 
-STOP = b"s\n"
+STOP, HURRY = b"s\n", b"h\n"
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that tell parent or child to leave; but for those that were ignored before, as nohup does it."""
 
@@ -56,6 +56,8 @@ class Settings:
     """Of logging: DEBUG also prints results, WARNING prints no more than problems."""
     tells_failures: bool = True
     """Whether to log each task that fails."""
+    allow: list[str] | None = None
+    """Patterns of what may run; None: what ``target`` says."""
 
     def line(self) -> bytes:
         """Return them as a line for the pipe."""
@@ -109,6 +111,7 @@ def main(control: int, board_file: int, stacks_file: int) -> None:
         threads=settings.threads,
         concurrency=settings.concurrency,
         max_memory=settings.max_memory,
+        allow=settings.allow,
         board=board,
         worker_id=settings.worker_id,
     )
@@ -153,6 +156,8 @@ def _obey(control: int, worker: Worker, board: Board, stacks_file: int) -> None:
     for line in _lines(control):
         if line == STOP:
             worker.stop()
+        elif line == HURRY:
+            worker.hurry()
         elif line.startswith(ASK):
             _answer(int(line[len(ASK) :]), worker, stacks_file)
         else:

@@ -4,9 +4,10 @@ It also ends a process whose task does not end: one that has a timeout, or was c
 """
 
 import logging
+import math
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from alligator.deaths import Death
 from alligator.exceptions import AlligatorException
 from alligator.processes.board import BEGUN, UNFINISHED, Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
-from alligator.processes.child import LEAVE, STOP, Settings
+from alligator.processes.child import HURRY, LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import END_WITHIN
 from alligator.processes.inquiry import HEARS_WITHIN, Inquiry, crash_in
@@ -113,6 +114,8 @@ class Supervisor:
         self._tally = Tally()
         self._signals = 0
         self._kill_at: float | None = None
+        self._hurry_at = math.inf
+        self._has_said_what_hangs = False
         self._failed_starts = 0
         self._start_at = 0.0
         self._announce_at = 0.0
@@ -137,10 +140,11 @@ class Supervisor:
             grace = self._settings.grace + (BREAK_OFF if breaks_off else 0.0)
             self._wanted, self._kill_at = 0, time.monotonic() + grace
             self._tell_to_leave()
-        if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
-            if self._signals == 1:
+        if self._kill_at is not None:
+            if self._signals == 1 and time.monotonic() > self._kill_at:
                 self._say_what_hangs()
-            self._kill()
+            self._kill_at = min(self._kill_at, self._hurry_at)
+            self._end_since(self._kill_at, self._children)
         self._reload()
         self._end_overdue()
         self._wanted -= self._reap()
@@ -387,21 +391,35 @@ class Supervisor:
                 child.tell(STOP)
                 child.kill_at = now + min(RELOAD_GRACE, self._settings.grace)
         for child in self._children:
-            if child.kill_at is not None and now > child.kill_at:
-                child.kill()
+            if child.kill_at is not None:
+                self._end_since(child.kill_at, [child])
 
     def _tell_to_leave(self) -> None:
         for child in self._children:
             child.tell(STOP)
 
-    def _kill(self) -> None:
-        """End what was told to leave and has not: then its tasks are ours to give back."""
-        for child in self._children:
+    def _end_since(self, moment: float, children: Sequence[Process]) -> None:
+        """End, from a moment on, what was told to leave and has not: then its tasks are ours to give back.
+
+        Where they are not, because the store counts a delivery when a process dies, it is first to do that.
+        """
+        now = time.monotonic()
+        if now >= moment + (0.0 if self._backend.shares_leases else BREAK_OFF):
+            self._kill(children)
+        elif now >= moment:
+            for child in children:
+                child.tell(HURRY)
+
+    def _kill(self, children: Sequence[Process]) -> None:
+        for child in children:
             child.kill()
             child.wait()
 
     def _say_what_hangs(self) -> None:
-        """Say where the tasks are that do not end within the grace. Unless told to hurry meanwhile."""
+        """Say once where the tasks are that do not end within the grace. Unless told to hurry meanwhile."""
+        if self._has_said_what_hangs:
+            return
+        self._has_said_what_hangs = True
         asked = [(child, child.inquire()) for child in self._children if not child.has_ended]
         until = time.monotonic() + ANSWERS_WITHIN
         while (left := until - time.monotonic()) > 0 and self._signals == 1:
@@ -422,9 +440,13 @@ class Supervisor:
     def _heeding_signals(self) -> Generator[None]:
         def leave(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            if self._signals > 1:  # now, even while a call to the store is waiting
-                for child in self._children:
-                    child.kill()
+            if self._signals > 1:
+                self._hurry_at = min(self._hurry_at, time.monotonic())
+                for child in self._children:  # now, even while a call to the store is waiting
+                    if self._backend.shares_leases or self._signals > 2:
+                        child.kill()
+                    else:
+                        child.tell(HURRY)
             self._bell.ring()
 
         def look(number: int, frame: FrameType | None) -> None:
@@ -436,7 +458,7 @@ class Supervisor:
         try:
             yield
         finally:
-            self._kill()
+            self._kill(self._children)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
