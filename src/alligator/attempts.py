@@ -300,11 +300,7 @@ class Run:
         """Return what becomes of the task if it may not start now; None: it may."""
         task, held = self.task, self.held
         if held.deliveries > 1 or task.attempt > 1:
-            stop = self._ask(lambda: stops.found(self._backend, held, task.history))
-            kept_in = self._runner.results
-            self._death = self._ask(
-                lambda: deaths.found(self._backend, kept_in, held, task.history)
-            )
+            stop, self._death = self._ask(self._before)
             if stop is not None:
                 return self._stopped(stop)
         if task.not_before is not None and self._runner.heeds_time:
@@ -333,6 +329,16 @@ class Run:
             self._entry = self._ask(lambda: self._runner.enter(held, limit))
             return self.starts()
         return None
+
+    def _before(self) -> tuple[Stop | None, Death | None]:
+        """Return what was asked of the task before, and how its process ended: in one round trip."""
+        held, history = self.held, self.task.history
+        if (records := self._backend.records) is None:
+            return None, deaths.found(self._backend, self._runner.results, held, history)
+        stop_key, death_key = stops.key_of(*self._name), deaths.key_of(*self._name)
+        values = records.get_many([stop_key, death_key])
+        stop = stops.left_of(stops.read(values.get(stop_key)), history)
+        return stop, deaths.found_in(values.get(death_key), held, history)
 
     def starts(self) -> Attempt | None:
         """Return what becomes of the task if its limit does not let it start now; None: it may."""

@@ -71,7 +71,8 @@ class Worker:
     too. Its leases are extended by a thread, which a task that holds Python's global lock for a whole lease
     (one long call into C) would starve: ``latergator`` extends them from a process of its own, and does not
     have that weakness. Nor can a Worker alone end a task that does not hear that its ``timeout`` is over, or
-    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.)
+    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.) Should
+    its process die, nobody sees how.
 
     Args:
         gator: Where to take tasks from, and what reads them.

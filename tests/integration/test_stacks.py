@@ -217,7 +217,7 @@ def awaits_a_signal(pid: int) -> bool:
 def test_a_task_never_meets_the_signal(scene: Scene) -> None:
     """It would break off what waits in C."""
     scene.push("t1", jobs.sleep_in_c)
-    program = scene.latergator("--threads", "2")
+    program = scene.latergator()
     first = scene.started("t1")
 
     found = [stacks_of(scene)["t1"] for _ in range(2)]
