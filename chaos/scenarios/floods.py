@@ -26,8 +26,8 @@ PLAIN = 500
 """Of those that nothing happens to."""
 SOON = 0.2
 SPARE_MEMORY = 3.0
-"""MiB that three processes may have more in the end, after some 8,000 tasks: less than half a KiB for each task.
-What is not leaked grows by up to 1 MiB: memory is in pieces, and so is not all given back."""
+"""MiB that three processes may have more in the end: after some 8,000 tasks, that is less than half a KiB for
+each. They grow by up to 1 MiB without a leak: memory is in pieces, and so is not all given back."""
 SPARE_FILES = 3
 """As many more may be open: each process may open a further connection when it first needs one."""
 
