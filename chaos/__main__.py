@@ -4,6 +4,7 @@ python -m chaos [--store NAME ...] [--scenario NAME ...] [--seed N] [--quick] [-
 """
 
 import argparse
+import itertools
 import json
 import logging
 import random
@@ -11,8 +12,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from chaos.campaign import Scenario, Trial, played
 from chaos.controls.playing import controls
@@ -27,27 +32,39 @@ def main(words: Sequence[str] | None = None) -> int:
     print(HEAD, flush=True)
     trials: list[Trial] = []
     failed = 0
-    for scenario, store in _programme(options):
-        with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
-            size = scenario.quick if options.quick else scenario.full
-            try:
-                trial = played(scenario, store, Path(folder), options.seed, size)
-            except Exception:
+    programme = _programme(options)
+    patient = [one for one in programme if one[0].is_patient]
+    with ThreadPoolExecutor(max(1, len(patient))) as together:
+        tried = partial(_tried, options)
+        alone = map(tried, [one for one in programme if not one[0].is_patient])
+        for trial in itertools.chain(alone, together.map(tried, patient)):
+            if trial is None:
                 failed += 1
-                traceback.print_exc()
-                continue
-        trials.append(trial)
-        print(row(trial), flush=True)
+            else:
+                trials.append(trial)
+                print(row(trial), flush=True)
     if options.json:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
     bad = [trial for trial in trials if not trial.is_good]
-    for trial in bad:
+    for trial in [trial for trial in trials if trial in bad or trial.remarks]:
         found = trial.findings
         print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:")
         for what in ("lost", "unexpected", "unexplained"):
             print(f"- {what}: {', '.join(getattr(found, what)[:10])}")
         print(*(f"- {remark}" for remark in trial.remarks), sep="\n")
     return 1 if bad or failed else 0
+
+
+def _tried(options: argparse.Namespace, one: tuple[Scenario, str]) -> Trial | None:
+    """Play a scenario on a store; None: that failed, and it was said why."""
+    scenario, store = one
+    with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
+        size = scenario.quick if options.quick else scenario.full
+        try:
+            return played(scenario, store, Path(folder), options.seed, size)
+        except (Exception, pytest.fail.Exception):
+            traceback.print_exc()
+            return None
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -70,8 +87,7 @@ def _programme(options: argparse.Namespace) -> list[tuple[Scenario, str]]:
         (scenario, store)
         for scenario in (*SCENARIOS.values(), *controls())
         if not options.scenario or scenario.name in options.scenario
-        if scenario.quick or not options.quick
-        for store in scenario.stores
+        for store in scenario.played_on(is_quick=options.quick)
         if not options.store or store in options.store
     ]
 

@@ -30,6 +30,9 @@ class Scenario:
         places: What the names of the stores mean.
         stage: What sets the stage.
         loses: Whether it is a control: something that is known to lose tasks, so that the harness is to say so.
+            None: it is played for comparison, and may come out either way.
+        is_patient: Whether it mostly waits, and so may be played beside others that do.
+        quick_on: Where it is played in the short campaign; None: on all of its stores.
     """
 
     play: Play
@@ -38,12 +41,20 @@ class Scenario:
     full: float = 1.0
     places: Mapping[str, Open] = field(default_factory=lambda: STORES)
     stage: Set = Stage
-    loses: bool = False
+    loses: bool | None = False
+    is_patient: bool = False
+    quick_on: Collection[str] | None = None
 
     @property
     def name(self) -> str:
         """As in the table."""
         return self.play.__name__
+
+    def played_on(self, *, is_quick: bool) -> Collection[str]:
+        """The stores of a campaign."""
+        if not is_quick:
+            return self.stores
+        return (self.stores if self.quick_on is None else self.quick_on) if self.quick else ()
 
     @property
     def says(self) -> str:
@@ -64,12 +75,14 @@ class Trial:
     """What was not as it should be, beside the findings."""
     shown: list[str]
     """What else the table is to show."""
-    loses: bool = False
-    """Whether it is a control, which is known to lose tasks."""
+    loses: bool | None = False
+    """Whether it is a control, which is known to lose tasks; None: it stands there for comparison."""
 
     @property
     def is_good(self) -> bool:
         """Whether every promise was kept; of a control, whether the harness has seen that none was made."""
+        if self.loses is None:
+            return True
         if self.loses:
             return bool(self.findings.lost or self.findings.unexplained)
         return self.findings.is_good and not self.remarks
@@ -79,12 +92,19 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    stores: Collection[str] = tuple(STORES), *, quick: float = 0.0, loses: bool = False
+    stores: Collection[str] = tuple(STORES),
+    *,
+    quick: float = 0.0,
+    quick_on: Collection[str] | None = None,
+    places: Mapping[str, Open] = STORES,
+    loses: bool = False,
 ) -> Callable[[Play], Play]:
     """Make a function a scenario of the campaign: it gets the stage, and its docstring says what goes wrong."""
 
     def register(play: Play) -> Play:
-        SCENARIOS[play.__name__] = Scenario(play, stores, quick, loses=loses)
+        SCENARIOS[play.__name__] = Scenario(
+            play, stores, quick, quick_on=quick_on, places=places, loses=loses
+        )
         return play
 
     return register
@@ -103,7 +123,7 @@ def played(scenario: Scenario, store: str, folder: Path, seed: int, size: float 
                 stage.remarks.append(str(err))
             stage.come_to_rest()
             findings = stage.findings()
-            if stage.remarks or not findings.is_good:
+            if (stage.remarks or not findings.is_good) and not scenario.loses:
                 stage.remarks += map(_last_words, stage.programs[-3:])
         finally:
             for program in stage.programs:

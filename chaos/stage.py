@@ -21,6 +21,8 @@ from tests.integration.scenes import Program, Scene, kill
 
 PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
+LONGEST = 90.0
+"""Seconds after which nobody is disturbed any more, so that what is left can be done."""
 MANY = 1_000_000
 """Dead letters to look at, at the most: all."""
 BACK_TO_WORK = 5.0
@@ -55,6 +57,7 @@ class Stage(Scene):
         """How many pushes have returned."""
         self._size = size
         self._producers = 0
+        self._began_at = time.monotonic()
 
     def many(self, count: int, at_least: int = 1) -> int:
         """Return how many that is in a campaign of this size."""
@@ -188,12 +191,31 @@ class Stage(Scene):
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
         self.journal.note("stop", pid=pid)
-        kill(pid, signal.SIGSTOP)
+        self.pause(pid)
 
     def go(self, pid: int) -> None:
         """Let a stopped process go on."""
         kill(pid, signal.SIGCONT)
         self.journal.note("go", pid=pid)
+
+    def pause(self, pid: int) -> None:
+        """Stop a process so that nobody notices, if what is promised is kept: no run may be doubled by it."""
+        kill(pid, signal.SIGSTOP)
+        while self._is_locked:  # not while it writes to a file that nobody else could then write to
+            kill(pid, signal.SIGCONT)
+            kill(pid, signal.SIGSTOP)
+
+    @contextmanager
+    def asleep(self, program: Program) -> Generator[None]:
+        """Stop a program with all its processes; at the end of the block they go on."""
+        pids = program.members
+        for pid in pids:
+            self.journal.note("stop", pid=pid)
+        self.freeze(program)
+        yield
+        program.thaw()
+        for pid in pids:
+            self.journal.note("go", pid=pid)
 
     def restart_server(self, away: float = 0.0) -> None:
         """Kill the store's server as a power cut does, and start it anew after some seconds."""
@@ -224,8 +246,9 @@ class Stage(Scene):
         return counts._replace(dead=0) == Counts()
 
     def is_over(self) -> bool:
-        """Whether nobody pushes any more, and all is done."""
-        return not self._producers and self.is_done()
+        """Whether nobody pushes any more, and all is done; or it takes too long."""
+        is_too_late = time.monotonic() > self._began_at + LONGEST
+        return is_too_late or (not self._producers and self.is_done())
 
     def come_to_rest(self, within: float = 60.0) -> None:
         """Wait until all is done."""
@@ -235,6 +258,10 @@ class Stage(Scene):
                 self.remarks.append(f"not at rest within {within:g} s: {self.counts}")
                 return
             time.sleep(0.02)
+
+    def names_of_dead(self) -> list[str]:
+        """Return the names of the tasks that are dead letters."""
+        return [_name_of(letter.body) for letter in self.dead]
 
     def findings(self) -> Findings:
         """Judge what happened."""

@@ -48,4 +48,6 @@ def _slowest(times: list[float]) -> str:
 def _verdict(trial: Trial) -> str:
     if trial.loses:
         return "loses, as is known" if trial.is_good else "**loses nothing, against what is known**"
+    if trial.loses is None:
+        return "keeps all here" if trial.findings.is_good else "loses"
     return "kept" if trial.is_good else "**broken**"

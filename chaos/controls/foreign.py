@@ -15,6 +15,8 @@ from tests.integration.scenes import ROOT, Program, members_of
 
 QUIET = 1.0
 """Seconds without a new line in the journal: nothing runs any more."""
+STARTED_WITHIN = 10.0
+"""Seconds for workers to start, and to look what others have left behind."""
 
 
 class ForeignStage(Stage):
@@ -88,23 +90,27 @@ class ForeignStage(Stage):
         """Wait until nothing waits or runs; twice, where the system looks again at what died."""
         self._settle(within)
         if self.system.rest:
-            self.start("--workers", "1")  # one that starts looks at once
-            time.sleep(self.system.rest)
-            self.start("--workers", "1")
-            self._settle(within)
+            for wait in (0.0, self.system.rest):
+                time.sleep(wait)
+                self.system.let_time_pass()
+                self.start("--workers", "2")  # one that starts looks at once
+            self._settle(within, STARTED_WITHIN)
 
-    def _settle(self, within: float) -> None:
+    def _settle(self, within: float, quiet: float = QUIET) -> None:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             before = self.journal.entries()
-            time.sleep(QUIET)
+            time.sleep(quiet)
             if self.is_done() and len(self.journal.entries()) == len(before):
                 return
         self.remarks.append(f"not at rest within {within:g} s: {self.system.waiting()} tasks wait")
 
     def findings(self) -> Findings:
         """Judge what happened."""
-        return found_in(self.journal, kept=self.system.kept())
+        kept = self.system.kept()
+        for where, names in kept.items():
+            self.remarks.append(f"{len(names)} are not finished, but kept as {where}")
+        return found_in(self.journal, kept=set[str]().union(*kept.values()))
 
     def _foreign(self, words: Iterable[str], typed: Path | None = None) -> Program:
         output = self.folder / f"program-{len(self.programs)}"

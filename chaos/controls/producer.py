@@ -3,7 +3,9 @@
 A push that the store does not answer is not repeated: the store could not tell the second one.
 """
 
+import os
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
@@ -21,8 +23,21 @@ def main(app_name: str, journal_path: str, seconds: str) -> None:
         try:
             app.push(journal_path, name, float(seconds))
         except redis.RedisError:
-            continue
-        journal.note("pushed", name)
+            _wait_for(redis)
+        else:
+            journal.note("pushed", name)
+
+
+def _wait_for(redis: Any) -> None:
+    """Wait until the server answers again."""
+    client: Any = redis.Redis.from_url(os.environ["CONTROL_DSN"])
+    while True:
+        try:
+            client.ping()
+        except redis.RedisError:
+            time.sleep(0.05)
+        else:
+            return
 
 
 if __name__ == "__main__":

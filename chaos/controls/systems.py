@@ -36,13 +36,16 @@ class System(ABC):
     def workers(self, count: int) -> Sequence[str]:
         """Return what follows ``python`` on the command line of so many worker processes."""
 
+    def let_time_pass(self) -> None:  # noqa: B027 -- most need none
+        """Do to its store what further minutes would, where it would not be fair to spare them."""
+
     @abstractmethod
     def waiting(self) -> int:
         """Return how many tasks wait."""
 
-    def kept(self) -> set[str]:
-        """Return the names of the tasks that it still knows: those that wait, are held, or have failed."""
-        return set()
+    def kept(self) -> dict[str, set[str]]:
+        """Return the names of the tasks that it still knows, by where: they wait, are held, or have failed."""
+        return {}
 
 
 class Huey(System):
@@ -75,15 +78,25 @@ class RQ(System):
         where = ["--url", self._dsn]
         return [_script("rq"), "worker-pool", *where, "-n", f"{count}", "--quiet", *self.queues]
 
+    def let_time_pass(self) -> None:
+        # A worker that is killed at its maintenance keeps others from theirs for a quarter of an hour.
+        for queue in self.queues:
+            self._redis.delete(f"rq:clean_registries:{queue}")
+
     def waiting(self) -> int:
         return int(self._redis.llen("rq:queue:default"))
 
-    def kept(self) -> set[str]:
-        lists = ("rq:queue:default", "rq:queue:default:intermediate")
-        registries = ("rq:failed:default", "rq:wip:default", "rq:scheduled:default")
-        found = [one for key in lists for one in self._redis.lrange(key, 0, -1)]
-        found += [one for key in registries for one in self._redis.zrange(key, 0, -1)]
-        return {one.decode().partition(":")[0] for one in found}
+    def kept(self) -> dict[str, set[str]]:
+        places = {"waiting": "rq:queue:default", "not yet begun": "rq:queue:default:intermediate"}
+        registries = {"failed": "rq:failed:default", "begun": "rq:wip:default"}
+        found = {where: self._redis.lrange(key, 0, -1) for where, key in places.items()}
+        found |= {where: self._redis.zrange(key, 0, -1) for where, key in registries.items()}
+        # What was begun has the name of its run behind a colon.
+        return {
+            where: {name.decode().partition(":")[0] for name in names}
+            for where, names in found.items()
+            if names
+        }
 
 
 class RQByPriority(RQ):

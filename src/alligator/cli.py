@@ -23,6 +23,7 @@ from alligator.commands import (
     reports,
     revival,
     schedule_reports,
+    stacking,
 )
 from alligator.commands.letters import Ref
 from alligator.commands.move import moving
@@ -45,12 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
+        all was kept, 1 if not, 2 if it could not be tried.
     """
     set_up_output(logging.WARNING)
+    failed = 1
     try:
         try:
-            return _run(arguments.parser().parse_args(argv))
+            options = arguments.parser().parse_args(argv)
+            failed = options.failed
+            return _run(options)
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
     except AlligatorException as err:
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:  # the disk that the output goes to is full
         _drop_output()
         _complain(f"Cannot write: {err}")
-    return 1
+    return failed
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -264,6 +269,18 @@ def _tasks(gator: Gator, options: argparse.Namespace) -> int:
     return 0
 
 
+def _stacks(gator: Gator, options: argparse.Namespace) -> int:
+    queues = [options.queue] if options.queue else looking.places(gator)
+    seen = stacking.seen(gator.dsn, gator.backend, queues)
+    if options.json:
+        _print_json(stacking.seen_json(seen))
+    elif seen.answers or seen.silent:
+        print(stacking.seen_text(seen))
+    else:
+        print(f"No task runs{_in_queue(options)}.")
+    return 1 if seen.silent else 0
+
+
 def _move(gator: Gator, options: argparse.Namespace) -> int:
     target = gator_at(options.to)
     if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
@@ -362,6 +379,24 @@ def _create_queues(gator: Gator, options: argparse.Namespace) -> int:
     for name, is_new in made:
         print(f"Queue {quoted(name)} {'is made' if is_new else 'is there already'}.")
     return 0
+
+
+def _verify(gator: Gator, options: argparse.Namespace) -> int:
+    from alligator.commands import verifying  # here, for it is much, and few need it
+
+    def tell(text: str) -> None:
+        if not options.json:
+            print(printable(text), flush=True)
+
+    found = verifying.dangers(gator, options.queue)
+    verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
+    if verdict is None:
+        return 128 + signal.SIGINT
+    if options.json:
+        _print_json(verifying.verdict_json(gator, verdict, options.seconds, found))
+    else:
+        print(f"\n{verifying.verdict_text(verdict, found)}")
+    return 0 if verdict.is_good else 1
 
 
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
@@ -473,11 +508,13 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "list": _tasks,
     "move": _move,
     "cancel": _cancel,
+    "stacks": _stacks,
     "show": _show_task,
     "why": _why,
     "migrate": _migrate,
     "schedules": _schedules,
     "schedules remove": _unschedule,
+    "verify": _verify,
     "dead show": _show,
     "dead retry": _retry,
     "dead purge": _purge,

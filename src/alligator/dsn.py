@@ -23,6 +23,13 @@ def masked(text: str) -> str:
     return _USER_INFO.sub("***@", text)
 
 
+def _is_here(host: str) -> bool:
+    name = host if host.count(":") > 1 else host.partition(":")[0]  # else "[::1]:6379" or "::1"
+    name = name.partition("]")[0].removeprefix("[")
+    is_socket = name.startswith(("/", "%2F", "%2f"))
+    return not name or is_socket or name in ("localhost", "::1") or name.startswith("127.")
+
+
 @dataclass(frozen=True, slots=True)
 class DSN:
     """A data source name. Only ``url`` holds its password; ``str`` and ``repr`` mask it."""
@@ -54,6 +61,21 @@ class DSN:
     def rest(self) -> str:
         """What follows ``scheme://``, without the query."""
         return self.url.partition("://")[2].partition("?")[0]
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the store may be on another machine: it has the name of a host, which is not this one's.
+
+        Example:
+            >>> [DSN.parse(url).is_elsewhere for url in ("redis://cache:6379/0", "redis://[::1]/", "sqlite:///q.db")]
+            [True, False, False]
+        """
+        if self.scheme in ("locmem", "sqlite", "unix"):
+            return False
+        hosts = self.rest.rpartition("@")[2].partition("/")[0]
+        if not hosts and "host=" in self.url:
+            hosts = self.query.get("host", "") + "," + self.query.get("hostaddr", "")
+        return not all(map(_is_here, hosts.split(",")))
 
     @property
     def query(self) -> dict[str, str]:

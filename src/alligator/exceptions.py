@@ -15,7 +15,8 @@ class TaskFailed(AlligatorException):
         error_type: The type of the task's own error, such as "ValueError" or "myapp.errors.NoSuchFeed".
         error_message: The text of the task's own error.
         traceback: Where the task raised it, as text.
-        reason: Why the task ended: "failed", "poison", "unreadable", "expired", "timeout" or "dependency".
+        reason: Why the task ended: "failed", "poison", "unreadable", "refused", "expired", "timeout" or
+            "dependency".
     """
 
     def __init__(
@@ -142,6 +143,13 @@ class InvalidArguments(AlligatorException, TypeError, ValueError):
 
 class UnreadableTask(AlligatorException):
     """A payload that is no task of ours: no JSON, or keys missing or of the wrong type."""
+
+
+class TaskRefused(AlligatorException):
+    """A task that may not run here: no signature of it fits, or it calls what is not allowed.
+
+    It is buried as it is, nothing of it was imported, and it is not tried again.
+    """
 
 
 class BackendMissing(AlligatorException):

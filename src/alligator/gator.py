@@ -1,5 +1,6 @@
 """The front door: queue a task, run one now, cancel one."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,20 @@ from alligator.backends.base import (
 )
 from alligator.constants import ALL
 from alligator.dsn import DSN
-from alligator.exceptions import InvalidOption
+from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.payloads import Refused, plain
 from alligator.queueing import Batch, Options, kept
 from alligator.tasks import Task
 
 # What few programs need is imported where it is used: each module takes about a millisecond of every start.
 if TYPE_CHECKING:
+    from alligator.allowing import Allowed
     from alligator.schedules import Schedule
+    from alligator.signing import Keyring
     from alligator.statuses import Status
+
+KEYS = "ALLIGATOR_KEYS"
+"""The environment variable with keys, for a Gator that is given none: with blanks or commas between them."""
 
 
 class Gator:
@@ -39,9 +46,13 @@ class Gator:
         results: The DSN of another store to keep results in, for a store that keeps none.
         max_length: How many tasks may wait or be delayed in the queue; a push beyond that raises QueueFull.
         store_name: What an outbox calls the store, where one table serves several of a kind; see ``using``.
+        keys: Secrets of 32 bytes or more, as text or bytes: tasks are signed with the first one, and only what
+            one of them has signed is run (docs/security.md). By default those in ``ALLIGATOR_KEYS``, if any.
+        allow: Patterns of what may be queued here and run by this Gator's workers, such as
+            ``["myapp.tasks.*"]`` (docs/security.md). By default, anything.
 
     Raises:
-        InvalidOption: The DSN or a name makes no sense.
+        InvalidOption: The DSN, a name, a key or a pattern makes no sense.
         BackendMissing: Nothing is known of the DSN's scheme, or its client library is not installed.
 
     Example:
@@ -63,6 +74,8 @@ class Gator:
         results: str | None = None,
         max_length: int | None = None,
         store_name: str | None = None,
+        keys: Sequence[str | bytes] | None = None,
+        allow: str | Sequence[str] | None = None,
     ) -> None:
         self.dsn = DSN.parse(conn_string)
         self.queue_name = check_name("queue_name", queue_name, MAX_NAME_BYTES)
@@ -78,7 +91,13 @@ class Gator:
         if store_name is not None:
             check_name("store_name", store_name, MAX_NAME_BYTES)
         self.store_name = store_name
-        self.backend = self.build_backend(conn_string)
+        self.keyring = _keyring_of(keys)
+        self.allowed = allowed_by(allow)
+        self.store = self.backend = self.build_backend(conn_string)
+        if self.keyring is not None:
+            from alligator.signed_store import SignedStore
+
+            self.backend = SignedStore(self.store, self.keyring)
         kept_in = self.backend if results is None else loading.build(DSN.parse(results))
         self.results = kept_in.records
 
@@ -312,7 +331,8 @@ class Gator:
 
         Raises:
             InvalidOption: The store takes out no task by its id.
-            UnreadableTask, UnknownModuleError, UnknownCallableError: It is canceled, but cannot be read.
+            UnreadableTask, UnknownModuleError, UnknownCallableError, TaskRefused: It is canceled, but cannot be
+                read.
 
         Example:
             >>> from operator import add
@@ -327,7 +347,14 @@ class Gator:
         canceled = stops.cancel(self.backend, self.results, self.queue_name, task_id)
         if canceled is None:
             return None
-        task = self.task_class.deserialize(canceled.body)
+        if isinstance(canceled.body, Refused):
+            raise UnreadableTask(f"Task {task_id!r} is canceled. {canceled.body.why}.")
+        body = plain(canceled.body)
+        task = (
+            self.task_class.deserialize(body)
+            if self.allowed is None
+            else self.allowed.read(self.task_class, body)
+        )
         if canceled.runs:
             task.to_running()
         else:
@@ -450,6 +477,23 @@ class Gator:
 def _check_id(task_id: str) -> None:
     """Refuse what is the id of no task. Each store would say so in its own way, or not."""
     check_name("task_id", task_id, MAX_ID_BYTES)
+
+
+def _keyring_of(keys: Sequence[str | bytes] | None) -> "Keyring | None":
+    if keys is None and KEYS not in os.environ:
+        return None
+    from alligator.signing import keyring_of
+
+    return keyring_of(keys, os.environ.get(KEYS, ""))
+
+
+def allowed_by(patterns: str | Sequence[str] | None) -> "Allowed | None":
+    """Return what patterns allow; None: anything."""
+    if patterns is None:
+        return None
+    from alligator.allowing import Allowed
+
+    return Allowed(patterns)
 
 
 def _max_length(value: object) -> int | None:

@@ -52,7 +52,7 @@ def pop(gator: "Gator") -> Task | None:
 def get(gator: "Gator", task_id: str) -> Task | None:
     """Run one task of the queue by its id; see ``Gator.get``."""
     reservation = gator.backend.reserve_task(gator.queue_name, task_id, new_id(), LEASE)
-    return _run(gator, reservation) if reservation else None
+    return _run(gator, reservation, heeds_time=False) if reservation else None
 
 
 def _try_again(gator: "Gator", task: Task, err: Exception) -> bool:
@@ -69,13 +69,15 @@ def _try_again(gator: "Gator", task: Task, err: Exception) -> bool:
     return True
 
 
-def _run(gator: "Gator", reservation: Reservation) -> Task | None:
+def _run(gator: "Gator", reservation: Reservation, *, heeds_time: bool = True) -> Task | None:
     with keeping(gator.backend, reservation):
         outcome = Runner(
             gator.backend,
             gator.task_class,
             results=gator.results,
             gives_back=KeyboardInterrupt,  # the person who waited stops waiting
+            allowed=gator.allowed,
+            heeds_time=heeds_time,
         ).attempt(reservation)
     if gator.backend.settle([outcome.settlement]) and not outcome.is_completed:
         log.warning(VOID, reservation.task_id)

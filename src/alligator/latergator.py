@@ -17,14 +17,17 @@ from alligator.commands.progress import progress_on
 from alligator.commands.targets import TargetParser, checked, found_here, gator_at
 from alligator.constants import ALL
 from alligator.exceptions import AlligatorException, InvalidOption
+from alligator.gator import allowed_by
 from alligator.processes.board import Tally
 from alligator.processes.child import Settings, set_up_output
+from alligator.processes.complaints import warn_of_strangers
 from alligator.processes.keeper import LEASE
 from alligator.processes.reload import Reloader
 from alligator.processes.supervisor import Supervisor
 from alligator.worker_options import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
 
 if TYPE_CHECKING:
+    from alligator.allowing import Allowed
     from alligator.schedules import Scheduler
 
 
@@ -67,7 +70,10 @@ def _run(options: argparse.Namespace, level: int) -> None:
         nap=options.nap,
         level=max(level, logging.WARNING) if options.progress else level,
         tells_failures=not options.progress,  # the line counts them, and the dead letters tell the rest
+        allow=options.allow,
     )
+    allowed = gator.allowed if options.allow is None else allowed_by(options.allow)
+    warn_of_strangers(gator, allowed, logging.getLogger("alligator.latergator"))
     progress = progress_on(sys.stdout) if options.progress else None
 
     def show(tally: Tally) -> None:
@@ -80,17 +86,17 @@ def _run(options: argparse.Namespace, level: int) -> None:
         options.workers,
         show,
         results=gator.results,
-        scheduler=_scheduler(gator, queues) if options.schedule else None,
+        scheduler=_scheduler(gator, queues, allowed) if options.schedule else None,
         reloader=Reloader(Path.cwd()) if options.reload else None,
     )
     with progress or nullcontext(), _forwarding(gator, options):
         supervisor.run()
 
 
-def _scheduler(gator: Gator, queues: Sequence[str]) -> "Scheduler":
+def _scheduler(gator: Gator, queues: Sequence[str], allowed: "Allowed | None") -> "Scheduler":
     from alligator.schedules import Scheduler  # here, for few need it
 
-    return Scheduler(gator.backend, queues, gator.task_class)
+    return Scheduler(gator.backend, queues, gator.task_class, allowed=allowed)
 
 
 def _forwarding(gator: Gator, options: argparse.Namespace) -> AbstractContextManager[None]:
@@ -206,6 +212,12 @@ def _parser() -> argparse.ArgumentParser:
         "--results",
         metavar="DSN",
         help="where results are kept, if not with the queue: as results=... of the Gator that queues",
+    )
+    add(
+        "--allow",
+        action="append",
+        metavar="PATTERN",
+        help="run nothing but what fits, such as 'myapp.tasks.*'; repeatable (anything)",
     )
     add(
         "--lease",

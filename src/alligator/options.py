@@ -12,7 +12,7 @@ from alligator.backends.base import MAX_PRIORITY
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.limits import Limit, limit_from_json, limit_to_json
 from alligator.signatures import path_of
-from alligator.utils import import_attr
+from alligator.utils import READING, import_attr
 
 AGES = 100 * 365.25 * 86400.0
 """Seconds: a century, beyond which a number of seconds is a mistake."""
@@ -97,15 +97,17 @@ def _types_to_json(types: Iterable[type[BaseException]]) -> list[dict[str, str]]
 
 
 def _types_from_json(references: Any) -> tuple[type[BaseException], ...]:
-    types = tuple(referred(reference) for reference in references)
+    allowed = READING.get()
+    found = allowed.find_type if allowed else import_attr
+    types = tuple(referred(reference, found) for reference in references)
     for kind in types:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise UnreadableTask(f"The payload names {kind!r:.100} where an exception belongs.")
     return types
 
 
-def referred(reference: Any) -> Any:
-    """Return what a payload refers to by module and name: a hook, or a type of exception.
+def referred(reference: Any, found: Callable[[str, str], Any] = import_attr) -> Any:
+    """Return what a payload refers to by module and name: a hook, or a type of exception; ``found`` finds it.
 
     Raises:
         UnreadableTask: It is no such reference.
@@ -115,7 +117,7 @@ def referred(reference: Any) -> Any:
         module, name = str(reference["module"]), str(reference["callable"])
     except (TypeError, KeyError):
         raise UnreadableTask(f"The payload refers to {reference!r:.100}.") from None
-    return import_attr(module, name)
+    return found(module, name)
 
 
 def _priority(value: object) -> int:
@@ -202,5 +204,6 @@ OPTIONS: dict[str, Option] = {
     "history": Option(encode=list, decode=_history_from_json),
     "resumes": Option(decode=str),
     "push": Option(decode=str),
+    "not_before": Option(decode=_positive),
 }
 """By name, in the order of the payload."""

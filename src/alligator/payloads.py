@@ -1,4 +1,4 @@
-"""The form of a task in its queue: a JSON object, and what may go into it."""
+"""The form of a task in its queue: a JSON object, perhaps behind a signature, and what may go into it."""
 
 import json
 import math
@@ -16,8 +16,64 @@ _Container = list[Any] | tuple[Any, ...] | dict[Any, Any]
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
+MARK = b"alligator-signed:1:"
+"""What a signed value begins with; then come an HMAC in base64, a colon, and the value itself (signing.py)."""
+SIGNATURE_SIZE = len(MARK) + 45
+"""How many bytes come before the value."""
+
+
+def is_signed(value: bytes) -> bool:
+    """Return whether a value says that it is signed; whether that is true, only a key can tell."""
+    return value.startswith(MARK)
+
+
+def plain(value: bytes) -> bytes:
+    """Return a value without its signature, if it has one, and without a look at that.
+
+    For who has no keys, and for who knows already that it fits.
+    """
+    return value[SIGNATURE_SIZE:] if value.startswith(MARK) else value
+
+
+class Refused(bytes):
+    """What lies in a store and has no signature that fits, made unreadable: nobody takes it for a task."""
+
+    raw: bytes
+    """What it is."""
+    why: str
+    """Why it is not to be trusted."""
+
+    @classmethod
+    def of(cls, raw: bytes, why: str) -> "Refused":
+        """Return such a value."""
+        refused = cls(b"refused: " + raw)
+        refused.raw, refused.why = raw, why
+        return refused
+
+
+class Fitting(bytes):
+    """What lies in a store with a signature that was found to fit, for who looks at it."""
+
+
+def signature_of(value: bytes) -> str:
+    """Return what is known of a value's signature: "fits", "refused", or "unchecked", for here are no keys.
+
+    Empty: it has none, and needs none.
+    """
+    if isinstance(value, Refused):
+        return "refused"
+    if not is_signed(value):
+        return ""
+    return "fits" if isinstance(value, Fitting) else "unchecked"
+
+
+def raw(value: bytes) -> bytes:
+    """Return a value as the store has it."""
+    return value.raw if isinstance(value, Refused) else value
+
+
 def decode(data: str | bytes) -> Payload:
-    """Read a payload.
+    """Read a payload; of one that is signed, what is behind the signature.
 
     Raises:
         UnreadableTask: It is no JSON object, or lacks a key that makes it a task.
@@ -30,6 +86,10 @@ def decode(data: str | bytes) -> Payload:
     try:
         found = _load(data)
     except (ValueError, RecursionError) as err:
+        # Here, for it costs those nothing who sign nothing; and those who do come here without the signature.
+        value = data.encode(errors="surrogatepass") if isinstance(data, str) else data
+        if is_signed(value) and not is_signed(behind := plain(value)):
+            return decode(behind)
         raise UnreadableTask(f"The payload is no JSON: {err}") from None
     if not isinstance(found, dict):
         raise UnreadableTask(f"The payload is a JSON {type(found).__name__}, not an object.")
@@ -53,6 +113,12 @@ def options_in(data: str | bytes) -> dict[str, Any] | None:
     except UnreadableTask:
         return None
     return options
+
+
+def number(told: Any) -> float | None:
+    """Return a number that JSON has told; None if it is none that can be reckoned with."""
+    is_one = isinstance(told, int | float) and not isinstance(told, bool)
+    return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
 
 
 def object_in(value: str | bytes) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Peek:
     resumes: tuple[object, ...] = ()
     """The hand-outs from whose checkpoint it may resume."""
     push: str = ""
+    signature: str = ""
+    """As ``payloads.signature_of`` tells."""
 
     @classmethod
     def into(cls, body: bytes) -> Self:
@@ -34,27 +36,22 @@ class Peek:
         try:
             payload = payloads.decode(body)
         except UnreadableTask:
-            return cls()
+            return cls(signature=payloads.signature_of(body))
         options: dict[str, Any] = payload.get("options", {})
         history = tuple(_objects_in(options.get("history")))
         return cls(
             is_readable=True,
             callable=f"{payload['module']}.{payload['callable']}",
-            attempt=int(number(options.get("attempt")) or 1),
+            attempt=int(payloads.number(options.get("attempt")) or 1),
             retries=payload["retries"],
-            expires_at=number(options.get("expires")),
+            expires_at=payloads.number(options.get("expires")),
             depends_on=tuple(_names_in(options.get("depends_on"))),
             limit=limit_in(body) if "limit" in options else None,
             history=history,
             resumes=(options.get("resumes"), *(entry.get("token") for entry in history[-1:])),
             push=str(options.get("push", "")),
+            signature=payloads.signature_of(body),
         )
-
-
-def number(told: Any) -> float | None:
-    """Return a number that JSON has told; None if it is none that can be reckoned with."""
-    is_one = isinstance(told, int | float) and not isinstance(told, bool)
-    return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
 
 
 def object_in(value: bytes) -> dict[str, Any]:

@@ -69,12 +69,19 @@ def send(gator: "Gator", tasks: Sequence[Task]) -> None:
 def fix_expiry(gator: "Gator", task: Task) -> None:
     """Let its seconds count from now on."""
     if task.expires is not None and task.expires[0]:
-        # By way of an outbox, the store is not asked for anything: it may be away.
-        now = gator.backend.now() if joining.outbox_of(gator) is None else time.time()
-        task.expires = 0.0, now + task.expires[0]
+        task.expires = 0.0, _now(gator) + task.expires[0]
+
+
+def _now(gator: "Gator") -> float:
+    # By way of an outbox, the store is not asked for anything: it may be away.
+    return gator.backend.now() if joining.outbox_of(gator) is None else time.time()
 
 
 def _check_possible(gator: "Gator", task: Task, func: Callable[..., Any]) -> None:
+    if gator.allowed is not None:
+        for call in (func, task.on_start, task.on_success, task.on_error):
+            if call is not None:
+                gator.allowed.check(call)
     if gator.backend.spans_processes:
         hooks = (task.on_start, task.on_success, task.on_error)
         for call in (func, *hooks, *(task.retry_on or ()), *(task.give_up_on or ())):
@@ -111,6 +118,9 @@ def _message(gator: "Gator", task: Task) -> Message:
     else:
         task.to_waiting()
     check_name("task_id", task.task_id, MAX_ID_BYTES)  # it may have been set since
+    if gator.keyring is not None and gator.backend.can_find and (task.delay_by or task.due_at):
+        # For the delay itself is the store's: who can write to it, can end it.
+        task.not_before = max(task.due_at, _now(gator) + task.delay_by)
     replaces = task.if_exists == "replace"
     # A store that names tasks may do so from the beginning again, once it is started anew.
     may_repeat = replaces or not gator.backend.keeps_ids

@@ -6,7 +6,7 @@ must not meet a later one of the same id.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,9 +111,16 @@ def keep(backend: Backend, queue_name: str, task_id: str, stop: Stop) -> bool:
 
 def listed(backend: Backend) -> dict[tuple[str, str], Stop]:
     """Return all that is asked for, by queue and id of the task."""
-    if backend.records is None:
-        return {}
-    values = backend.records.list(keys.STOPS)
+    return read_all(values_in(backend))
+
+
+def values_in(backend: Backend) -> dict[str, bytes]:
+    """Return all records of what is asked for, by their keys."""
+    return {} if backend.records is None else backend.records.list(keys.STOPS)
+
+
+def read_all(values: Mapping[str, bytes]) -> dict[tuple[str, str], Stop]:
+    """Return all that is asked for by some records, by queue and id of the task."""
     read = {keys.of_ref(key.partition("/")[2]): _read(value) for key, value in values.items()}
     return {name: stop for name, stop in read.items() if stop is not None}
 
@@ -202,9 +209,10 @@ def heed(backend: Backend, kept_in: Records | None, released: Sequence[Reservati
 def _note(
     backend: Backend, kept_in: Records | None, queue_name: str, task_id: str, body: bytes
 ) -> None:
-    """Note that a task was canceled that did not run; how far it had come before is of no use any more."""
-    if backend.records is not None:
-        backend.records.delete(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
+    """Note that a task was canceled that did not run; what it had come to before is of no use any more."""
+    if (place := backend.records or kept_in) is not None:
+        ref = keys.ref(queue_name, task_id)
+        place.delete(f"{keys.PROGRESS}/{ref}", f"{keys.DEATHS}/{ref}")
     keep_for, now = results.kept_for(body) or 0.0, backend.now()
     # In the queue's own store too, where those look that depend on it.
     for records in results.distinct(kept_in, backend.records):

@@ -130,6 +130,8 @@ class Task:
     """The hand-out whose checkpoint the next attempt resumes from."""
     push: str | None = None
     """What tells this push from another of the same id."""
+    not_before: float | None = None
+    """When it may start at the earliest, if that is signed: a store can be made to hand it out before."""
     queue_name: str | None = None
     """Where it was pushed to, or comes from."""
     gator: "Waits | None" = None

@@ -6,10 +6,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alligator.exceptions import UnknownCallableError, UnknownModuleError
+
+if TYPE_CHECKING:
+    from alligator.allowing import Allowed
+
+READING: "ContextVar[Allowed | None]" = ContextVar("alligator_reading", default=None)
+"""What may be imported while a task is read that came from a queue; None: anything."""
 
 
 def determine_module(func: Callable[..., Any]) -> str:
@@ -88,11 +95,14 @@ def import_attr(module_name: str, attr_name: str) -> Any:
     Raises:
         UnknownModuleError: There is no such module, or importing it failed.
         UnknownCallableError: The module has no such attribute.
+        TaskRefused: This is where a task is read, and that may not run here. Nothing was imported.
 
     Example:
         >>> import_attr("random", "choice")([7])
         7
     """
+    if (allowed := READING.get()) is not None:
+        return allowed.find(module_name, attr_name)
     found: Any = import_module(module_name)
     for part in attr_name.split("."):
         try:

@@ -23,16 +23,17 @@ from alligator.backends.base import (
 from alligator.bell import Bell
 from alligator.constants import ALL
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
-from alligator.gator import Gator
+from alligator.gator import Gator, allowed_by
 from alligator.patience import Patience
 from alligator.processes.board import CAPACITY, Board
-from alligator.processes.complaints import Complaints, warn_of
+from alligator.processes.complaints import Complaints, warn_of, warn_of_strangers
 from alligator.processes.crew import Crew
 from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
 from alligator.processes.keeper import LEASE, Keeper, keeper_thread
 from alligator.processes.memory import resident_mib
 from alligator.processes.pacing import Pace, in_turn
+from alligator.processes.stacks import stacks_of
 from alligator.processes.suspects import Turns
 from alligator.processes.unsupervised import leaving_at_signals, looked_after
 from alligator.tasks import Abandoned
@@ -86,6 +87,7 @@ class Worker:
         schedule: Whether to queue what ``Gator.every`` and ``Gator.cron`` have put down for these queues.
         outbox: The DSN of a database, or several: what was queued in transactions there is forwarded.
         max_memory: MiB of memory beyond which the worker leaves, after what runs; 0: none.
+        allow: Patterns of what may run here, as of a Gator; by default, those of the Gator.
         code_wait: Seconds before a task that cannot be read or imported is tried again; doubling.
         board: Where a supervising process reads what this one holds, and does what is said above
             of threads and signals. For ``latergator``.
@@ -120,6 +122,7 @@ class Worker:
         schedule: bool = False,
         outbox: str | Sequence[str] = (),
         max_memory: int = 0,
+        allow: str | Sequence[str] | None = None,
         code_wait: float = 10.0,
         board: Board | None = None,
         worker_id: str | None = None,
@@ -136,6 +139,7 @@ class Worker:
         self.schedule = schedule
         self.outbox = [outbox] if isinstance(outbox, str) else list(outbox)
         self.max_memory = whole(0, "max_memory", max_memory)
+        self.allowed = gator.allowed if allow is None else allowed_by(allow)
         self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = queue_names(self.to_consume)
@@ -154,6 +158,7 @@ class Worker:
             code_wait=self.code_wait,
             patiently=self._patiently,
             coming=self._holdings.coming,
+            allowed=self.allowed,
         )
         self._executor = Executor(
             runner,
@@ -214,13 +219,12 @@ class Worker:
         with ExitStack() as stack:
             if not self.is_supervised:
                 warn_of(self._backend, log)
+                warn_of_strangers(self.gator, self.allowed, log)
                 stack.enter_context(self._looked_after())
                 stack.enter_context(self._leaving_at_signals())
                 stack.enter_context(self._forwarding())
-            elif not self._backend.shares_leases:  # nobody else can extend what is held here
-                stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
-            elif not self._backend.can_recover:
-                stack.enter_context(self._freed())
+            elif not (self._backend.shares_leases and self._backend.can_recover):
+                stack.enter_context(self._kept())
             try:
                 self._work()
             except Abandoned:
@@ -235,6 +239,12 @@ class Worker:
         """Tell the worker to leave. May be called from another thread, and from a signal handler."""
         if self._leave_by is None:
             self._leave_by = time.monotonic() + self.grace
+        self._backend.interrupt()
+        self._bell.interrupt()
+
+    def hurry(self) -> None:
+        """Tell the worker to leave, and that its grace is over; as ``stop``."""
+        self._leave_by = 0.0
         self._backend.interrupt()
         self._bell.interrupt()
 
@@ -271,6 +281,10 @@ class Worker:
         """Ask a task that runs here to end, if that hand-out of it does; from any thread."""
         self._holdings.cancel(token, task_id)
 
+    def stacks(self) -> dict[int, str]:
+        """Return the stacks of what runs here now, by the tasks' numbers on the board; from any thread."""
+        return stacks_of(self._holdings.begun())
+
     @property
     def _has_waited_enough(self) -> bool:
         return self._leave_by is not None and time.monotonic() > self._leave_by
@@ -281,6 +295,7 @@ class Worker:
 
     def _work(self) -> None:
         if self._slots == 1:
+            self._holdings.board.thread = threading.get_ident()
             while self._cycle():
                 self._run_held()
             return
@@ -467,6 +482,7 @@ class Worker:
             self.lease,
             cancel=lambda held: self.cancel(held.token, held.task_id),
             also=also,
+            stacks=self.stacks,
         )
 
     def _keeper(self, *, extends: bool = True) -> Keeper:
@@ -475,15 +491,16 @@ class Worker:
         )
 
     @contextmanager
-    def _freed(self) -> Generator[None]:
-        """Free what is stuck, from a thread, where the parent cannot: it has no body to send anew."""
+    def _kept(self) -> Generator[None]:
+        """Do from a thread what the parent cannot: it holds nothing here, or has no body to send anew."""
 
         def also() -> None:
             # With coroutines, the main thread breaks them off by itself.
             if self._has_waited_enough and self.concurrency == 1:
                 self._break_off()
 
-        with keeper_thread(self._keeper(extends=False), self._holdings.board, also):
+        keeper = self._keeper(extends=not self._backend.shares_leases)
+        with keeper_thread(keeper, self._holdings.board, also):
             yield
 
     def _break_off(self) -> None:
@@ -509,7 +526,9 @@ class Worker:
     def _scheduler(self) -> "Scheduler":
         from alligator.schedules import Scheduler  # here, for few need it
 
-        return Scheduler(self._backend, self.queue_names, self.gator.task_class)
+        return Scheduler(
+            self._backend, self.queue_names, self.gator.task_class, allowed=self.allowed
+        )
 
     def _leaving_at_signals(self) -> AbstractContextManager[None]:
         def leave() -> None:

@@ -19,8 +19,7 @@ SEED = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
     [
         pytest.param(one, store, id=f"{one.name}-{store}")
         for one in SCENARIOS.values()
-        for store in one.stores
-        if one.quick
+        for store in one.played_on(is_quick=True)
     ],
 )
 def test_what_is_promised_holds_whatever_fails(
@@ -41,8 +40,7 @@ def test_what_is_promised_holds_whatever_fails(
     [
         pytest.param(one, store, id=f"{one.name}-{store}")
         for one in controls()
-        for store in one.stores
-        if one.quick
+        for store in one.played_on(is_quick=True)
     ],
 )
 def test_what_is_known_to_lose_tasks_is_seen_to(

@@ -61,3 +61,32 @@ def test_a_server_that_is_gone_says_so_when_asked_for_warnings(own_server: Serve
 
     with opened(own_server.dsn) as backend, pytest.raises(BackendUnavailable):
         backend.warnings()
+
+
+@pytest.mark.parametrize(
+    ("save", "appendonly", "fsync", "risk"),
+    [
+        ("'3600 1'", "no", "always", "writes snapshots now and then"),
+        ('""', "yes", "everysec", "a second or two"),
+        ('""', "yes", "no", "half a minute or more"),
+    ],
+)
+def test_what_a_server_may_lose_that_writes_to_disk_is_a_risk(
+    own_server: Server, save: str, appendonly: str, fsync: str, risk: str
+) -> None:
+    own_server.command("CONFIG", "SET", "save", save)
+    own_server.command("CONFIG", "SET", "appendonly", appendonly)
+    own_server.command("CONFIG", "SET", "appendfsync", fsync)
+
+    with opened(own_server.dsn) as backend:
+        [told] = backend.risks("all")
+
+    assert risk in told
+
+
+def test_a_server_that_waits_for_its_disk_is_none(own_server: Server) -> None:
+    own_server.command("CONFIG", "SET", "appendonly", "yes")
+    own_server.command("CONFIG", "SET", "appendfsync", "always")
+
+    with opened(own_server.dsn) as backend:
+        assert backend.risks("all") == []

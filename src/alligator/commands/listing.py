@@ -8,6 +8,7 @@ from alligator.backends.base import NEVER, Backend, Listed, State, worker_of
 from alligator.commands.letters import callable_of
 from alligator.commands.tables import Column, duration, iso, table
 from alligator.exceptions import InvalidOption
+from alligator.payloads import Refused, signature_of
 
 PAGE = 100
 STATES: tuple[State, ...] = ("running", "waiting", "delayed")
@@ -31,14 +32,15 @@ def tasks(
     met: dict[tuple[str, str], Row] = {}
     for name in queue_names:
         for state in states:
-            for task in islice(_walked(backend, name, state), limit):
+            for task in islice(walked(backend, name, state), limit):
                 met.setdefault((name, task.task_id), (name, state, task))
                 if len(met) == limit:
                     return list(met.values())
     return list(met.values())
 
 
-def _walked(backend: Backend, queue_name: str, state: State) -> Iterator[Listed]:
+def walked(backend: Backend, queue_name: str, state: State) -> Iterator[Listed]:
+    """Return all tasks of a queue that are in a state."""
     cursor = None
     while cursor != "":
         page, cursor = backend.walk(queue_name, state, cursor or "", PAGE)
@@ -54,6 +56,7 @@ def tasks_json(rows: Sequence[Row]) -> dict[str, Any]:
                 "queue": queue_name,
                 "state": state,
                 "callable": callable_of(task.body),
+                "signature": signature_of(task.body) or None,
                 "priority": task.priority,
                 "due_at": iso(task.due_at) if 0 < task.due_at < NEVER else None,
                 "worker": worker_of(task.token) if task.token else None,
@@ -85,5 +88,5 @@ def _cells(queue_name: str, state: State, task: Listed, now: float) -> list[str]
         queue_name,
         said,
         str(task.priority),
-        callable_of(task.body) or "?",
+        "? (refused)" if isinstance(task.body, Refused) else callable_of(task.body) or "?",
     ]

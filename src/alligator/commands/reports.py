@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from alligator import payloads
 from alligator.backends.base import Counts, DeadLetter
 from alligator.commands.letters import Outcome, Ref, Story, callable_of
 from alligator.commands.tables import (
@@ -19,11 +20,21 @@ from alligator.commands.tables import (
     printable,
     table,
 )
+from alligator.deaths import Death
 from alligator.outbox.tables import Summary
 from alligator.registry import Presence
+from alligator.statuses import Progress
 
 FEW = 10
 """Dead letters to name one by one; of more, their number."""
+
+SIGNATURES = {
+    "": "",
+    "fits": "yes, by a key of ours",
+    "refused": "not by a key of ours: workers with these keys refuse it",
+    "unchecked": "yes, but by whom is not known: here are no keys (ALLIGATOR_KEYS)",
+}
+"""What to say of a task's signature; see ``payloads.signature_of``."""
 
 _STATES = ("waiting", "delayed", "running", "dead")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
@@ -107,7 +118,7 @@ def letters_text(letters: Sequence[DeadLetter], now: float, width: int | None) -
 def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
     """Return all about a dead letter; its payload, whose arguments may be secret, only if so asked."""
     story = Story.of(letter)
-    size = counted(len(letter.body), "byte")
+    size = counted(len(payloads.raw(letter.body)), "byte")
     fields = {
         "id": letter.task_id,
         "queue": letter.queue_name,
@@ -117,9 +128,17 @@ def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
         "error": story.error_line,
         "payload": size if with_payload else f"{size}; --payload shows it, secrets included",
     }
+    if isinstance(letter.body, payloads.Refused):
+        fields["callable"] = "unknown: nothing in it is read"
+    if signature := payloads.signature_of(letter.body):
+        fields["signed"] = SIGNATURES[signature]
     lines = [f"{name:8}  {printable(value)}" for name, value in fields.items()]
     if with_payload:
-        lines.append(indented(_laid_out(letter.body)))
+        lines.append(indented(_laid_out(payloads.raw(letter.body))))
+    if story.progress:
+        lines.append(f"progress  {printable(progress_text(story.progress, now))}")
+    if story.death:
+        lines += death_lines(story.death, now)
     if story.traceback:
         lines += ["traceback", indented(story.traceback.rstrip("\n"))]
     return "\n".join(lines)
@@ -130,18 +149,21 @@ def letter_json(
 ) -> dict[str, Any]:
     """Return a dead letter; ``in_full`` with its traceback."""
     story = Story.of(letter)
-    told = {
+    told: dict[str, Any] = {
         **_ref_json(Ref.to(letter)),
         "buried_at": iso(letter.buried_at),
         "reason": story.reason,
         "callable": callable_of(letter.body),
         "error": story.error,
-        "payload_bytes": len(letter.body),
+        "payload_bytes": len(payloads.raw(letter.body)),
+        "signature": payloads.signature_of(letter.body) or None,
     }
     if in_full:
         told["traceback"] = story.traceback
+        told["progress"] = progress_json(story.progress)
+        told["death"] = death_json(story.death)
     if with_payload:
-        told["payload"] = _text_of(letter.body)
+        told["payload"] = _text_of(payloads.raw(letter.body))
     return told
 
 
@@ -164,6 +186,32 @@ def outcome_text(done: str, outcome: Outcome) -> str:
     lines += _each(outcome.stayed, "its task is queued again already, so this dead letter stays")
     lines += _each(outcome.gone, "it is gone, someone else has just retried or purged it")
     return "\n".join(lines)
+
+
+def death_lines(death: Death, now: float) -> list[str]:
+    """Return how a process ended, and below that the stack, if it is known."""
+    when = f"{moment(death.at):%Y-%m-%d %H:%M:%S} UTC ({ago(now - death.at)})"
+    line = f"{death.pid} of host {quoted(death.host)} {death.how()}, {death.seconds:,.1f} s into it, at {when}"
+    return [f"process   {printable(line)}", *([indented(death.stack)] if death.stack else [])]
+
+
+def death_json(death: Death | None) -> dict[str, Any] | None:
+    """Return how a process ended."""
+    return None if death is None else {**death._asdict(), "how": death.how(), "at": iso(death.at)}
+
+
+def progress_text(progress: Progress, now: float) -> str:
+    """Return how far a task is."""
+    of = ""
+    if progress.total:
+        of = f" of {progress.total:,} ({100 * progress.done / progress.total:.0f} %)"
+    note = f", {progress.note}" if progress.note else ""
+    return f"{progress.done:,}{of}{note}; said {ago(now - progress.at)}"
+
+
+def progress_json(progress: Progress | None) -> dict[str, Any] | None:
+    """Return how far a task is."""
+    return None if progress is None else {**asdict(progress), "at": iso(progress.at)}
 
 
 def quoted(text: str) -> str:
@@ -197,6 +245,8 @@ def _text_of(body: bytes) -> str:
 def _laid_out(body: bytes) -> str:
     """Return a payload over several lines, if it is JSON."""
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+        behind = payloads.plain(body)
+        signature = _text_of(body[: len(body) - len(behind)])
+        return signature + json.dumps(json.loads(behind), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return _text_of(body)

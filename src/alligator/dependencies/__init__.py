@@ -103,7 +103,7 @@ def class_for(body: bytes, task_class: type[Task]) -> type[Task]:
 
 def is_our_own(body: bytes) -> bool:
     """Return whether a queued task says that it is one of our own."""
-    return body.startswith(_MARK)
+    return body.startswith((_MARK, payloads.MARK)) and payloads.plain(body).startswith(_MARK)
 
 
 def follow_of(name: Name) -> Follow:

@@ -28,6 +28,7 @@ from alligator.exceptions import (
     TaskFailed,
     UnknownTask,
 )
+from alligator.payloads import plain
 from alligator.tasks import Task
 
 IN_ONE_STEP = 1000
@@ -339,7 +340,7 @@ class _Pushing:
     def _give_way(self, one: _Dependent) -> None:
         """Leave the place to a task of the same id that another has pushed at the same time."""
         found = self._backend.find(*one.name)
-        if found is not None and found.body == self._messages[one.place].body:
+        if found is not None and plain(found.body) == self._messages[one.place].body:
             return  # It is this one: the store was asked twice, for its first answer was lost.
         theirs = () if found is None else needs_in(found.body)
         if theirs is not None:

@@ -49,4 +49,9 @@ def write(gator: "Gator", outbox: Writer, tasks: Sequence[Task], messages: list[
                 f"{names} takes an answer of the store {gator.dsn}, which hears of what is queued in your "
                 "transaction only after the commit: leave it out there."
             )
+    if gator.keyring is not None:
+        from alligator.signed_store import SignedStore
+
+        # Here, and not by who forwards: a row may be anybody's.
+        messages = SignedStore(gator.store, gator.keyring).signed(gator.queue_name, messages)
     outbox.write(name_of(gator), gator.queue_name, messages)

@@ -2,9 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from alligator.backends.base import Backend
 from alligator.exceptions import AlligatorException
+
+if TYPE_CHECKING:
+    from alligator.allowing import Allowed
+    from alligator.gator import Gator
 
 
 def warn_of(backend: Backend, log: logging.Logger) -> None:
@@ -15,6 +20,16 @@ def warn_of(backend: Backend, log: logging.Logger) -> None:
         return
     for sentence in found:
         log.warning("%s", sentence)
+
+
+def warn_of_strangers(gator: "Gator", allowed: "Allowed | None", log: logging.Logger) -> None:
+    """Say that whoever can write to the store can run anything here, where others may reach it."""
+    if gator.keyring is None and allowed is None and gator.dsn.is_elsewhere:
+        log.warning(
+            "Whoever can write to %s can run any function here: sign tasks with keys, or name with allow what "
+            "may run (docs/security.md).",
+            gator.dsn,
+        )
 
 
 class Complaints:

@@ -83,7 +83,7 @@ class Crew:
         """Wait for a task; None when it is time to end."""
         with self._changed:
             while not self._is_closed:
-                held = self._holdings.start()
+                held = self._holdings.start(threading.get_ident())
                 if held is not None:
                     self._running += 1
                     return held

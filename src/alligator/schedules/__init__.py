@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 from alligator import keys, payloads
@@ -32,6 +33,9 @@ from alligator.schedules import schedule_records as form
 from alligator.schedules.cron import Cron
 from alligator.signatures import path_of
 from alligator.tasks import Task
+
+if TYPE_CHECKING:
+    from alligator.allowing import Allowed
 
 log = logging.getLogger("alligator.schedules")
 
@@ -165,14 +169,21 @@ class Scheduler:
         backend: The store.
         queue_names: The queues.
         task_class: What reads tasks whose form is not Alligator's own.
+        allowed: What these may import; None: anything.
     """
 
     def __init__(
-        self, backend: Backend, queue_names: Sequence[str], task_class: type[Task]
+        self,
+        backend: Backend,
+        queue_names: Sequence[str],
+        task_class: type[Task],
+        *,
+        allowed: "Allowed | None" = None,
     ) -> None:
         self._backend = backend
         self._queue_names = queue_names
         self._task_class = task_class
+        self._allowed = allowed
         self._looked_at = self._next_at = -math.inf
         self._complaints: dict[str, bytes] = {}
 
@@ -228,7 +239,10 @@ class Scheduler:
 
     def _message(self, name: str, told: Mapping[str, Any], due_at: float) -> Message:
         task_id = told["task_id"] or f"{name}@{_iso(due_at)}"
-        body, priority = _run_of(form.body_of(told), task_id, due_at, self._task_class)
+        read = self._task_class.deserialize
+        if self._allowed is not None:
+            read = partial(self._allowed.read, self._task_class)
+        body, priority = _run_of(form.body_of(told), task_id, due_at, read)
         return Message(task_id, body, priority=priority, replaces=told["replaces"])
 
     def _complain(self, queue_name: str, key: str, value: bytes, err: Exception) -> None:
@@ -260,12 +274,17 @@ def _defined(
     return told
 
 
-def _run_of(body: bytes, task_id: str, due_at: float, task_class: type[Task]) -> tuple[bytes, int]:
-    """Return a schedule's task as one run of it has it, and its priority."""
+def _run_of(
+    body: bytes, task_id: str, due_at: float, read: Callable[[bytes], Task]
+) -> tuple[bytes, int]:
+    """Return a schedule's task as one run of it has it, and its priority.
+
+    A task whose form is not Alligator's own is ``read`` for that.
+    """
     try:
         payload = payloads.decode(body)
     except UnreadableTask:
-        task = task_class.deserialize(body)
+        task = read(body)
         task.task_id = task_id
         if task.expires is not None and task.expires[0]:
             task.expires = 0.0, due_at + task.expires[0]

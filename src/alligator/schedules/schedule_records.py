@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from alligator import keys, payloads
-from alligator.peeks import number
+from alligator.payloads import number
 
 _NOTHING = type(None)
 _PARTS: dict[str, tuple[type, ...]] = {
@@ -46,7 +46,9 @@ def read(value: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is none, or one that only another version understands.
     """
-    found: Any = json.loads(value)
+    if isinstance(value, payloads.Refused):
+        raise ValueError(value.why)
+    found: Any = json.loads(payloads.plain(value))
     if not isinstance(found, dict):
         raise ValueError(f"the record is a JSON {type(found).__name__}, not an object")
     told = cast(dict[str, Any], found)

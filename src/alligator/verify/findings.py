@@ -95,7 +95,8 @@ def found_in(
             dies just there leaves both, each of which may run to its end.
 
     Example:
-        >>> journal = Journal(tmp_path / "journal")
+        >>> from tempfile import mkdtemp
+        >>> journal = Journal(f"{mkdtemp()}/journal")
         >>> for kind in ("push", "pushed", "start"):
         ...     journal.note(kind, "t1")
         >>> found_in(journal).lost
@@ -103,7 +104,8 @@ def found_in(
     """
     entries = journal.entries()
     troubles = troubles_in(entries)
-    pushed, finished, given_up = (_names(entries, kind) for kind in ("pushed", "finish", "cancel"))
+    pushed, finished = (_names(entries, kind) for kind in ("pushed", "finish"))
+    given_up = _names(entries, "cancel") | _names(entries, "canceled")
     runs = runs_in(entries)
     again = [
         (name, run, later.start.at)
@@ -188,8 +190,11 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
         match entry.kind:
             case "kill":
                 found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
+            case "leave":
+                found.append(Trouble(entry.at, float("inf"), entry.pid))
             case "cut":
-                found.append(Trouble(entry.at, entry.at))
+                # Who held a task may start it a moment later, though it went to another.
+                found.append(Trouble(entry.at, entry.at + HELD_ON))
             case "stop" | "down":
                 open_[entry.kind, pid] = entry.at
             case "go":

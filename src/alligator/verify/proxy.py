@@ -101,10 +101,11 @@ class Proxy:
 
     def _connect(self, ours: socket.socket) -> None:
         try:
-            theirs = socket.create_connection(self._server)
+            theirs = socket.create_connection(self._server, timeout=10.0)
         except OSError:  # the server is away
             ours.close()
             return
+        theirs.settimeout(None)
         for end in (ours, theirs):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = _Link(ours, theirs)

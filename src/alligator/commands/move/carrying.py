@@ -23,6 +23,7 @@ from alligator.backends.base import (
 from alligator.commands.move.movable import overtaken, why_not
 from alligator.commands.move.moved import Moved, Tell
 from alligator.exceptions import InvalidOption, TaskTooBig
+from alligator.signed_store import bare, can_sign, resigned
 from alligator.utils import new_id
 
 AT_ONCE = 10
@@ -60,7 +61,8 @@ class Carrying:
         *,
         keeps_results: bool = True,
     ) -> None:
-        self._source, self._target = source, target
+        self._signers = source, target
+        self._source, self._target = bare(source), bare(target)
         self._queue = queue_name
         self._moved = moved
         self._tell = tell
@@ -174,7 +176,8 @@ class Carrying:
         """Push tasks to the other store; return those that are there now."""
         fit = [task for task in tasks if self._may_go(task)]
         messages = [
-            Message(one.task_id, one.body, due_at=one.due_at, priority=one.priority) for one in fit
+            Message(one.task_id, self._signed(one), due_at=one.due_at, priority=one.priority)
+            for one in fit
         ]
         try:
             queued = self._queued(messages)
@@ -184,12 +187,17 @@ class Carrying:
             self._leave(fit[0], "it is bigger than the other store takes.")
             return []
         there = [
-            task for task, is_new in zip(fit, queued, strict=True) if is_new or self._is_there(task)
+            task
+            for task, message, is_new in zip(fit, messages, queued, strict=True)
+            if is_new or self._is_there(message)
         ]
         others = {task.task_id for task in fit} - {task.task_id for task in there}
         self._moved.clashing += [(self._queue, task_id) for task_id in sorted(others)]
         self._stay |= others
         return there
+
+    def _signed(self, task: Listed) -> bytes:
+        return resigned(*self._signers, self._queue, task.task_id, task.body)
 
     def _queued(self, messages: Sequence[Message]) -> list[bool]:
         if not messages:
@@ -203,6 +211,10 @@ class Carrying:
 
     def _may_go(self, task: Listed) -> bool:
         why = why_not(self._target, task, keeps_results=self._keeps_results)
+        if not why and not can_sign(*self._signers, task.body):
+            why = (
+                "it is to be signed anew for that store, and here are no keys: set ALLIGATOR_KEYS."
+            )
         if why:
             self._leave(task, why)
         return not why
@@ -212,19 +224,26 @@ class Carrying:
             self._stay.add(task.task_id)
             self._moved.skipped.append((self._queue, task.task_id, why))
 
-    def _is_there(self, task: Listed) -> bool:
+    def _is_there(self, task: Message) -> bool:
         """Whether one who was killed has pushed it before."""
         found = self._target.find(self._queue, task.task_id) if self._target.can_find else None
         return found is not None and found.body == task.body
 
     def _carry_dead(self) -> None:
         while letters := self._oldest_dead():
-            self._target.put_dead(self._queue, letters)
+            self._target.put_dead(self._queue, [self._letter(one) for one in letters])
             purged = self._source.purge_dead(self._queue, [one.letter_id for one in letters])
             self._moved.dead += len(purged)
             self._tell(self._moved)
             if not purged:
                 return
+
+    def _letter(self, letter: DeadLetter) -> DeadLetter:
+        """Return a dead letter as the other store is to have it."""
+        if not can_sign(*self._signers, letter.body):
+            return letter  # it does nothing there; if it is retried, its signature does not fit
+        body = resigned(*self._signers, self._queue, letter.task_id, letter.body)
+        return letter._replace(body=body)
 
     def _oldest_dead(self) -> list[DeadLetter]:
         """Return the oldest dead letters, in order, for each becomes the newest there; empty: none is left."""

@@ -47,6 +47,7 @@ from alligator.commands.move.movable import (
 )
 from alligator.commands.move.moved import Moved, Tell
 from alligator.exceptions import InvalidOption
+from alligator.signed_store import bare
 from alligator.utils import new_id
 
 A_MOMENT = 5.0
@@ -74,6 +75,7 @@ def fit(
         InvalidOption: The stores are one, or cannot do this; or a task cannot be moved.
         BackendRefused: A queue has to be made first.
     """
+    source, target = bare(source), bare(target)
     check(source, target, queue_names)
     staying = unfit(source, target, queue_names, keeps_results=keeps_results)
     if staying and not skip:
@@ -96,6 +98,8 @@ def move(
 ) -> Moved:
     """Move what waits, is delayed or dead, and the schedules, of some queues to another store.
 
+    What is signed goes with its signature; also what no signature fits, for the workers there to refuse.
+
     Args:
         source: As of ``fit``, and all before ``tell``.
         target: Where to.
@@ -109,18 +113,19 @@ def move(
         BackendRefused: As ``fit``; or another move of one of these queues has begun meanwhile.
     """
     for name in queue_names:
-        _take_back_lapsed(source, name)
+        _take_back_lapsed(bare(source), name)
         tell_dependents(source, name)
     staying = fit(source, target, queue_names, skip=skip, keeps_results=keeps_results)
     moved = Moved(
         skipped=[(*name, why) for name, why in staying.items()],
-        at_least_once=not is_exact(source, target),
+        at_least_once=not is_exact(bare(source), bare(target)),
     )
     if moved.at_least_once:
         for name in queue_names:
             Carrying(source, target, name, moved, tell, keeps_results=keeps_results).carry()
     else:
         _move_all([Move(source, target, name, moved, tell) for name in queue_names], moved)
+    source = bare(source)
     for name in queue_names:
         counts = source.count(name)
         moved.running += counts.running
@@ -174,7 +179,8 @@ class Move:
     def __init__(
         self, source: Backend, target: Backend, queue_name: str, moved: Moved, tell: Tell
     ) -> None:
-        self._source, self._target = source, target
+        self._told = source
+        self._source, self._target = source, target = bare(source), bare(target)
         self._there, self._here = _records(source), _records(target)
         self._queue = queue_name
         self._moved = moved
@@ -214,7 +220,7 @@ class Move:
 
     def tell_dependents(self) -> None:
         """See ``moving_edges.tell_dependents``."""
-        tell_dependents(self._source, self._queue)
+        tell_dependents(self._told, self._queue)
 
     def _finish(self) -> None:
         """Bring to an end what moves before this one have begun."""
