@@ -81,8 +81,9 @@ class Sweep:
 
     def points_of(self, step: str) -> list[Point]:
         """Take a step undisturbed, and return its points."""
-        status = self._take(step, f"{step}-undisturbed", counting(self._log))
-        self._stage.expect(status == 0, f"{step}, undisturbed, ended with {status}")
+        for turn in ("first", "second"):  # at first there is more to do, such as to bring scripts
+            status = self._take(step, f"{step}-{turn}", counting(self._log))
+            self._stage.expect(status == 0, f"{step}, undisturbed, ended with {status}")
         return [
             Point(step, call, number)
             for call, times in calls_in(self._log).items()

@@ -104,7 +104,8 @@ def found_in(
     """
     entries = journal.entries()
     troubles = troubles_in(entries)
-    pushed, finished, given_up = (_names(entries, kind) for kind in ("pushed", "finish", "cancel"))
+    pushed, finished = (_names(entries, kind) for kind in ("pushed", "finish"))
+    given_up = _names(entries, "cancel") | _names(entries, "canceled")
     runs = runs_in(entries)
     again = [
         (name, run, later.start.at)
