@@ -100,9 +100,8 @@ class Sweep:
             # The calls of a process are not always the same: it may come to its end before that point.
             self._stage.expect(status in (KILLED, 0), f"{queue} ended with {status}")
             killed += status == KILLED
-        self._stage.expect(
-            killed > 0.7 * len(chosen), f"killed at {killed} of {len(chosen)} points"
-        )
+        self._stage.show(f"{killed} of {len(chosen)} points")
+        self._stage.expect(killed > len(chosen) / 2, "most of them did not come there")
 
     def _take(self, step: str, queue: str, tracing: Sequence[str]) -> int:
         ids = self._prepare(step, queue)
