@@ -332,9 +332,10 @@ class Worker:
             batch = self._patiently(lambda: self._reserve(limit, wait, finished))
             self._sent(batch.late)
             took_some = bool(batch.reservations)  # if only to bury them: there may be more behind
-            # If the answer took longer than we meant to wait, we were asleep; count the lease from then on.
+            # Whether it was handed out at once or in the end, the answer does not say, nor whether we slept
+            # before we had it: its lease counts from when we asked.
             since = min(time.monotonic(), asked_at + wait)
-            self._holdings.add(self._admitted(batch.reservations), since)
+            self._holdings.add(self._admitted(batch.reservations), since, asked_at)
         elif finished:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
         # What was held before may have been given back since, to be run again.
