@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 from alligator.exceptions import InvalidOption
 
@@ -44,14 +44,15 @@ class Aliases:
         return (module_name, attr_name) if now == path else _parted(now)
 
 
-def _checked(renamed: object) -> dict[str, str]:
+def _checked(renamed: Any) -> dict[str, str]:
     if not isinstance(renamed, Mapping):
         raise InvalidOption(
             f'aliases tells new names by old ones, such as {{"shop.mail.send": "shop.post.send"}}; not '
             f"{renamed!r:.100}."
         )
     found: dict[str, str] = {}
-    for old, new in cast(Mapping[Any, Any], renamed).items():
+    given: Mapping[Any, Any] = renamed
+    for old, new in given.items():
         for path in (old, new):
             if not isinstance(path, str) or not _PATH.fullmatch(path):
                 raise InvalidOption(
