@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
 
 from alligator.exceptions import InvalidOption
 
@@ -44,17 +43,16 @@ class Aliases:
         return (module_name, attr_name) if now == path else _parted(now)
 
 
-def _checked(renamed: Any) -> dict[str, str]:
-    if not isinstance(renamed, Mapping):
+def _checked(renamed: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(renamed, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- it comes from users
         raise InvalidOption(
             f'aliases tells new names by old ones, such as {{"shop.mail.send": "shop.post.send"}}; not '
             f"{renamed!r:.100}."
         )
     found: dict[str, str] = {}
-    given: Mapping[Any, Any] = renamed
-    for old, new in given.items():
+    for old, new in renamed.items():
         for path in (old, new):
-            if not isinstance(path, str) or not _PATH.fullmatch(path):
+            if not _PATH.fullmatch(str(path)):
                 raise InvalidOption(
                     f"aliases has {path!r:.100}, which is no dotted path such as 'shop.mail.send'."
                 )
