@@ -74,10 +74,10 @@ def test_a_signature_within_a_signature_is_read_once() -> None:
     ("keys", "message"),
     [
         ([], "There is no key in keys"),
-        (["short"], "Key 1 has 5 bytes; 32 are the least"),
-        ([KEY, b"sh"], "Key 2 has 2 bytes"),
-        ([KEY, 7], "Key 2 is neither text nor bytes"),
-        ([None], "Key 1 is neither text nor bytes"),
+        (["short"], "Key 1 of keys has 5 bytes; 32 are the least"),
+        ([KEY, b"sh"], "Key 2 of keys has 2 bytes"),
+        ([KEY, 7], "Key 2 of keys is neither text nor bytes"),
+        ([None], "Key 1 of keys is neither text nor bytes"),
         (KEY, "keys is a list"),
         (b"x" * 32, "keys is a list"),
         (7, "keys is a list"),
@@ -111,7 +111,7 @@ def test_a_variable_that_holds_no_key_is_a_mistake(
     """Rather than that nothing is signed, because a secret was not found."""
     monkeypatch.setenv("ALLIGATOR_KEYS", told)
 
-    with pytest.raises(InvalidOption, match=r"ALLIGATOR_KEYS|Key 1 has"):
+    with pytest.raises(InvalidOption, match="ALLIGATOR_KEYS"):
         Gator("locmem://")
 
 
@@ -176,3 +176,14 @@ def test_who_is_told_that_strangers_may_run_anything(
     assert caplog.text.count("can run any function here") == is_elsewhere
     assert "secret" not in caplog.text
     assert "p@ss" not in caplog.text
+
+
+def test_a_worker_says_at_its_start_that_strangers_may_run_anything(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for allow in (None, ["**"]):
+        gator = Gator("locmem://")
+        gator.dsn = DSN.parse("redis://:hunter2@cache/0")
+        Worker(gator, burst=True, allow=allow).run_forever()
+
+    assert caplog.text.count("Whoever can write to redis://***@cache/0 can run any function") == 1
