@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alligator import keys
-from alligator.backends.base import Backend, Records, Reservation
+from alligator.backends.base import MAX_TOKEN_BYTES, Backend, Records, Reservation
 from alligator.exceptions import BackendRefused
 from alligator.payloads import encode, number, object_in
 
@@ -20,6 +20,8 @@ KEPT_FOR = 7 * 86400.0
 """Seconds that this is kept, should nothing ever come of the task."""
 MAX_STACK = 16_384
 """Characters of a stack to keep: its end, where the process was."""
+MAX_NAME = 255
+"""Characters of a name to keep, such as a host's."""
 
 _REASONS = {
     "timeout": "its parent ended it, for the task ran for longer than it may",
@@ -56,16 +58,16 @@ class Death(NamedTuple):
             return None
         status, peak = number(told.get("exit_status")), number(told.get("peak_memory"))
         return cls(
-            signal=str(told.get("signal", "")),
+            signal=str(told.get("signal") or "")[:MAX_NAME],
             exit_status=None if status is None else int(status),
-            reason=str(told.get("reason", "")),
+            reason=str(told.get("reason", ""))[:MAX_NAME],
             at=number(told.get("at")) or 0.0,
             seconds=number(told.get("seconds")) or 0.0,
             peak_memory=None if peak is None else int(peak),
-            host=str(told.get("host", "")),
+            host=str(told.get("host", ""))[:MAX_NAME],
             pid=int(number(told.get("pid")) or 0),
-            stack=str(told.get("stack", "")),
-            token=str(told.get("token", "")),
+            stack=str(told.get("stack", ""))[-MAX_STACK:],
+            token=str(told.get("token", ""))[:MAX_TOKEN_BYTES],
         )
 
     def cause(self) -> str:
