@@ -42,7 +42,7 @@ def push(gator: Gator, journal: Journal, name: str) -> None:
 
 
 def _push_in_threads(gator: Gator, journal: Journal, name: str, threads: int, tasks: int) -> int:
-    """Return how many threads have failed."""
+    """Push in this thread, which may have used the Gator before a fork, and others; return how many failed."""
     failed = list(range(threads))
 
     def run(thread: int) -> None:
@@ -51,10 +51,11 @@ def _push_in_threads(gator: Gator, journal: Journal, name: str, threads: int, ta
             push(gator, journal, f"{name}-{thread}-{number}")
         failed.remove(thread)
 
-    running = [threading.Thread(target=run, args=(thread,)) for thread in range(threads)]
-    for thread in running:
+    others = [threading.Thread(target=run, args=(thread,)) for thread in range(1, threads)]
+    for thread in others:
         thread.start()
-    for thread in running:
+    run(0)
+    for thread in others:
         thread.join()
     return len(failed)
 
