@@ -16,7 +16,7 @@ CONTROLS_READY = $(VENV)/ready-controls-$(HERE)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:  # two pips in one .venv would get in each other's way
-.PHONY: help demo test check bench chaos format clean redis openssl postgres beanstalkd
+.PHONY: help demo test check bench chaos format clean redis openssl postgres beanstalkd strace
 
 help:  ## say what there is
 	@echo "Alligator: make TARGET"
@@ -26,7 +26,7 @@ help:  ## say what there is
 demo: $(DEMO_READY)  ## measure the standard library's files on SQLite, no server (DIR=... for your own)
 	@$(PY) examples/demo/run.py $(if $(DIR),--dir "$$DIR")
 
-test: $(DEV_READY) $(CONTROLS_READY) redis openssl postgres beanstalkd  ## run the tests (ARGS="-k lease" for some)
+test: $(DEV_READY) $(CONTROLS_READY) redis openssl postgres beanstalkd strace  ## run the tests (ARGS="-k lease" for some)
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 check: $(DEV_READY)  ## format, lint and types, changing nothing
@@ -40,7 +40,7 @@ bench: $(DEV_READY) redis postgres beanstalkd  ## measure the speed (ARGS="--sto
 	$(PY) benchmarks/many.py
 	$(PY) benchmarks/waiting.py
 
-chaos: $(DEV_READY) $(CONTROLS_READY) redis postgres beanstalkd  ## let everything fail, and count what is lost (ARGS="--store redis")
+chaos: $(DEV_READY) $(CONTROLS_READY) redis postgres beanstalkd strace  ## let everything fail, and count what is lost (ARGS="--store redis")
 	$(PY) -m chaos $(ARGS)
 
 format: $(DEV_READY)  ## format the code and mend what ruff can mend
@@ -90,3 +90,7 @@ postgres:
 beanstalkd:
 	@command -v beanstalkd >/dev/null || sh scripts/apt-install.sh beanstalkd || \
 		echo "beanstalkd is not installed, so what needs it is skipped."
+
+strace:
+	@command -v strace >/dev/null || sh scripts/apt-install.sh strace || \
+		echo "strace is not installed, so what needs it is skipped."

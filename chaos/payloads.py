@@ -170,7 +170,7 @@ def _is_task(message: bytes) -> bool:
         code = fields["module"], fields["callable"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
-    given = {"args": [], "kwargs": {}, "options": {}} | fields
+    given = dict[str, Any](args=[], kwargs={}, options={}) | fields
     kinds = {"task_id": str, "retries": int, "args": list, "kwargs": dict, "options": dict}
     is_typed = all(isinstance(given.get(key), kind) for key, kind in kinds.items())
     return is_typed and code == (jobs.work.__module__, jobs.work.__qualname__)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from alligator import Gator, Worker
+from alligator import Gator, Worker, current_task
 from alligator.constants import RETRYING
 from alligator.verify.journal import Journal
 from chaos.stores import LEASE
@@ -26,10 +26,10 @@ class FailedOnPurpose(Exception):
 
 
 def fail_at_first(journal: str, name: str) -> None:
-    """Fail at the first run."""
+    """Fail at the first attempt."""
     note = Journal(journal).note
     note("start", name)
-    if _is_first(journal, name):
+    if current_task().attempt == 1:
         note("fail", name)
         raise FailedOnPurpose
     note("finish", name)
@@ -43,15 +43,12 @@ def fail(journal: str, name: str) -> NoReturn:
 
 
 def leave_at_first(journal: str, name: str) -> None:
-    """Tell the worker to leave, at the first run; if there is one, who heeds it."""
+    """Tell the worker to leave, at the first run; if there is one who heeds it."""
     Journal(journal).note("start", name)
-    if _is_first(journal, name) and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    is_first = len(Journal(journal).entries("start", name)) == 1
+    if is_first and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         os.kill(os.getpid(), signal.SIGTERM)
     Journal(journal).note("finish", name)
-
-
-def _is_first(journal: str, name: str) -> bool:
-    return len(Journal(journal).entries("start", name)) == 1
 
 
 # What is done to a queue, with tasks of these ids:

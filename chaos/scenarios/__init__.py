@@ -4,6 +4,7 @@ from chaos.campaign import SCENARIOS as SCENARIOS
 from chaos.scenarios import clocks as clocks
 from chaos.scenarios import crowds as crowds
 from chaos.scenarios import deaths as deaths
+from chaos.scenarios import floods as floods
 from chaos.scenarios import leases as leases
 from chaos.scenarios import memory as memory
 from chaos.scenarios import messages as messages

@@ -6,11 +6,15 @@ from alligator import notes
 from chaos.campaign import scenario
 from chaos.files import check_file
 from chaos.stage import Stage
+from chaos.stores import LEASE
+from tests.integration import jobs
 from tests.integration.scenes import Program, until
 
 ROUNDS = 20
 FULL_LOAD = 15
 """Seconds: so many leases that one too short would be seen."""
+LONG = 10
+"""Tasks of two leases: in this crowd, too, theirs must be extended."""
 WITHOUT_END = 0
 
 
@@ -43,6 +47,7 @@ def full_load(stage: Stage) -> None:
     """On one file, 8 push and 4 work as fast as they can, with short leases; nothing is done to them."""
     workers = stage.start("--workers", "4")
     producers = pushing(stage, "t", processes=8)
+    stage.produce(stage.names(LONG, "long"), jobs.work, 2 * LEASE)
     time.sleep(stage.many(FULL_LOAD))
     producers.end()
     stage.come_to_rest()

@@ -81,8 +81,9 @@ class Sweep:
 
     def points_of(self, step: str) -> list[Point]:
         """Take a step undisturbed, and return its points."""
-        status = self._take(step, f"{step}-undisturbed", counting(self._log))
-        self._stage.expect(status == 0, f"{step}, undisturbed, ended with {status}")
+        for turn in ("first", "second"):  # at first there is more to do, such as to bring scripts
+            status = self._take(step, f"{step}-{turn}", counting(self._log))
+            self._stage.expect(status == 0, f"{step}, undisturbed, ended with {status}")
         return [
             Point(step, call, number)
             for call, times in calls_in(self._log).items()
@@ -99,9 +100,8 @@ class Sweep:
             # The calls of a process are not always the same: it may come to its end before that point.
             self._stage.expect(status in (KILLED, 0), f"{queue} ended with {status}")
             killed += status == KILLED
-        self._stage.expect(
-            killed > 0.7 * len(chosen), f"killed at {killed} of {len(chosen)} points"
-        )
+        self._stage.show(f"{killed} of {len(chosen)} points")
+        self._stage.expect(killed > len(chosen) / 2, "most of them did not come there")
 
     def _take(self, step: str, queue: str, tracing: Sequence[str]) -> int:
         ids = self._prepare(step, queue)

@@ -49,8 +49,8 @@ from alligator.timeouts import limited, time_limit
 from alligator.utils import run_coroutine
 
 if TYPE_CHECKING:
-    from alligator.allowing import Allowed
     from alligator.limits.gates import Entry
+    from alligator.reading import Reading
 
 log = logging.getLogger("alligator.task")
 
@@ -104,7 +104,7 @@ class Runner:
         patiently: Calls the store for us, and may try again.
         gives_back: An exception that is no failure: the task goes back to its queue.
         coming: Returns the tasks that are about to be attempted next.
-        allowed: What may be imported and run; None: anything.
+        reading: How names lead to functions; None: as anywhere.
         heeds_time: Whether a task whose time has not come is put off, though the store has handed it out.
     """
 
@@ -118,7 +118,7 @@ class Runner:
         patiently: Callable[[Callable[[], Any]], Any] = _at_once,
         gives_back: type[BaseException] | tuple[()] = (),
         coming: Callable[[], Sequence[Reservation]] = tuple,
-        allowed: "Allowed | None" = None,
+        reading: "Reading | None" = None,
         heeds_time: bool = True,
     ) -> None:
         self.backend = backend
@@ -128,7 +128,7 @@ class Runner:
         self.patiently = patiently
         self.gives_back = gives_back
         self.coming = coming
-        self.allowed = allowed
+        self.reading = reading
         self.heeds_time = heeds_time
         self._let_in: dict[Reservation, Entry] = {}
         self._entering = threading.Lock()
@@ -177,9 +177,9 @@ class Runner:
         """
         body = plain(body)  # that it fits is known, where there are keys
         kind = dependencies.class_for(body, self.task_class)
-        if self.allowed is None or kind is dependencies.OurTask:
+        if self.reading is None or kind is dependencies.OurTask:
             return kind.deserialize(body)
-        return self.allowed.read(kind, body)
+        return self.reading.read(kind, body)
 
     def enter(self, held: Reservation, limit: limits.Limit) -> "Entry | None":
         """Let a task in under its limit, and with it some that come next; None: it may not start."""

@@ -11,8 +11,9 @@ from alligator.backends.base import Backend, Listed, Records, worker_of
 from alligator.commands.letters import callable_of
 from alligator.commands.listing import walked
 from alligator.commands.reports import quoted
-from alligator.commands.tables import counted, indented, printable
+from alligator.commands.tables import counted
 from alligator.exceptions import InvalidOption
+from alligator.printable import indented, printable
 from alligator.stack_records import Answer, Told
 
 WITHIN = 5.0

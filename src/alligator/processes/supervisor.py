@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from alligator import checkpoints, deaths, registry, retries, stack_records, stops
 from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
-from alligator.commands.tables import indented
 from alligator.deaths import Death
 from alligator.exceptions import AlligatorException
+from alligator.printable import indented
 from alligator.processes.board import BEGUN, UNFINISHED, Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
 from alligator.processes.child import HURRY, LEAVE, STOP, Settings

@@ -104,7 +104,8 @@ def found_in(
     """
     entries = journal.entries()
     troubles = troubles_in(entries)
-    pushed, finished, given_up = (_names(entries, kind) for kind in ("pushed", "finish", "cancel"))
+    pushed, finished = (_names(entries, kind) for kind in ("pushed", "finish"))
+    given_up = _names(entries, "cancel") | _names(entries, "canceled")
     runs = runs_in(entries)
     again = [
         (name, run, later.start.at)
@@ -151,10 +152,12 @@ def broken_off(journal: Journal, name: str) -> int:
     entries = journal.entries()
     troubles = troubles_in(entries)
     runs = runs_in(entries).get(name, [])
-    ends = [later.start.at for later in runs[1:]] + [float("inf")]
+    ends = [*(later.start.at for later in runs[1:]), float("inf")]
     return sum(
         any(one.explains(run, again_at) for one in troubles)
-        for run, again_at in zip(runs, ends, strict=True)
+        for run, again_at in zip(
+            runs, ends, strict=False
+        )  # one end is left over where none has run
     )
 
 
