@@ -291,7 +291,7 @@ def _stacks(gator: Gator, options: argparse.Namespace) -> int:
     seen = stacking.seen(gator.dsn, gator.backend, queues)
     if options.json:
         _print_json(stacking.seen_json(seen))
-    elif seen.answers or seen.silent:
+    elif seen.is_busy:
         print(stacking.seen_text(seen))
     else:
         print(f"No task runs{_in_queue(options)}.")
