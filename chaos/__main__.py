@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
     bad = [trial for trial in trials if not trial.is_good]
-    for trial in [trial for trial in trials if trial in bad or trial.remarks]:
+    for trial in bad:
         found = trial.findings
         print(f"\n{trial.scenario} on {trial.store}, seed {trial.seed}:")
         for what in ("lost", "unexpected", "unexplained"):

@@ -120,6 +120,8 @@ def played(scenario: Scenario, store: str, folder: Path, seed: int, size: float 
             try:
                 scenario.play(stage)
             except pytest.fail.Exception as err:
+                if scenario.loses:  # no remark makes a difference there
+                    raise RuntimeError(str(err)) from err
                 stage.remarks.append(str(err))
             stage.come_to_rest()
             findings = stage.findings()

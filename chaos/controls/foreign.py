@@ -1,5 +1,6 @@
 """A stage on which another system plays: its workers and producers, the same tasks, killer and checker."""
 
+import signal
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from chaos.controls.systems import PYTHON, System
 from chaos.stage import Stage
 from chaos.stores import Place
 from tests.integration import jobs
-from tests.integration.scenes import ROOT, Program, members_of
+from tests.integration.scenes import ROOT, Program, kill, members_of
 
 QUIET = 1.0
 """Seconds without a new line in the journal: nothing runs any more."""
@@ -80,8 +81,9 @@ class ForeignStage(Stage):
     def kill(self, pid: int) -> None:
         """Kill a process, and what it has started, where that would go on without it."""
         if self.system.leaves_orphans:
-            program = next(one for one in reversed(self.programs) if pid in one.members)
-            for member in members_of(program.pid):
+            kill(pid, signal.SIGSTOP)  # it is not to see the others die
+            everyone = [member for one in self.programs for member in members_of(one.pid)]
+            for member in everyone:
                 if member.parent == pid:
                     super().kill(member.pid)
         super().kill(pid)
@@ -109,7 +111,7 @@ class ForeignStage(Stage):
         """Judge what happened."""
         kept = self.system.kept()
         for where, names in kept.items():
-            self.remarks.append(f"{len(names)} are not finished, but kept as {where}")
+            self.show(f"{len(names)} kept as {where}")
         return found_in(self.journal, kept=set[str]().union(*kept.values()))
 
     def _foreign(self, words: Iterable[str], typed: Path | None = None) -> Program:

@@ -23,7 +23,7 @@ def children_killed(stage: Stage) -> None:
         _kill_children(stage, *FOUR)
 
 
-@scenario(["sqlite", "redis", "postgres"], quick=0.02)
+@scenario(["sqlite", "redis", "postgres"], quick=0.05, quick_on=["redis"])
 def children_of_coroutines_killed(stage: Stage) -> None:
     """A worker process with some 200 tasks in flight is killed at 20 moments."""
     # No more: each time 200 tasks come under suspicion, and have to run alone.
@@ -46,7 +46,7 @@ def _kill_children(stage: Stage, *options: str, kills: int | None = None, **sett
     stage.expect(program.runs, "latergator has ended")
 
 
-@scenario(quick=0.05)
+@scenario(quick=0.02, quick_on=["sqlite", "postgres"])
 def trees_killed(stage: Stage) -> None:
     """A latergator is killed with all its processes soon after its first task, and another is started."""
     with stage.producing(stage.names(TASKS), jobs.work, 0.004):
@@ -58,7 +58,7 @@ def trees_killed(stage: Stage) -> None:
             program = stage.start(*FOUR)
 
 
-@scenario(quick=0.05)
+@scenario(quick=0.025, quick_on=["sqlite", "beanstalk"])
 def told_to_leave(stage: Stage) -> None:
     """A latergator gets SIGTERM at any moment, and another is started: 200 times."""
     stage.push_batch(stage.names(5000), jobs.work, 0.002)

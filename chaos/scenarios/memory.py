@@ -17,8 +17,8 @@ from tests.support.kinds import ON_DISK
 from tests.support.servers import Server
 
 LOAD = "x" * 4000
-"""What each task carries, so that a server is full of a few thousand."""
-MEMORY = 16
+"""What each task carries, so that a server is full of some hundred."""
+MEMORY = 6
 """MiB that the server may take; without any task it takes less than two."""
 
 
@@ -32,7 +32,7 @@ def _limited(policy: str) -> Callable[[Path], AbstractContextManager[Place]]:
     return place
 
 
-@scenario(["redis"], places={"redis": _limited("noeviction")}, quick=0.3)
+@scenario(["redis"], places={"redis": _limited("noeviction")}, quick=0.02)
 def redis_full(stage: Stage) -> None:
     """The server is full: it takes no more until workers have made room, and they can."""
     early = iter(range(10_000))
@@ -49,7 +49,7 @@ def redis_evicting(stage: Stage) -> None:
     """The server makes room for another program's keys: it throws out what was not used of late."""
     assert isinstance(stage.place.server, Server)
     with _connected(stage.place.server) as other:
-        stage.push_batch(stage.names(1000), carry, LOAD)
+        stage.push_batch(stage.names(500), carry, LOAD)
         for number in range(2 * MEMORY * 10):
             other.mset({f"other:{number}:{part}": LOAD for part in range(25)})
         program = stage.start("--workers", "2")
@@ -57,11 +57,10 @@ def redis_evicting(stage: Stage) -> None:
         evicted = other.info("stats")["evicted_keys"]
         stage.come_to_rest()
         other.delete(*other.keys("other:*"))
-    later = stage.names(1000, "later")
+    later = stage.names(500, "later")
     stage.push_batch(later, carry, LOAD)
-    stage.come_to_rest()
-    not_run = set(later) - set(stage.journal.names("finish"))
-    assert not not_run, f"pushed when there was room again, and not run: {not_run}"
+    # Not by its counts: the list of queues may be among what was thrown out, for up to a minute.
+    until(lambda: set(later) <= set(stage.journal.names("finish")), "it goes on when there is room")
     stage.show(f"{evicted} keys evicted; workers warned of it at their start")
 
 

@@ -9,7 +9,7 @@ TASKS = 10_000
 KILLS = 5
 
 
-@scenario(["redis", "postgres", "beanstalk"], quick=0.03)
+@scenario(["redis", "postgres", "beanstalk"], quick=0.03, quick_on=["redis", "beanstalk"])
 def server_killed(stage: Stage) -> None:
     """The server is killed five times while tasks are pushed and run, and started anew."""
     names = stage.names(TASKS)

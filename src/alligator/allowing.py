@@ -3,11 +3,11 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from inspect import isroutine
 from typing import Any
 
 from alligator.exceptions import InvalidOption, TaskRefused, UnknownCallableError
 from alligator.signatures import path_of
-from alligator.tasks import Task
 from alligator.utils import READING, determine_module, import_module
 
 _PATTERN = re.compile(r"(?:[^\W\d]|\*)[\w*]*(?:\.(?:[^\W\d]|\*)[\w*]*)*")
@@ -47,26 +47,6 @@ class Allowed:
 
     def __contains__(self, path: str) -> bool:
         return self._fits(path) is not None
-
-    def read(self, kind: type[Task], body: bytes) -> Task:
-        """Read a task, and import what it names, if that is allowed.
-
-        Raises:
-            TaskRefused: It is not. (A class with a form of its own may import by other ways than by
-                ``import_attr``: what it comes back with is looked at, too.)
-        """
-        token = READING.set(self)
-        try:
-            task = kind.deserialize(body)
-        finally:
-            READING.reset(token)
-        if getattr(kind.deserialize, "__func__", None) is not getattr(
-            Task.deserialize, "__func__", 0
-        ):
-            for func in (task.func, task.on_start, task.on_success, task.on_error):
-                if func is not None:
-                    self.check(func)
-        return task
 
     def check(self, func: Callable[..., Any]) -> None:
         """Check that a function may run, by the name that leads to it.
@@ -123,7 +103,9 @@ class Allowed:
         return found
 
     def _check_kind(self, func: Any, path: str) -> None:
-        if isinstance(func, type) or not callable(func) or not hasattr(func, "__name__"):
+        # The latter two: what functools.wraps has made, as lru_cache does, and functions of Cython.
+        is_function = isroutine(func) or hasattr(func, "__wrapped__") or hasattr(func, "__code__")
+        if isinstance(func, type) or not callable(func) or not is_function:
             raise self._refused(path, "is no function")
 
     def _refused(self, path: str, why: str) -> TaskRefused:

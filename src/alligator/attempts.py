@@ -49,8 +49,8 @@ from alligator.timeouts import limited, time_limit
 from alligator.utils import run_coroutine
 
 if TYPE_CHECKING:
-    from alligator.allowing import Allowed
     from alligator.limits.gates import Entry
+    from alligator.reading import Reading
 
 log = logging.getLogger("alligator.task")
 
@@ -104,7 +104,7 @@ class Runner:
         patiently: Calls the store for us, and may try again.
         gives_back: An exception that is no failure: the task goes back to its queue.
         coming: Returns the tasks that are about to be attempted next.
-        allowed: What may be imported and run; None: anything.
+        reading: How names lead to functions; None: as anywhere.
         heeds_time: Whether a task whose time has not come is put off, though the store has handed it out.
     """
 
@@ -118,7 +118,7 @@ class Runner:
         patiently: Callable[[Callable[[], Any]], Any] = _at_once,
         gives_back: type[BaseException] | tuple[()] = (),
         coming: Callable[[], Sequence[Reservation]] = tuple,
-        allowed: "Allowed | None" = None,
+        reading: "Reading | None" = None,
         heeds_time: bool = True,
     ) -> None:
         self.backend = backend
@@ -128,7 +128,7 @@ class Runner:
         self.patiently = patiently
         self.gives_back = gives_back
         self.coming = coming
-        self.allowed = allowed
+        self.reading = reading
         self.heeds_time = heeds_time
         self._let_in: dict[Reservation, Entry] = {}
         self._entering = threading.Lock()
@@ -177,9 +177,9 @@ class Runner:
         """
         body = plain(body)  # that it fits is known, where there are keys
         kind = dependencies.class_for(body, self.task_class)
-        if self.allowed is None or kind is dependencies.OurTask:
+        if self.reading is None or kind is dependencies.OurTask:
             return kind.deserialize(body)
-        return self.allowed.read(kind, body)
+        return self.reading.read(kind, body)
 
     def enter(self, held: Reservation, limit: limits.Limit) -> "Entry | None":
         """Let a task in under its limit, and with it some that come next; None: it may not start."""
@@ -300,11 +300,7 @@ class Run:
         """Return what becomes of the task if it may not start now; None: it may."""
         task, held = self.task, self.held
         if held.deliveries > 1 or task.attempt > 1:
-            stop = self._ask(lambda: stops.found(self._backend, held, task.history))
-            kept_in = self._runner.results
-            self._death = self._ask(
-                lambda: deaths.found(self._backend, kept_in, held, task.history)
-            )
+            stop, self._death = self._ask(self._before)
             if stop is not None:
                 return self._stopped(stop)
         if task.not_before is not None and self._runner.heeds_time:
@@ -333,6 +329,16 @@ class Run:
             self._entry = self._ask(lambda: self._runner.enter(held, limit))
             return self.starts()
         return None
+
+    def _before(self) -> tuple[Stop | None, Death | None]:
+        """Return what was asked of the task before, and how its process ended: in one round trip."""
+        held, history = self.held, self.task.history
+        if (records := self._backend.records) is None:
+            return None, deaths.found(self._backend, self._runner.results, held, history)
+        stop_key, death_key = stops.key_of(*self._name), deaths.key_of(*self._name)
+        values = records.get_many([stop_key, death_key])
+        stop = stops.left_of(stops.read(values.get(stop_key)), history)
+        return stop, deaths.found_in(values.get(death_key), held, history)
 
     def starts(self) -> Attempt | None:
         """Return what becomes of the task if its limit does not let it start now; None: it may."""

@@ -16,6 +16,7 @@ from alligator import registry, schedules, stops
 from alligator.backends.base import Backend, Counts, State
 from alligator.commands import (
     arguments,
+    checking,
     letters,
     listing,
     looking,
@@ -31,12 +32,15 @@ from alligator.commands.move import reports as moving_reports
 from alligator.commands.move.moved import Moved
 from alligator.commands.passing import PassingOver
 from alligator.commands.reports import quoted
-from alligator.commands.tables import counted, printable
-from alligator.commands.targets import checked, gator_at
+from alligator.commands.tables import (
+    counted,
+)
+from alligator.commands.targets import checked, found_here, gator_at
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Summary
+from alligator.printable import printable
 from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling
@@ -269,12 +273,25 @@ def _tasks(gator: Gator, options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(gator: Gator, options: argparse.Namespace) -> int:
+    found_here()  # as workers do that are started here
+    names = _names(gator, options)
+    if not options.queue:
+        names = sorted({*names, *schedules.queues(gator.backend)})
+    found = checking.report(gator, names, PassingOver(len(names), _tell_passed))
+    if options.json:
+        _print_json(checking.report_json(found))
+    else:
+        print(checking.report_text(found))
+    return 1 if found.faults else 0
+
+
 def _stacks(gator: Gator, options: argparse.Namespace) -> int:
     queues = [options.queue] if options.queue else looking.places(gator)
     seen = stacking.seen(gator.dsn, gator.backend, queues)
     if options.json:
         _print_json(stacking.seen_json(seen))
-    elif seen.answers or seen.silent:
+    elif seen.is_busy:
         print(stacking.seen_text(seen))
     else:
         print(f"No task runs{_in_queue(options)}.")
@@ -506,6 +523,7 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "status": _status,
     "dead": _list,
     "list": _tasks,
+    "check": _check,
     "move": _move,
     "cancel": _cancel,
     "stacks": _stacks,

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alligator import keys
-from alligator.backends.base import Backend, Records, Reservation
-from alligator.exceptions import AlligatorException
+from alligator.backends.base import MAX_TOKEN_BYTES, Backend, Records, Reservation
+from alligator.exceptions import BackendRefused
 from alligator.payloads import encode, number, object_in
 
 log = logging.getLogger("alligator.task")
@@ -20,6 +20,8 @@ KEPT_FOR = 7 * 86400.0
 """Seconds that this is kept, should nothing ever come of the task."""
 MAX_STACK = 16_384
 """Characters of a stack to keep: its end, where the process was."""
+MAX_NAME = 255
+"""Characters of a name to keep, such as a host's."""
 
 _REASONS = {
     "timeout": "its parent ended it, for the task ran for longer than it may",
@@ -56,16 +58,16 @@ class Death(NamedTuple):
             return None
         status, peak = number(told.get("exit_status")), number(told.get("peak_memory"))
         return cls(
-            signal=str(told.get("signal", "")),
+            signal=str(told.get("signal") or "")[:MAX_NAME],
             exit_status=None if status is None else int(status),
-            reason=str(told.get("reason", "")),
+            reason=str(told.get("reason", ""))[:MAX_NAME],
             at=number(told.get("at")) or 0.0,
             seconds=number(told.get("seconds")) or 0.0,
             peak_memory=None if peak is None else int(peak),
-            host=str(told.get("host", "")),
+            host=str(told.get("host", ""))[:MAX_NAME],
             pid=int(number(told.get("pid")) or 0),
-            stack=str(told.get("stack", "")),
-            token=str(told.get("token", "")),
+            stack=str(told.get("stack", ""))[-MAX_STACK:],
+            token=str(told.get("token", ""))[:MAX_TOKEN_BYTES],
         )
 
     def cause(self) -> str:
@@ -113,7 +115,7 @@ def of_status(status: int) -> Death:
 
 
 def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation, Death]) -> None:
-    """Keep how the process ended that held some tasks. Where that cannot be, they go on all the same.
+    """Keep how the process ended that held some tasks.
 
     Args:
         backend: The store of the tasks.
@@ -127,10 +129,7 @@ def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation,
         key_of(held.queue_name, held.task_id): encode(death._asdict()).encode()
         for held, death in deaths.items()
     }
-    try:
-        records.set_many(values, KEPT_FOR)
-    except AlligatorException as err:
-        log.warning("Cannot keep how a process ended: %s", err)
+    records.set_many(values, KEPT_FOR)
 
 
 def found(
@@ -147,10 +146,21 @@ def found(
         held: The present hand-out of the task.
         history: What went before, with the token of each attempt.
     """
-    records = _place(backend, kept_in)
-    if records is None:
+    if (records := _place(backend, kept_in)) is None:
         return None
-    death = Death.read(object_in(records.get(key_of(held.queue_name, held.task_id)) or b""))
+    try:
+        value = records.get(key_of(held.queue_name, held.task_id))
+    except BackendRefused as err:  # to know more is not worth that a task is not ended
+        log.warning("Cannot read how the process of task %r ended: %s", held.task_id, err)
+        return None
+    return found_in(value, held, history)
+
+
+def found_in(
+    value: bytes | None, held: Reservation, history: Sequence[Mapping[str, Any]] = ()
+) -> Death | None:
+    """Return what a record tells of the process that had a task last; as ``found``."""
+    death = Death.read(object_in(value or b""))
     if death is None or held.deliveries > 1:
         return death
     return death if any(entry.get("token") == death.token for entry in history) else None
@@ -158,9 +168,12 @@ def found(
 
 def forget(backend: Backend, kept_in: Records | None, queue_name: str, task_id: str) -> None:
     """Forget how a process ended: its task is over."""
-    records = _place(backend, kept_in)
-    if records is not None:
+    if (records := _place(backend, kept_in)) is None:
+        return
+    try:
         records.delete(key_of(queue_name, task_id))
+    except BackendRefused as err:  # it expires
+        log.debug("Cannot forget how the process of task %r ended: %s", task_id, err)
 
 
 def key_of(queue_name: str, task_id: str) -> str:

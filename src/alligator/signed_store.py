@@ -14,6 +14,7 @@ part of the place.
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 
 from alligator import keys, notes, payloads
 from alligator.backends.base import (
@@ -35,10 +36,11 @@ from alligator.backends.base import (
 from alligator.bell import Bell
 from alligator.exceptions import InvalidArguments, TaskRefused
 from alligator.payloads import Fitting, Refused, is_signed, plain, raw
-from alligator.signing import Keyring, place_of
+from alligator.signing import Keyring, named, place_of
 
 log = logging.getLogger("alligator.task")
 
+_place_of_queue = lru_cache(maxsize=1024)(partial(place_of, "task"))
 _FLAGS = [name for name, value in vars(Backend).items() if isinstance(value, bool)]
 _SIGNED_FAMILY = f"{keys.SCHEDULES}:"
 
@@ -142,7 +144,8 @@ class SignedStore(Backend):
         return self._keyring.sign(place, body)
 
     def _place(self, queue_name: str, task_id: str) -> bytes:
-        return place_of("task", queue_name, task_id if self._knows_ids else "")
+        within = _place_of_queue(queue_name)
+        return named(within, task_id if self._knows_ids else "")
 
     # What is to be run:
 

@@ -9,6 +9,7 @@ import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from alligator.exceptions import InvalidOption
@@ -26,6 +27,7 @@ class Keyring:
 
     Args:
         keys: Text or bytes, each of 32 bytes or more, such as ``secrets.token_urlsafe(32)`` makes.
+        source: Where they were found, for errors.
 
     Raises:
         InvalidOption: There are none, or one is too short. No key is ever quoted.
@@ -41,9 +43,9 @@ class Keyring:
         True
     """
 
-    def __init__(self, keys: Sequence[str | bytes]) -> None:
+    def __init__(self, keys: Sequence[str | bytes], source: str = "keys") -> None:
         # Made once and copied for each value: to make one anew takes three times as long.
-        self._blanks = [hmac.new(key, digestmod="sha256") for key in _checked(keys)]
+        self._blanks = [hmac.new(key, digestmod="sha256") for key in _checked(keys, source)]
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self._blanks)}>"
@@ -78,8 +80,13 @@ def place_of(kind: str, *names: str) -> bytes:
         >>> place_of("task", "all", "t1")
         b'alligator-signed:1:task:3:all2:t1'
     """
-    told = (name.encode(errors="surrogatepass") for name in names)
-    return b"%b%b:%b" % (MARK, kind.encode(), b"".join(b"%d:%b" % (len(n), n) for n in told))
+    return reduce(named, names, b"%b%b:" % (MARK, kind.encode()))
+
+
+def named(within: bytes, name: str) -> bytes:
+    """Return the name of a place within another one."""
+    told = name.encode(errors="surrogatepass")
+    return b"%b%d:%b" % (within, len(told), told)
 
 
 def keyring_of(keys: Sequence[str | bytes] | None, told: str) -> Keyring:
@@ -88,25 +95,23 @@ def keyring_of(keys: Sequence[str | bytes] | None, told: str) -> Keyring:
     Raises:
         InvalidOption: As ``Keyring``; to tell of none is a mistake, and not taken for having none.
     """
-    if keys is None:
-        keys = [key for key in re.split(r"[\s,]+", told) if key]
-    return Keyring(keys)
+    if keys is not None:
+        return Keyring(keys)
+    return Keyring([key for key in re.split(r"[\s,]+", told) if key], "ALLIGATOR_KEYS")
 
 
-def _checked(keys: Any) -> list[bytes]:
+def _checked(keys: Any, source: str) -> list[bytes]:
     if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):
         raise InvalidOption("keys is a list of keys: keys=[...], the first of which signs.")
     found = [key.encode() if isinstance(key, str) else key for key in keys]
     if not found:
-        raise InvalidOption(
-            "There is no key in keys, or in ALLIGATOR_KEYS: name one, or leave it out altogether."
-        )
+        raise InvalidOption(f"There is no key in {source}: name one, or leave it out altogether.")
     for number, key in enumerate(found, 1):
         if not isinstance(key, bytes):
-            raise InvalidOption(f"Key {number} is neither text nor bytes.")
+            raise InvalidOption(f"Key {number} of {source} is neither text nor bytes.")
         if len(key) < SHORTEST_KEY:
             raise InvalidOption(
-                f"Key {number} has {len(key)} bytes; {SHORTEST_KEY} are the least. "
+                f"Key {number} of {source} has {len(key)} bytes; {SHORTEST_KEY} are the least. "
                 'python -c "import secrets; print(secrets.token_urlsafe(32))" makes one.'
             )
     return found

@@ -36,6 +36,7 @@ from alligator.processes.pacing import Pace, in_turn
 from alligator.processes.stacks import stacks_of
 from alligator.processes.suspects import Turns
 from alligator.processes.unsupervised import leaving_at_signals, looked_after
+from alligator.reading import reading_by
 from alligator.tasks import Abandoned
 from alligator.utils import new_id
 from alligator.worker_options import (
@@ -70,7 +71,8 @@ class Worker:
     too. Its leases are extended by a thread, which a task that holds Python's global lock for a whole lease
     (one long call into C) would starve: ``latergator`` extends them from a process of its own, and does not
     have that weakness. Nor can a Worker alone end a task that does not hear that its ``timeout`` is over, or
-    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.)
+    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.) Should
+    its process die, nobody sees how.
 
     Args:
         gator: Where to take tasks from, and what reads them.
@@ -140,6 +142,7 @@ class Worker:
         self.outbox = [outbox] if isinstance(outbox, str) else list(outbox)
         self.max_memory = whole(0, "max_memory", max_memory)
         self.allowed = gator.allowed if allow is None else allowed_by(allow)
+        self._reading = reading_by(self.allowed, gator.aliases)
         self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = queue_names(self.to_consume)
@@ -158,7 +161,7 @@ class Worker:
             code_wait=self.code_wait,
             patiently=self._patiently,
             coming=self._holdings.coming,
-            allowed=self.allowed,
+            reading=self._reading,
         )
         self._executor = Executor(
             runner,
@@ -329,9 +332,10 @@ class Worker:
             batch = self._patiently(lambda: self._reserve(limit, wait, finished))
             self._sent(batch.late)
             took_some = bool(batch.reservations)  # if only to bury them: there may be more behind
-            # If the answer took longer than we meant to wait, we were asleep; count the lease from then on.
+            # Whether it was handed out at once or in the end, the answer does not say, nor whether we slept
+            # before we had it: its lease counts from when we asked.
             since = min(time.monotonic(), asked_at + wait)
-            self._holdings.add(self._admitted(batch.reservations), since)
+            self._holdings.add(self._admitted(batch.reservations), since, asked_at)
         elif finished:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
         # What was held before may have been given back since, to be run again.
@@ -527,7 +531,7 @@ class Worker:
         from alligator.schedules import Scheduler  # here, for few need it
 
         return Scheduler(
-            self._backend, self.queue_names, self.gator.task_class, allowed=self.allowed
+            self._backend, self.queue_names, self.gator.task_class, reading=self._reading
         )
 
     def _leaving_at_signals(self) -> AbstractContextManager[None]:

@@ -246,41 +246,48 @@ def test_a_record_that_makes_no_sense_does_no_harm(told: bytes) -> None:
 
 # Of one that hangs.
 
-HANGS = [
-    (jobs.turn_a_deaf_ear, "turn_a_deaf_ear", ()),
-    (jobs.swallow, "swallow", ("--threads", "3")),
-    (jobs.hold_the_lock, "hold_the_lock", ()),
-    (jobs.hold_the_lock, "hold_the_lock", ("--threads", "3")),
-    (jobs.hold_the_lock, "hold_the_lock", ("--concurrency", "5", "--threads", "2")),
-    (jobs.block_the_loop, "block_the_loop", ("--concurrency", "5")),
-    (jobs.wait_whatever_is_raised, "wait_deep_down", ("--concurrency", "5")),
-    (jobs.wait_whatever_is_raised, "wait_deep_down", ()),
+HANGS: list[tuple[tuple[str, ...], list[Callable[..., Any]]]] = [
+    (
+        ("--workers", "4"),
+        [jobs.hold_the_lock, jobs.turn_a_deaf_ear, jobs.swallow, jobs.wait_whatever_is_raised],
+    ),
+    (("--threads", "3"), [jobs.turn_a_deaf_ear, jobs.swallow]),
+    (("--threads", "3"), [jobs.sleep_in_c]),
+    (("--concurrency", "5", "--threads", "2"), [jobs.hold_the_lock]),
+    (("--concurrency", "5"), [jobs.block_the_loop]),
+    (("--concurrency", "5"), [jobs.wait_whatever_is_raised]),
 ]
 
 
-@pytest.mark.parametrize(("func", "where", "settings"), HANGS)
+@pytest.mark.parametrize(("settings", "funcs"), HANGS)
 @ON_SCENE_SQLITE
 def test_a_task_that_hangs_tells_where(
-    func: Callable[..., Any], where: str, settings: tuple[str, ...], scene: Scene
+    settings: tuple[str, ...], funcs: list[Callable[..., Any]], scene: Scene
 ) -> None:
     gate = str(scene.folder / "gate")
-    if settings:
-        scene.push("other", jobs.wait_at_gate, gate)
     program = scene.latergator(*settings)
-    if settings:
+    if settings[0] != "--workers":
+        scene.push("other", jobs.wait_at_gate, gate)
         scene.started("other")
 
-    scene.push("bad", func, timeout=0.3)
-    until(lambda: bool(scene.dead), "it has failed", within=30)
+    for func in funcs:
+        scene.push(func.__name__, func, timeout=0.3)
+    until(lambda: len(scene.dead) == len(funcs), "all have failed", within=30)
     (scene.folder / "gate").touch()
+    until(lambda: scene.counts == Counts(dead=len(funcs)), "nothing else is left")
 
-    death = death_of(buried(scene))
-    assert (death.signal, death.reason) == ("SIGKILL", "timeout")
-    assert f"in {where}" in death.stack
-    assert "wait_at_gate" not in death.stack
-    assert "alligator/" not in death.stack
-    assert death.seconds > 0.3
-    assert f"in {where}" in program.stderr
+    assert sorted(letter.task_id for letter in scene.dead) == sorted(
+        func.__name__ for func in funcs
+    )
+    for letter in scene.dead:
+        where = "wait_deep_down" if letter.task_id.startswith("wait") else letter.task_id
+        death = death_of(letter)
+        assert (death.signal, death.reason) == ("SIGKILL", "timeout")
+        assert f", in {where}" in death.stack
+        assert "wait_at_gate" not in death.stack
+        assert "alligator/" not in death.stack
+        assert death.seconds > 0.3
+        assert f", in {where}\n" in program.stderr
     nothing_is_left(scene.gator)
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from chaos.campaign import Scenario, played
 from chaos.controls.playing import controls
+from chaos.controls.systems import are_installed
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
+from tests.support.servers import missing
 
 SEED = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
 
@@ -52,3 +54,8 @@ def test_what_is_known_to_lose_tasks_is_seen_to(
         print(f"\n{HEAD}\n{row(trial)}   seed {SEED}")
     assert trial.findings.lost
     assert trial.is_good
+
+
+def test_other_systems_are_there_to_be_played_with() -> None:
+    if not are_installed():
+        missing("Huey and RQ are not installed in .venv/controls: make test does that")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from alligator import stack_records
-from alligator.backends.base import Counts
+from alligator.backends.base import Counts, Release
 from alligator.commands import stacking
+from alligator.testing.running import in_a_thread
 from tests.features import stop_work as jobs
 from tests.integration.scenes import Scene, kill, until
 from tests.integration.test_cli import alligator, only_sqlite, refused, said, told
@@ -160,6 +161,19 @@ def test_where_nothing_runs_nobody_is_asked(scene: Scene) -> None:
     assert records.list("stops") == records.list("stacks") == {}
 
 
+def test_what_has_ended_meanwhile_owes_no_answer(scene: Scene) -> None:
+    scene.push("t1")
+    backend, records = scene.gator.backend, scene.gator.backend.records
+    assert records is not None
+    [held] = backend.reserve(["all"], "w1").reservations
+
+    with in_a_thread(lambda: said("stacks", scene.dsn)) as text:
+        until(lambda: records.list("stops"), "it is asked")
+        backend.settle([Release(held)])
+
+    assert text.result() == "What runs is short: nothing has run for a second.\n"
+
+
 def test_neither_question_nor_answer_is_left(scene: Scene) -> None:
     scene.push("t1", jobs.sleep)
     scene.latergator()
@@ -217,7 +231,7 @@ def awaits_a_signal(pid: int) -> bool:
 def test_a_task_never_meets_the_signal(scene: Scene) -> None:
     """It would break off what waits in C."""
     scene.push("t1", jobs.sleep_in_c)
-    program = scene.latergator("--threads", "2")
+    program = scene.latergator()
     first = scene.started("t1")
 
     found = [stacks_of(scene)["t1"] for _ in range(2)]
@@ -231,6 +245,7 @@ def test_what_an_answer_tells_cannot_forge_the_terminal() -> None:
     evil = "evil\r\x1b[31m\n'x' in queue"
     task = stack_records.Told(evil, evil, "token", 1.0, evil)
     seen = stacking.Seen(
+        True,
         [stack_records.Answer("w1", evil, 7, (task,))],
         {(evil, evil): evil},
         [stacking.Silent("w2", 1, evil, 8)],

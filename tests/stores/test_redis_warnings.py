@@ -2,8 +2,9 @@
 
 import pytest
 
+from alligator.backends.base import Bury
 from alligator.exceptions import BackendUnavailable
-from alligator.testing.stores import opened
+from alligator.testing.stores import QUEUE, opened, push, take
 from tests.support.servers import Server
 
 EVICTING = ["allkeys-lru", "allkeys-random", "volatile-ttl"]
@@ -19,6 +20,18 @@ def test_a_server_that_evicts_is_warned_of(own_server: Server, policy: str) -> N
     assert own_server.dsn in warning
     assert policy in warning
     assert "noeviction" in warning
+
+
+def test_a_dead_letter_that_was_evicted_hides_no_other(own_server: Server) -> None:
+    with opened(own_server.dsn) as backend:
+        for task_id in ("t1", "t2"):
+            push(backend, task_id)
+            backend.settle([Bury(take(backend), "note")])
+        first = backend.dead(QUEUE, task_id="t1")[0].letter_id
+
+        own_server.command("DEL", f"alligator:{{{QUEUE}}}:dead:{first}")
+
+        assert [letter.task_id for letter in backend.dead(QUEUE)] == ["t2"]
 
 
 def test_a_server_that_writes_nothing_to_disk_is_warned_of(own_server: Server) -> None:

@@ -126,3 +126,4 @@ def test_recovery_takes_from_the_death_to_the_next_start(found: Found, tmp_path:
     assert judged.slowest == 2.5
     assert judged.kills == 1
     assert broken_off(Written(tmp_path / "journal", lines), "t") == 1
+    assert broken_off(Written(tmp_path / "journal", lines), "never started") == 0

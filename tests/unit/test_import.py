@@ -28,12 +28,15 @@ SLOW = {
 }
 
 UNUSED = {
+    "alligator.allowing",
     "alligator.commands",
     "alligator.dependencies.depending",
     "alligator.limits.gates",
     "alligator.processes.async_crew",
     "alligator.results.waiting",
     "alligator.schedules",
+    "alligator.signed_store",
+    "alligator.signing",
     "alligator.statuses",
 }
 """What only some programs need, and is to cost the others nothing."""

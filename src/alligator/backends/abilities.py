@@ -38,6 +38,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "status()": ("can_find",),
     "using()": ("spans_processes",),
     "alligator list": ("can_walk",),
+    "alligator check": ("can_walk",),
     "alligator stacks": ("records", "can_walk"),
     "completing()": ("can_lease", "can_join"),
 }

@@ -249,6 +249,7 @@ class Client(Backend):
                 int(priority or 0),
             )
             for letter, id, body, note, at, priority in reply
+            if id is not None  # else a server that evicts has thrown it out
         ]
 
     def retry_dead(

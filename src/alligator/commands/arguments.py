@@ -45,6 +45,11 @@ def parser() -> argparse.ArgumentParser:
     _add_common(listed, "list")
     _add_limit(listed)
 
+    what = "whether this version of your program can run all that is queued, scheduled or dead"
+    check = commands.add_parser("check", help=what)
+    check.add_argument("target", metavar="TARGET")
+    _add_common(check, "check")
+
     stacks = commands.add_parser("stacks", help="where every running task is now, as a stack")
     stacks.add_argument("target", metavar="TARGET")
     _add_common(stacks, "stacks")

@@ -13,10 +13,11 @@ from alligator.commands.reports import (
     progress_text,
     quoted,
 )
-from alligator.commands.tables import counted, iso, printable
+from alligator.commands.tables import counted, iso
 from alligator.gator import Gator
 from alligator.limits import Limit, Rate
 from alligator.payloads import number
+from alligator.printable import printable
 from alligator.reasons import when, why
 from alligator.statuses import Status, status_of
 

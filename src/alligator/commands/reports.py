@@ -14,14 +14,13 @@ from alligator.commands.tables import (
     ago,
     counted,
     duration,
-    indented,
     iso,
     moment,
-    printable,
     table,
 )
 from alligator.deaths import Death
 from alligator.outbox.tables import Summary
+from alligator.printable import indented, printable
 from alligator.registry import Presence
 from alligator.statuses import Progress
 

@@ -11,8 +11,9 @@ from alligator.backends.base import Backend, Listed, Records, worker_of
 from alligator.commands.letters import callable_of
 from alligator.commands.listing import walked
 from alligator.commands.reports import quoted
-from alligator.commands.tables import counted, indented, printable
+from alligator.commands.tables import counted
 from alligator.exceptions import InvalidOption
+from alligator.printable import indented, printable
 from alligator.stack_records import Answer, Told
 
 WITHIN = 5.0
@@ -35,6 +36,8 @@ class Silent:
 class Seen:
     """What runs."""
 
+    is_busy: bool = False
+    """Whether anything was held at all."""
     answers: list[Answer] = field(default_factory=list[Answer])
     callables: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     """What tasks call, by their queues and ids."""
@@ -67,7 +70,7 @@ def seen(store: object, backend: Backend, queue_names: Sequence[str]) -> Seen:
     names = [(task.queue_name, task.task_id) for one in found for task in one.tasks]
     bodies = {name: held[name].body for name in names if name in held}
     callables = {name: callable_of(body) or "" for name, body in bodies.items()}
-    return Seen(found, callables, _silent(backend, still, answers))
+    return Seen(True, found, callables, _silent(backend, still, answers))
 
 
 def _held(backend: Backend, queue_names: Sequence[str]) -> dict[tuple[str, str], Listed]:
@@ -160,7 +163,7 @@ def seen_text(seen: Seen) -> str:
     ordered = sorted(seen.answers, key=lambda one: (one.host, one.pid))
     parts = [_task_text(seen, one, task) for one in ordered for task in one.tasks]
     parts += [_silent_text(one) for one in seen.silent]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "What runs is short: nothing has run for a second."
 
 
 def _task_text(seen: Seen, one: Answer, task: Told) -> str:

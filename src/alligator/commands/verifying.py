@@ -10,11 +10,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from alligator.commands.tables import printable
 from alligator.commands.targets import checked
 from alligator.dsn import masked
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
+from alligator.printable import printable
 from alligator.processes.child import LEAVE
 from alligator.verify.target import moved
 from alligator.verify.trial import LEASE, Tell, Trial, Verdict

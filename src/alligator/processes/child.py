@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from alligator.commands.targets import found_here, gator_at
+from alligator.printable import Formatter
 from alligator.processes.board import Board, End
 from alligator.processes.inquiry import ASK, answer, heed, meet_signal
 from alligator.processes.keeper import TICK, Keeper
@@ -140,7 +141,9 @@ def set_up_output(level: int) -> None:
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level)
 
 
 def _occupy_standard_files() -> None:

@@ -19,6 +19,10 @@ class Held:
     number: int
     reservation: Reservation
     since: float
+    leased_at: float
+    """When it was asked for: its lease may have begun as early as that."""
+    posted_at: float = 0.0
+    """When the keeper could see it on the board: what was extended before did not mean it."""
     place: int = 0
     state: State = State.HELD
     settlement: Settlement | None = None
@@ -68,10 +72,13 @@ class Holdings:
         """Whether any task is held."""
         return any(held.state != State.SENT for held in self._held)
 
-    def add(self, reservations: Sequence[Reservation], since: float) -> None:
-        """Take in what was reserved, asked for at the moment ``since``."""
+    def add(
+        self, reservations: Sequence[Reservation], since: float, asked_at: float | None = None
+    ) -> None:
+        """Take in what was reserved, and is here since some moment; it may have been asked for before that."""
+        leased_at = since if asked_at is None else asked_at
         with self._lock:
-            self._todo += self._post(reservations, since)
+            self._todo += self._post(reservations, since, leased_at)
 
     def start(self, thread: int = 0) -> Held | None:
         """Return the next task to run; None when there is none. Leaves out what the keeper gave back.
@@ -261,20 +268,25 @@ class Holdings:
         held.deadline = moment
         self.board.set_deadline(held.place, moment)
 
-    def _post(self, reservations: Sequence[Reservation], since: float) -> list[Held]:
+    def _post(
+        self, reservations: Sequence[Reservation], since: float, leased_at: float
+    ) -> list[Held]:
         kept: list[Held] = []
         for held in self._held:
             if held.state == State.SENT:
                 self._numbers.append(held.number + self.board.capacity)
             else:
                 kept.append(held)
-        new = [Held(self._numbers.popleft(), one, since) for one in reservations]
+        new = [Held(self._numbers.popleft(), one, since, leased_at) for one in reservations]
         self._held = kept + new
         tasks = [(held.number, held.reservation, held.since, held.state) for held in self._held]
         deadlines = {place: held.deadline for place, held in enumerate(kept) if held.deadline}
         self.board.post(tasks, deadlines)
         for place, held in enumerate(self._held):
             held.place = place
+        posted_at = time.monotonic()
+        for held in new:
+            held.posted_at = posted_at
         return new
 
 

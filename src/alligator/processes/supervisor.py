@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from alligator import checkpoints, deaths, registry, retries, stack_records, stops
 from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
-from alligator.commands.tables import indented
 from alligator.deaths import Death
 from alligator.exceptions import AlligatorException
+from alligator.printable import indented
 from alligator.processes.board import BEGUN, UNFINISHED, Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
 from alligator.processes.child import HURRY, LEAVE, STOP, Settings
@@ -256,9 +256,7 @@ class Supervisor:
     def _give_back(self, dead: _Ended) -> None:
         self._backend.settle(dead.done)
         if dead.deaths:  # before others can take what it held
-            now = self._backend.now()
-            told = {held: death._replace(at=now) for held, death in dead.deaths.items()}
-            deaths.keep(self._backend, self._results, told)
+            self._complaints.try_to("keep how a process died", partial(self._keep, dead.deaths))
         # What was canceled counts, too: so whoever takes it looks first, even before we heed it below.
         canceled = stops.canceled(self._backend, dead.uncounted)
         counted = [*dead.counted, *canceled]
@@ -274,6 +272,11 @@ class Supervisor:
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
         self._heed_stops(dead.uncounted)
         registry.withdraw(self._backend, dead.worker)
+
+    def _keep(self, died: Mapping[Reservation, Death]) -> None:
+        now = self._backend.now()
+        told = {held: death._replace(at=now) for held, death in died.items()}
+        deaths.keep(self._backend, self._results, told)
 
     def _announce(self) -> None:
         now = time.monotonic()

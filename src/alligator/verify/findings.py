@@ -152,10 +152,12 @@ def broken_off(journal: Journal, name: str) -> int:
     entries = journal.entries()
     troubles = troubles_in(entries)
     runs = runs_in(entries).get(name, [])
-    ends = [later.start.at for later in runs[1:]] + [float("inf")]
+    ends = [*(later.start.at for later in runs[1:]), float("inf")]
     return sum(
         any(one.explains(run, again_at) for one in troubles)
-        for run, again_at in zip(runs, ends, strict=True)
+        for run, again_at in zip(
+            runs, ends, strict=False
+        )  # one end is left over where none has run
     )
 
 
