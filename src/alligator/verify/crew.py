@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from alligator.verify.journal import Journal
 
 LEAVE_WITHIN = 10.0
 """Seconds for workers to leave that are told to; then they are killed."""
+TRIES = 200
+"""Times to look whether all have stopped, or to stop one anew that writes to a file just then."""
+LOOK = 0.001
+LINES = 4
+"""Of its log, to be shown when it is at fault."""
 
 
 class Crew:
@@ -24,15 +30,25 @@ class Crew:
         environment: Its environment.
         log: The file for what it says.
         journal: The journal.
+        is_busy: Whether somebody writes to the store just now, and so is not to be stopped.
     """
 
     def __init__(
-        self, words: Sequence[str], environment: dict[str, str], log: Path, journal: Journal
+        self,
+        words: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        journal: Journal,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._words = [sys.executable, "-m", "alligator.latergator", *words]
         self._environment = environment
         self._log = log
         self._journal = journal
+        self._is_busy = is_busy
+        self._is_told = False
+        self.faults: list[str] = []
+        """What it did that it was not to do, with the last lines of its log."""
         self._parent: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._stopped: list[int] = []
@@ -57,8 +73,14 @@ class Crew:
         """What it has said."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    @property
+    def last_words(self) -> str:
+        """The end of what it has said, in one line."""
+        return " ".join(self.said.split("\n")[-LINES:]).strip()
+
     def start(self) -> None:
         """Start it."""
+        self._is_told = False
         with self._log.open("ab") as log:
             self._parent = subprocess.Popen(
                 self._words,
@@ -82,6 +104,7 @@ class Crew:
 
     def kill(self) -> int:
         """Kill it with all its processes, as a machine that fails; return how many those were."""
+        self.look()
         pids = self._halt()
         for pid in pids:
             self._journal.note("kill", pid=pid)
@@ -91,47 +114,82 @@ class Crew:
         return len(pids)
 
     def stop(self) -> int:
-        """Stop it with all its processes, as a machine that sleeps; return how many those are."""
+        """Stop it with all its processes, as a machine that sleeps; return how many those are.
+
+        Nobody is stopped who writes to a file, for that would stop all who use it. None are, and 0 is returned,
+        where that is so at all times.
+        """
+        self.look()
         for pid in self.pids:
             self._journal.note("stop", pid=pid)
-        self._stopped = self._halt()
-        self._tell_guard()
-        return len(self._stopped)
+        for _ in range(TRIES):
+            self._stopped = self._halt()
+            self._tell_guard()
+            if not self._is_busy():
+                return len(self._stopped)
+            self._wake()
+        self.go()
+        return 0
 
     def go(self) -> None:
         """Let it go on."""
+        self._wake()
         pids, self._stopped = self._stopped, []
-        for pid in reversed(pids):
-            _signal(pid, signal.SIGCONT)
+        for pid in pids:
             self._journal.note("go", pid=pid)
         self._tell_guard()
 
     def tell_to_leave(self) -> None:
         """Tell it to leave, when it has finished what it runs; if it was told already, at once."""
+        self.look()
         self.go()
+        self._is_told = True
         if self.runs:
             self._signal_parent(signal.SIGTERM)
+
+    def look(self) -> None:
+        """Look whether it has ended, though nobody has told it to."""
+        if self._parent is not None and not self.runs and not self._is_told:
+            self._blame(f"ended by itself, with status {self._parent.returncode}")
+            self._is_told = True  # once is enough
 
     def end(self) -> None:
         """Wait until it has left; if it does not, kill it."""
         if self._parent is None:
             return
         try:
-            self._parent.wait(LEAVE_WITHIN)
+            status = self._parent.wait(LEAVE_WITHIN)
         except subprocess.TimeoutExpired:
+            self._blame(f"did not leave within {LEAVE_WITHIN:g} s")
             self.kill()
+        else:
+            self.look()
+            if status and not self.faults:
+                self._blame(f"left with status {status}")
         self._end()
+
+    def _blame(self, what: str) -> None:
+        self.faults.append(f"a latergator {what}. {self.last_words}".rstrip())
 
     def _halt(self) -> list[int]:
         """Stop all processes, the parent first: it is not to see the others stop, nor to start new ones."""
         self._signal_parent(signal.SIGSTOP)
         for pid in self.children:
             _signal(pid, signal.SIGSTOP)
-        return self.pids
+        pids = self.pids
+        for _ in range(TRIES):  # it takes a moment for one that runs
+            if not {pid for pid, _, state in _processes() if state not in "TtZX"} & {*pids}:
+                break
+            time.sleep(LOOK)
+        return pids
 
     def _signal_parent(self, number: int) -> None:
         if self._parent is not None:
             self._parent.send_signal(number)
+
+    def _wake(self) -> None:
+        for pid in reversed(self._stopped):
+            _signal(pid, signal.SIGCONT)
 
     def _tell_guard(self) -> None:
         if self._guard is not None and self._guard.stdin is not None:
