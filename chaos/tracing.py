@@ -61,5 +61,9 @@ def traced(pid: int, options: Sequence[str]) -> Generator[None]:
         said = process.stderr.readline()
         if "attached" not in said:
             missing(f"strace may not trace here: {said.strip()}")
-        yield
+        try:
+            yield
+        except BaseException:
+            process.kill()  # it would wait for the end of what it traces
+            raise
         process.stderr.read()
