@@ -67,10 +67,12 @@ def test_a_process_is_not_stopped_while_somebody_writes_to_the_stages_file(tmp_p
         stage = Stage(place, tmp_path, seed=1, size=1.0)
         stage.push("t1")
 
+        before = stage.is_written_to
         with (tmp_path / "store" / "queue.db-lock").open("rb") as file:
-            assert not stage.is_written_to
             flock(file, LOCK_EX)
-            assert stage.is_written_to
+            during = stage.is_written_to
+
+        assert (before, during) == (False, True)
         stage.gator.backend.close()
 
 

@@ -174,14 +174,15 @@ class Crew:
     def _halt(self) -> list[int]:
         """Stop all processes, the parent first: it is not to see the others stop, nor to start new ones."""
         self._signal_parent(signal.SIGSTOP)
-        for pid in self.children:
-            _signal(pid, signal.SIGSTOP)
-        pids = self.pids
-        for _ in range(TRIES):  # it takes a moment for one that runs
-            if not {pid for pid, _, state in _processes() if state not in "TtZX"} & {*pids}:
+        for _ in range(TRIES):  # it takes effect a moment later
+            pids = {*self.pids}
+            running = [pid for pid, _, state in _processes() if pid in pids and state not in "TtZX"]
+            if not running:
                 break
+            for pid in running:
+                _signal(pid, signal.SIGSTOP)
             time.sleep(LOOK)
-        return pids
+        return self.pids
 
     def _signal_parent(self, number: int) -> None:
         if self._parent is not None:
