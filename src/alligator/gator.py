@@ -93,16 +93,21 @@ class Gator:
         self.store_name = store_name
         self.keyring = _keyring_of(keys)
         self.allowed = allowed_by(allow)
-        self.store = self.backend = self.build_backend(conn_string)
+        self.backend = self._bare = self.build_backend(conn_string)
         if self.keyring is not None:
             from alligator.signed_store import SignedStore
 
-            self.backend = SignedStore(self.store, self.keyring)
+            self.backend = SignedStore(self._bare, self.keyring)
         kept_in = self.backend if results is None else loading.build(DSN.parse(results))
         self.results = kept_in.records
 
     def __repr__(self) -> str:
         return f"<Gator {str(self.dsn)!r}, queue {self.queue_name!r}>"
+
+    @property
+    def store(self) -> Backend:
+        """The store itself: what is written there is not signed, nor is looked at whether it was."""
+        return self.backend if self.keyring is None else self._bare
 
     def build_backend(self, conn_string: str) -> Backend:
         """Return the client of the store that a DSN names.
