@@ -11,10 +11,12 @@ INSTALL = $(PY) -m pip install -qq --disable-pip-version-check --editable
 HERE := $(shell pwd | cksum | cut -d' ' -f1)
 DEMO_READY = $(VENV)/ready-demo-$(HERE)
 DEV_READY = $(VENV)/ready-dev-$(HERE)
+CONTROLS = $(VENV)/controls
+CONTROLS_READY = $(VENV)/ready-controls-$(HERE)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:  # two pips in one .venv would get in each other's way
-.PHONY: help demo test check bench chaos format clean redis openssl postgres beanstalkd
+.PHONY: help demo test check bench chaos format clean redis openssl postgres beanstalkd strace
 
 help:  ## say what there is
 	@echo "Alligator: make TARGET"
@@ -24,7 +26,7 @@ help:  ## say what there is
 demo: $(DEMO_READY)  ## measure the standard library's files on SQLite, no server (DIR=... for your own)
 	@$(PY) examples/demo/run.py $(if $(DIR),--dir "$$DIR")
 
-test: $(DEV_READY) redis openssl postgres beanstalkd  ## run the tests (ARGS="-k lease" for some)
+test: $(DEV_READY) $(CONTROLS_READY) redis openssl postgres beanstalkd strace  ## run the tests (ARGS="-k lease" for some)
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 check: $(DEV_READY)  ## format, lint and types, changing nothing
@@ -38,7 +40,7 @@ bench: $(DEV_READY) redis postgres beanstalkd  ## measure the speed (ARGS="--sto
 	$(PY) benchmarks/many.py
 	$(PY) benchmarks/waiting.py
 
-chaos: $(DEV_READY) redis postgres beanstalkd  ## let everything fail, and count what is lost (ARGS="--store redis")
+chaos: $(DEV_READY) $(CONTROLS_READY) redis postgres beanstalkd strace  ## let everything fail, and count what is lost (ARGS="--store redis")
 	$(PY) -m chaos $(ARGS)
 
 format: $(DEV_READY)  ## format the code and mend what ruff can mend
@@ -62,6 +64,13 @@ $(DEV_READY): pyproject.toml | $(PY)
 	@$(INSTALL) '.[dev,all]'
 	@touch $@ $(DEMO_READY)
 
+# The systems that the campaign compares ours with; none of them is a part of it, or of its tools.
+$(CONTROLS_READY): chaos/controls/requirements.txt | $(DEV_READY)
+	@echo "Installing what the campaign is also played with into $(CONTROLS) ..."
+	@$(PY) -m venv --clear $(CONTROLS)
+	@$(CONTROLS)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
 redis:
 	@command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server || \
 		echo "redis-server is not installed, so what needs it is skipped."
@@ -81,3 +90,7 @@ postgres:
 beanstalkd:
 	@command -v beanstalkd >/dev/null || sh scripts/apt-install.sh beanstalkd || \
 		echo "beanstalkd is not installed, so what needs it is skipped."
+
+strace:
+	@command -v strace >/dev/null || sh scripts/apt-install.sh strace || \
+		echo "strace is not installed, so what needs it is skipped."

@@ -1,15 +1,21 @@
 """Scenarios, and how one of them is played on a store."""
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from alligator.verify.findings import Findings
 from chaos.stage import Stage
-from chaos.stores import STORES
+from chaos.stores import STORES, Place
+from tests.integration.scenes import Program
 
 Play = Callable[[Stage], None]
+Open = Callable[[Path], AbstractContextManager[Place]]
+Set = Callable[[Place, Path, int, float], Stage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +26,35 @@ class Scenario:
         play: What does it.
         stores: Where it is played.
         quick: Its size in the short campaign; 0.0: it is left out.
+        full: Its size in the whole one.
+        places: What the names of the stores mean.
+        stage: What sets the stage.
+        loses: Whether it is a control: something that is known to lose tasks, so that the harness is to say so.
+            None: it is played for comparison, and may come out either way.
+        is_patient: Whether it mostly waits, and so may be played beside others that do.
+        quick_on: Where it is played in the short campaign; None: on all of its stores.
     """
 
     play: Play
     stores: Collection[str]
     quick: float
+    full: float = 1.0
+    places: Mapping[str, Open] = field(default_factory=lambda: STORES)
+    stage: Set = Stage
+    loses: bool | None = False
+    is_patient: bool = False
+    quick_on: Collection[str] | None = None
 
     @property
     def name(self) -> str:
         """As in the table."""
         return self.play.__name__
+
+    def played_on(self, *, is_quick: bool) -> Collection[str]:
+        """The stores of a campaign."""
+        if not is_quick:
+            return self.stores
+        return (self.stores if self.quick_on is None else self.quick_on) if self.quick else ()
 
     @property
     def says(self) -> str:
@@ -47,10 +72,19 @@ class Trial:
     seconds: float
     findings: Findings
     remarks: list[str]
+    """What was not as it should be, beside the findings."""
+    shown: list[str]
+    """What else the table is to show."""
+    loses: bool | None = False
+    """Whether it is a control, which is known to lose tasks; None: it stands there for comparison."""
 
     @property
     def is_good(self) -> bool:
-        """Whether every promise was kept."""
+        """Whether every promise was kept; of a control, whether the harness has seen that none was made."""
+        if self.loses is None:
+            return True
+        if self.loses:
+            return bool(self.findings.lost or self.findings.unexplained)
         return self.findings.is_good and not self.remarks
 
 
@@ -58,12 +92,19 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    stores: Collection[str] = tuple(STORES), *, quick: float = 0.0
+    stores: Collection[str] = tuple(STORES),
+    *,
+    quick: float = 0.0,
+    quick_on: Collection[str] | None = None,
+    places: Mapping[str, Open] = STORES,
+    loses: bool = False,
 ) -> Callable[[Play], Play]:
     """Make a function a scenario of the campaign: it gets the stage, and its docstring says what goes wrong."""
 
     def register(play: Play) -> Play:
-        SCENARIOS[play.__name__] = Scenario(play, stores, quick)
+        SCENARIOS[play.__name__] = Scenario(
+            play, stores, quick, quick_on=quick_on, places=places, loses=loses
+        )
         return play
 
     return register
@@ -73,15 +114,35 @@ def played(scenario: Scenario, store: str, folder: Path, seed: int, size: float 
     """Play a scenario on a store of its own, and judge what came of it."""
     began = time.monotonic()
     (folder / "store").mkdir()
-    with STORES[store](folder / "store") as place:
-        stage = Stage(place, folder, seed, size)
+    with scenario.places[store](folder / "store") as place:
+        stage = scenario.stage(place, folder, seed, size)
         try:
-            scenario.play(stage)
+            try:
+                scenario.play(stage)
+            except pytest.fail.Exception as err:
+                if scenario.loses:  # no remark makes a difference there
+                    raise RuntimeError(str(err)) from err
+                stage.remarks.append(str(err))
             stage.come_to_rest()
             findings = stage.findings()
+            if (stage.remarks or not findings.is_good) and not scenario.loses:
+                stage.remarks += map(_last_words, stage.programs[-3:])
         finally:
             for program in stage.programs:
                 program.end()
             stage.gator.backend.close()
     seconds = time.monotonic() - began
-    return Trial(scenario.name, store, seed, seconds, findings, stage.remarks)
+    return Trial(
+        scenario.name,
+        store,
+        seed,
+        seconds,
+        findings,
+        stage.remarks,
+        stage.shown,
+        scenario.loses,
+    )
+
+
+def _last_words(program: Program) -> str:
+    return f"the end of what {' '.join(program.words[1:])} has logged: {program.stderr[-2000:]}"

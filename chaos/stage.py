@@ -1,5 +1,6 @@
 """Where a scenario plays: a store, producers, workers, whoever disturbs them, and the journal of it all."""
 
+import copy
 import json
 import random
 import signal
@@ -10,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from alligator.backends.base import Counts
+from alligator import Gator, Task
+from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.verify.findings import Findings, broken_off, found_in
 from chaos.stores import LEASE, Place
@@ -19,6 +21,12 @@ from tests.integration.scenes import Program, Scene, kill
 
 PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
+LONGEST = 90.0
+"""Seconds after which nobody is disturbed any more, so that what is left can be done."""
+MANY = 1_000_000
+"""Dead letters to look at, at the most: all."""
+BACK_TO_WORK = 5.0
+"""Seconds from a server's return to the next start of a task, at the most."""
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 
@@ -41,8 +49,15 @@ class Stage(Scene):
         """What was not as it should be, beside what the journal tells."""
         self.rightly_dead: set[str] = set()
         """Names of tasks that are to end as dead letters."""
+        self.shown: list[str] = []
+        """What the table shows beside the figures."""
+        self.back_to_work = BACK_TO_WORK
+        """Seconds from the server's return to the next start of a task, at the most."""
+        self.pushed = 0
+        """How many pushes have returned."""
         self._size = size
         self._producers = 0
+        self._began_at = time.monotonic()
 
     def many(self, count: int, at_least: int = 1) -> int:
         """Return how many that is in a campaign of this size."""
@@ -52,12 +67,24 @@ class Stage(Scene):
         """Return names for so many tasks, in a campaign of this size."""
         return [f"{prefix}{number}" for number in range(self.many(count))]
 
+    def show(self, fact: str) -> None:
+        """Let the table show a figure, or what else one should know of the trial."""
+        self.shown.append(fact)
+
     def expect(self, holds: object, otherwise: str) -> None:
         """Take note of what is not as it should be."""
         if not holds:
             self.remarks.append(otherwise)
 
     # Those who push:
+
+    def push(
+        self, name: str, func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
+    ) -> Task:
+        """As a scene does, and counted."""
+        task = super().push(name, func, *args, **options)
+        self.pushed += 1
+        return task
 
     def produce(
         self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
@@ -67,11 +94,13 @@ class Stage(Scene):
         A store that does not know tasks by their ids is asked only once: it could not tell a second push.
         """
         for name in names:
-            with suppress(BackendUnavailable):
-                if self.gator.backend.keeps_ids:
-                    self.patiently(lambda: self.push(name, func, *args, **options))  # noqa: B023
-                else:
-                    self.push(name, func, *args, **options)
+            if self.gator.backend.keeps_ids:
+                self.patiently(lambda: self.push(name, func, *args, **options))  # noqa: B023
+                continue
+            try:
+                self.push(name, func, *args, **options)
+            except BackendUnavailable:
+                self.patiently(lambda: self.counts)
 
     @contextmanager
     def producing(self, names: Iterable[str], *args: Any, **options: Any) -> Generator[None]:
@@ -96,6 +125,12 @@ class Stage(Scene):
         if failed:
             raise failed[0]
 
+    def other(self, queue: str) -> Gator:
+        """Return a Gator of another queue, over the same connection."""
+        gator = copy.copy(self.gator)
+        gator.queue_name = queue
+        return gator
+
     def push_batch(
         self, names: Iterable[str], func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
     ) -> None:
@@ -109,6 +144,7 @@ class Stage(Scene):
                     opts.task(func, self.journal.path, name, *args)
         for name in names:
             self.journal.note("pushed", name)
+        self.pushed += len(names)
 
     def patiently(self, call: Callable[[], Any], within: float = 60.0) -> Any:
         """Call until the store answers."""
@@ -128,7 +164,8 @@ class Stage(Scene):
     ) -> Program:
         """Start ``latergator`` with the tasks' code at hand: what it starts is in the journal at once."""
         lease = "--lease", f"{LEASE:g}", "--quiet"
-        return self.latergator(*lease, *options, target=target, SCENE_DSN=self.dsn, **environment)
+        environment = {"SCENE_DSN": self.dsn} | environment
+        return self.latergator(*lease, *options, target=target, **environment)
 
     def at_work(self, program: Program) -> list[int]:
         """Return the processes of a program that have started a task."""
@@ -142,22 +179,43 @@ class Stage(Scene):
         self.journal.note("kill", pid=pid)
         kill(pid)
 
-    def kill_tree(self, program: Program) -> None:
-        """Kill a program with all its processes, in one moment."""
-        program.freeze()
-        for pid in program.members:
-            self.journal.note("kill", pid=pid)
-        program.end()
+    def kill_tree(self, *programs: Program) -> None:
+        """Kill programs with all their processes, in one moment."""
+        for program in programs:
+            program.freeze()
+        for program in programs:
+            for pid in program.members:
+                self.journal.note("kill", pid=pid)
+            program.end()
 
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
         self.journal.note("stop", pid=pid)
-        kill(pid, signal.SIGSTOP)
+        self.pause(pid)
 
     def go(self, pid: int) -> None:
         """Let a stopped process go on."""
         kill(pid, signal.SIGCONT)
         self.journal.note("go", pid=pid)
+
+    def pause(self, pid: int) -> None:
+        """Stop a process so that nobody notices, if what is promised is kept: no run may be doubled by it."""
+        kill(pid, signal.SIGSTOP)
+        while self._is_locked:  # not while it writes to a file that nobody else could then write to
+            kill(pid, signal.SIGCONT)
+            kill(pid, signal.SIGSTOP)
+
+    @contextmanager
+    def asleep(self, program: Program) -> Generator[None]:
+        """Stop a program with all its processes; at the end of the block they go on."""
+        pids = program.members
+        for pid in pids:
+            self.journal.note("stop", pid=pid)
+        self.freeze(program)
+        yield
+        program.thaw()
+        for pid in pids:
+            self.journal.note("go", pid=pid)
 
     def restart_server(self, away: float = 0.0) -> None:
         """Kill the store's server as a power cut does, and start it anew after some seconds."""
@@ -168,7 +226,19 @@ class Stage(Scene):
         self.place.server.start()
         self.journal.note("up")
 
-    # How it ends:
+    # How it ends, in all queues:
+
+    @property
+    def counts(self) -> Counts:
+        """How many tasks are in which state."""
+        backend = self.gator.backend
+        return Counts(*map(sum, zip(Counts(), *map(backend.count, backend.queues()), strict=True)))
+
+    @property
+    def dead(self) -> list[DeadLetter]:
+        """The dead letters."""
+        backend = self.gator.backend
+        return [one for queue in backend.queues() for one in backend.dead(queue, limit=MANY)]
 
     def is_done(self) -> bool:
         """Whether nothing is queued, or running."""
@@ -176,8 +246,9 @@ class Stage(Scene):
         return counts._replace(dead=0) == Counts()
 
     def is_over(self) -> bool:
-        """Whether nobody pushes any more, and all is done."""
-        return not self._producers and self.is_done()
+        """Whether nobody pushes any more, and all is done; or it takes too long."""
+        is_too_late = time.monotonic() > self._began_at + LONGEST
+        return is_too_late or (not self._producers and self.is_done())
 
     def come_to_rest(self, within: float = 60.0) -> None:
         """Wait until all is done."""
@@ -188,16 +259,23 @@ class Stage(Scene):
                 return
             time.sleep(0.02)
 
+    def names_of_dead(self) -> list[str]:
+        """Return the names of the tasks that are dead letters."""
+        return [_name_of(letter.body) for letter in self.dead]
+
     def findings(self) -> Findings:
         """Judge what happened."""
         dead = {_name_of(letter.body): letter.note for letter in self.dead}
         for name, note in dead.items():
             if name not in self.rightly_dead and broken_off(self.journal, name) < POISON:
                 self.remarks.append(f"{name} is a dead letter: {note:.300}")
-        return found_in(self.journal, kept=dead)
+        found = found_in(self.journal, dead, retries_anew=not self.gator.backend.keeps_ids)
+        slowest = max(found.revivals, default=0.0)
+        self.expect(slowest <= self.back_to_work, f"back to work only after {slowest:.1f} s")
+        return found
 
 
 def _name_of(body: bytes) -> str:
-    with suppress(ValueError, LookupError, TypeError):
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
         return str(json.loads(body)["args"][1])
     return repr(body)

@@ -12,8 +12,10 @@ COLUMNS = (
     "double, explained",
     "double, unexplained",
     "slowest recovery",
+    "back to work",
     "deaths",
     "verdict",
+    "besides",
 )
 HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
@@ -21,7 +23,6 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 def row(trial: Trial) -> str:
     """Return the row of a trial."""
     found = trial.findings
-    slowest = f"{found.slowest:.2f} s" if found.recoveries else "–"
     cells = [
         trial.scenario.replace("_", " "),
         trial.store,
@@ -31,8 +32,22 @@ def row(trial: Trial) -> str:
         f"{len(found.unexpected)}",
         f"{found.explained}",
         f"{len(found.unexplained)}",
-        slowest,
+        _slowest(found.recoveries),
+        _slowest(found.revivals),
         f"{found.kills}",
-        "kept" if trial.is_good else "**broken**",
+        _verdict(trial),
+        "; ".join(trial.shown),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _slowest(times: list[float]) -> str:
+    return f"{max(times):.2f} s" if times else "–"
+
+
+def _verdict(trial: Trial) -> str:
+    if trial.loses:
+        return "loses, as is known" if trial.is_good else "**loses nothing, against what is known**"
+    if trial.loses is None:
+        return "keeps all here" if trial.findings.is_good else "loses"
+    return "kept" if trial.is_good else "**broken**"

@@ -88,7 +88,11 @@ ROWS = [
     Row("`max_length`", (), partly={"limits_exactly": "about"}, yes="exactly"),
     Row("`gator.get`, `gator.cancel` of what is queued", ("can_pick",), "refused"),
     Row("`gator.status` of what is queued", ("can_find",), "refused"),
-    Row("`alligator list`", ("can_walk",), "refused"),
+    Row(
+        "`alligator list`, `alligator check`, `alligator stacks`",
+        ("can_walk", "records"),
+        "refused",
+    ),
     Row("canceling what runs, progress, resuming", _SINGLE),
     Row(
         "`gator.using(connection)`: your own transaction",

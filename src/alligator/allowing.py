@@ -8,7 +8,6 @@ from typing import Any
 
 from alligator.exceptions import InvalidOption, TaskRefused, UnknownCallableError
 from alligator.signatures import path_of
-from alligator.tasks import Task
 from alligator.utils import READING, determine_module, import_module
 
 _PATTERN = re.compile(r"(?:[^\W\d]|\*)[\w*]*(?:\.(?:[^\W\d]|\*)[\w*]*)*")
@@ -48,24 +47,6 @@ class Allowed:
 
     def __contains__(self, path: str) -> bool:
         return self._fits(path) is not None
-
-    def read(self, kind: type[Task], body: bytes) -> Task:
-        """Read a task, and import what it names, if that is allowed.
-
-        Raises:
-            TaskRefused: It is not. (A class with a form of its own may import by other ways than by
-                ``import_attr``: what it comes back with is looked at, too.)
-        """
-        token = READING.set(self)
-        try:
-            task = kind.deserialize(body)
-        finally:
-            READING.reset(token)
-        if _form(kind) is not _form(Task):
-            for func in (task.func, task.on_start, task.on_success, task.on_error):
-                if func is not None:
-                    self.check(func)
-        return task
 
     def check(self, func: Callable[..., Any]) -> None:
         """Check that a function may run, by the name that leads to it.
@@ -136,11 +117,6 @@ class Allowed:
     def _refused(self, path: str, why: str) -> TaskRefused:
         few = ", ".join(self.patterns[:_FEW]) + (", ..." if len(self.patterns) > _FEW else "")
         return TaskRefused(f"{path!r:.200} {why}: allow has {few}")
-
-
-def _form(kind: type[Task]) -> object:
-    """Return what reads a class of tasks."""
-    return getattr(kind.deserialize, "__func__", None)
 
 
 def _checked(patterns: Any) -> tuple[str, ...]:

@@ -11,7 +11,17 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from alligator import dependencies, limits, notes, peeks, results, retries, stops
+from alligator import (
+    checkpoints,
+    deaths,
+    dependencies,
+    limits,
+    notes,
+    peeks,
+    results,
+    retries,
+    stops,
+)
 from alligator.backends.base import (
     Ack,
     Backend,
@@ -22,6 +32,7 @@ from alligator.backends.base import (
     Settlement,
     as_bytes,
 )
+from alligator.deaths import Death
 from alligator.exceptions import (
     Canceled,
     QueueFull,
@@ -38,8 +49,8 @@ from alligator.timeouts import limited, time_limit
 from alligator.utils import run_coroutine
 
 if TYPE_CHECKING:
-    from alligator.allowing import Allowed
     from alligator.limits.gates import Entry
+    from alligator.reading import Reading
 
 log = logging.getLogger("alligator.task")
 
@@ -93,7 +104,7 @@ class Runner:
         patiently: Calls the store for us, and may try again.
         gives_back: An exception that is no failure: the task goes back to its queue.
         coming: Returns the tasks that are about to be attempted next.
-        allowed: What may be imported and run; None: anything.
+        reading: How names lead to functions; None: as anywhere.
         heeds_time: Whether a task whose time has not come is put off, though the store has handed it out.
     """
 
@@ -107,7 +118,7 @@ class Runner:
         patiently: Callable[[Callable[[], Any]], Any] = _at_once,
         gives_back: type[BaseException] | tuple[()] = (),
         coming: Callable[[], Sequence[Reservation]] = tuple,
-        allowed: "Allowed | None" = None,
+        reading: "Reading | None" = None,
         heeds_time: bool = True,
     ) -> None:
         self.backend = backend
@@ -117,7 +128,7 @@ class Runner:
         self.patiently = patiently
         self.gives_back = gives_back
         self.coming = coming
-        self.allowed = allowed
+        self.reading = reading
         self.heeds_time = heeds_time
         self._let_in: dict[Reservation, Entry] = {}
         self._entering = threading.Lock()
@@ -166,9 +177,9 @@ class Runner:
         """
         body = plain(body)  # that it fits is known, where there are keys
         kind = dependencies.class_for(body, self.task_class)
-        if self.allowed is None or kind is dependencies.OurTask:
+        if self.reading is None or kind is dependencies.OurTask:
             return kind.deserialize(body)
-        return self.allowed.read(kind, body)
+        return self.reading.read(kind, body)
 
     def enter(self, held: Reservation, limit: limits.Limit) -> "Entry | None":
         """Let a task in under its limit, and with it some that come next; None: it may not start."""
@@ -187,15 +198,18 @@ class Runner:
             return self._let_in.pop(held, None)
 
     def _poison(self, held: Reservation) -> Attempt:
+        death: Death | None = self.patiently(lambda: deaths.found(self.backend, self.results, held))
+        how = f". The last process {death.how()}" if death else ""
+        times = held.deliveries - 1
         error = TaskFailed(
-            f"Handed out {held.deliveries - 1} times, and no worker lived to tell the outcome"
+            f"Handed out {times} times, and no worker lived to tell the outcome{how}"
         )
         log.error("Task %r is buried as poison: %s", held.task_id, error)
         if (limit := limits.limit_in(held.body)) is not None:
             self.patiently(
                 lambda: limits.forget(self.backend, held.queue_name, held.task_id, limit)
             )
-        return self.buried(held, None, error, "poison")
+        return self.buried(held, None, error, "poison", death)
 
     def _unreadable(self, held: Reservation, err: BaseException) -> Attempt:
         wait = retries.wait_for_code(
@@ -210,10 +224,24 @@ class Runner:
         return Attempt(Release(held, delay=wait, lapsed=True), error=err)
 
     def buried(
-        self, held: Reservation, task: Task | None, err: BaseException, reason: str
+        self,
+        held: Reservation,
+        task: Task | None,
+        err: BaseException,
+        reason: str,
+        death: Death | None = None,
     ) -> Attempt:
-        """Return the burial of a task; who waits for its result is told."""
-        told = notes.write(reason, err)
+        """Return the burial of a task; who waits for its result is told.
+
+        Args:
+            held: The reservation.
+            task: The task read from it, if it could be.
+            err: What it failed with.
+            reason: In one word.
+            death: How the process ended that ran it before, if one has.
+        """
+        progress = self._last_said(held, death) if death else None
+        told = notes.write(reason, err, death, progress)
         keep_for = task.keep_result if task else results.kept_for(held.body)
         if keep_for is not None and (kept_in := self.results) is not None:
             name = held.queue_name, held.task_id
@@ -221,7 +249,21 @@ class Runner:
             self.keep(
                 held, lambda at: results.keep_failure(kept_in, *name, told, keep_for, *at, push)
             )
-        return Attempt(Bury(held, told), task, err)
+        return Attempt(
+            Bury(held, told), task, err, partial(self.forget_death, held) if death else None
+        )
+
+    def _last_said(self, held: Reservation, death: Death) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.patiently(
+            lambda: checkpoints.last_said(self.backend, held, death.token)
+        )
+        return found
+
+    def forget_death(self, held: Reservation, *, is_over: bool = True) -> None:
+        """Forget how the process ended that ran a task; and, if that is over, how far it was."""
+        deaths.forget(self.backend, self.results, held.queue_name, held.task_id)
+        if is_over and self.backend.records is not None:
+            self.backend.records.delete(checkpoints.key_of(held.queue_name, held.task_id))
 
     def keep(self, held: Reservation, call: Callable[[tuple[float, str]], None]) -> None:
         """Keep what came of a task: call with when it ended, and which hand-out of it.
@@ -258,7 +300,7 @@ class Run:
         """Return what becomes of the task if it may not start now; None: it may."""
         task, held = self.task, self.held
         if held.deliveries > 1 or task.attempt > 1:
-            stop = self._ask(lambda: stops.found(self._backend, held, task.history))
+            stop, self._death = self._ask(self._before)
             if stop is not None:
                 return self._stopped(stop)
         if task.not_before is not None and self._runner.heeds_time:
@@ -272,13 +314,13 @@ class Run:
             what = "it" if task.attempt == 1 else f"attempt {task.attempt}"
             error = TaskFailed(f"It expired before {what} could start")
             self._forget_limit()
-            return self._runner.buried(held, task, error, "expired")
+            return self._runner.buried(held, task, error, "expired", self._death)
         if task.depends_on is not None:
             on = task.depends_on
             found = self._ask(lambda: dependencies.verdict(self._backend, self._name, on))
             if found.failed:
                 error = TaskFailed(f"It depends on {found.failed}")
-                return self._runner.buried(held, task, error, "dependency")
+                return self._runner.buried(held, task, error, "dependency", self._death)
             if not found.is_free:
                 task.to_delayed()
                 put_off = Release(held, delay=found.look_in)
@@ -287,6 +329,16 @@ class Run:
             self._entry = self._ask(lambda: self._runner.enter(held, limit))
             return self.starts()
         return None
+
+    def _before(self) -> tuple[Stop | None, Death | None]:
+        """Return what was asked of the task before, and how its process ended: in one round trip."""
+        held, history = self.held, self.task.history
+        if (records := self._backend.records) is None:
+            return None, deaths.found(self._backend, self._runner.results, held, history)
+        stop_key, death_key = stops.key_of(*self._name), deaths.key_of(*self._name)
+        values = records.get_many([stop_key, death_key])
+        stop = stops.left_of(stops.read(values.get(stop_key)), history)
+        return stop, deaths.found_in(values.get(death_key), held, history)
 
     def starts(self) -> Attempt | None:
         """Return what becomes of the task if its limit does not let it start now; None: it may."""
@@ -451,7 +503,7 @@ class Run:
         return Attempt(
             Ack(self.held),
             task,
-            then=self._forget_stop(),
+            then=self._forget(),
             is_completed=self.running.is_completed,
         )
 
@@ -464,17 +516,18 @@ class Run:
         if isinstance(err, Snooze):
             log.info("Task %r is put off: %s", self.held.task_id, err)
             put_off = Release(self.held, err.delay, self._body_to_resume() or self.held.body)
-            return Attempt(put_off, task, then=self._heed_stop)
+            forget = self._forget(is_over=False)
+            return Attempt(put_off, task, then=partial(_all, self._heed_stop, forget))
         again = self._next_attempt(err)
         if again is not None:
             log.warning("Task %r failed, to be tried again: %r", self.held.task_id, err)
             self.running.save()
-            return Attempt(again, task, err, self._forget_stop())
+            return Attempt(again, task, err, self._forget(is_over=False))
         log.error("Task %r failed", self.held.task_id, exc_info=err)
         self.running.forget()
         reason = "timeout" if isinstance(err, TaskTimeout) else "failed"
-        outcome = self._runner.buried(self.held, task, err, reason)
-        return replace(outcome, then=self._forget_stop())
+        outcome = self._runner.buried(self.held, task, err, reason, self._death)
+        return replace(outcome, then=self._forget())
 
     def _canceled(self) -> Attempt:
         log.warning("Task %r is canceled", self.held.task_id)
@@ -485,7 +538,7 @@ class Run:
             self._runner.keep(self.held, lambda at: keep(kept_in, *self._name, keep_for, *at))
         self.running.forget()
         self._leave_limit()
-        return Attempt(Ack(self.held, succeeded=False), self.task, then=self._forget_stop())
+        return Attempt(Ack(self.held, succeeded=False), self.task, then=self._forget())
 
     def _stopped(self, stop: Stop) -> Attempt:
         """Return what becomes of a task whose process was ended to stop it."""
@@ -518,11 +571,24 @@ class Run:
             return None
         return Release(self.held, wait, body)
 
-    def _forget_stop(self) -> Callable[[], None] | None:
-        if self._stop is None and not self.running.canceled:
+    def _forget(self, *, is_over: bool = True) -> Callable[[], None] | None:
+        """Return what forgets that it was to end, and how its process did; None: there is nothing of that.
+
+        If it is not over, a process that was ended for it is remembered: that is why there is a next attempt.
+        """
+        has_stop = self._stop is not None or self.running.canceled
+        has_death = self._death is not None and (is_over or self._stop is None)
+        if not has_stop and not has_death:
             return None
         token = (self._stop or self.held).token
-        return lambda: stops.forget(self._backend, *self._name, token)
+
+        def forget() -> None:
+            if has_stop:
+                stops.forget(self._backend, *self._name, token)
+            if has_death:
+                self._runner.forget_death(self.held, is_over=is_over)
+
+        return forget
 
     def _look_again(self, depends_on: Collection[tuple[str, str]]) -> None:
         """See whether what a task waits for has ended while it was held, and could not be told."""
@@ -566,7 +632,14 @@ class Run:
         return answer
 
     _stop: Stop | None = None
+    _death: Death | None = None
     _entry: "Entry | None" = None
+
+
+def _all(*calls: Callable[[], None] | None) -> None:
+    for call in calls:
+        if call is not None:
+            call()
 
 
 def _not_committed() -> TaskFailed:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
 from alligator import keys, payloads
@@ -174,6 +175,23 @@ def mark_of(body: bytes) -> int:
 def key_of(queue_name: str, task_id: str) -> str:
     """Return the key under which it is kept how far a task is."""
     return f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}"
+
+
+def last_said(backend: Backend, held: Reservation, token: str) -> dict[str, Any] | None:
+    """Return how far a task said that it was when its process ended; None: it said nothing.
+
+    Args:
+        backend: The store.
+        held: The present hand-out of the task.
+        token: The one that the process had, if that is known.
+    """
+    if backend.records is None:
+        return None
+    told = payloads.object_in(backend.records.get(key_of(held.queue_name, held.task_id)) or b"")
+    is_same = told.get("token") == token or told.get("body") == mark_of(held.body)
+    if not is_same or told.get("done") is None:
+        return None
+    return {name: told.get(name) for name in ("done", "total", "note", "at")}
 
 
 def resuming(backend: Backend, releases: Sequence[Release]) -> list[Release]:

@@ -16,6 +16,7 @@ from alligator import registry, schedules, stops
 from alligator.backends.base import Backend, Counts, State
 from alligator.commands import (
     arguments,
+    checking,
     letters,
     listing,
     looking,
@@ -23,6 +24,7 @@ from alligator.commands import (
     reports,
     revival,
     schedule_reports,
+    stacking,
 )
 from alligator.commands.letters import Ref
 from alligator.commands.move import moving
@@ -30,12 +32,15 @@ from alligator.commands.move import reports as moving_reports
 from alligator.commands.move.moved import Moved
 from alligator.commands.passing import PassingOver
 from alligator.commands.reports import quoted
-from alligator.commands.tables import counted, printable
-from alligator.commands.targets import checked, gator_at
+from alligator.commands.tables import (
+    counted,
+)
+from alligator.commands.targets import checked, found_here, gator_at
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
 from alligator.gator import Gator
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Summary
+from alligator.printable import printable
 from alligator.processes.child import set_up_output
 from alligator.statuses import Status
 from alligator.stops import Canceling
@@ -45,12 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
+        all was kept, 1 if not, 2 if it could not be tried.
     """
     set_up_output(logging.WARNING)
+    failed = 1
     try:
         try:
-            return _run(arguments.parser().parse_args(argv))
+            options = arguments.parser().parse_args(argv)
+            failed = options.failed
+            return _run(options)
         finally:
             print(end="", flush=True)  # here, where we can tell if nobody takes it
     except AlligatorException as err:
@@ -63,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:  # the disk that the output goes to is full
         _drop_output()
         _complain(f"Cannot write: {err}")
-    return 1
+    return failed
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -264,6 +273,31 @@ def _tasks(gator: Gator, options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(gator: Gator, options: argparse.Namespace) -> int:
+    found_here()  # as workers do that are started here
+    names = _names(gator, options)
+    if not options.queue:
+        names = sorted({*names, *schedules.queues(gator.backend)})
+    found = checking.report(gator, names, PassingOver(len(names), _tell_passed))
+    if options.json:
+        _print_json(checking.report_json(found))
+    else:
+        print(checking.report_text(found))
+    return 1 if found.faults else 0
+
+
+def _stacks(gator: Gator, options: argparse.Namespace) -> int:
+    queues = [options.queue] if options.queue else looking.places(gator)
+    seen = stacking.seen(gator.dsn, gator.backend, queues)
+    if options.json:
+        _print_json(stacking.seen_json(seen))
+    elif seen.is_busy:
+        print(stacking.seen_text(seen))
+    else:
+        print(f"No task runs{_in_queue(options)}.")
+    return 1 if seen.silent else 0
+
+
 def _move(gator: Gator, options: argparse.Namespace) -> int:
     target = gator_at(options.to)
     if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
@@ -362,6 +396,24 @@ def _create_queues(gator: Gator, options: argparse.Namespace) -> int:
     for name, is_new in made:
         print(f"Queue {quoted(name)} {'is made' if is_new else 'is there already'}.")
     return 0
+
+
+def _verify(gator: Gator, options: argparse.Namespace) -> int:
+    from alligator.commands import verifying  # here, for it is much, and few need it
+
+    def tell(text: str) -> None:
+        if not options.json:
+            print(printable(text), flush=True)
+
+    found = verifying.dangers(gator, options.queue)
+    verdict = verifying.verify(gator, options.target, options.queue, options.seconds, tell)
+    if verdict is None:
+        return 128 + signal.SIGINT
+    if options.json:
+        _print_json(verifying.verdict_json(gator, verdict, options.seconds, found))
+    else:
+        print(f"\n{verifying.verdict_text(verdict, found)}")
+    return 0 if verdict.is_good else 1
 
 
 def _queues(gator: Gator, options: argparse.Namespace) -> list[str]:
@@ -471,13 +523,16 @@ COMMANDS: dict[str, Callable[[Gator, argparse.Namespace], int]] = {
     "status": _status,
     "dead": _list,
     "list": _tasks,
+    "check": _check,
     "move": _move,
     "cancel": _cancel,
+    "stacks": _stacks,
     "show": _show_task,
     "why": _why,
     "migrate": _migrate,
     "schedules": _schedules,
     "schedules remove": _unschedule,
+    "verify": _verify,
     "dead show": _show,
     "dead retry": _retry,
     "dead purge": _purge,

@@ -19,10 +19,12 @@ from alligator.dsn import DSN
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.payloads import Refused, plain
 from alligator.queueing import Batch, Options, kept
+from alligator.reading import reading_by
 from alligator.tasks import Task
 
 # What few programs need is imported where it is used: each module takes about a millisecond of every start.
 if TYPE_CHECKING:
+    from alligator.aliases import Aliases
     from alligator.allowing import Allowed
     from alligator.schedules import Schedule
     from alligator.signing import Keyring
@@ -50,6 +52,8 @@ class Gator:
             one of them has signed is run (docs/security.md). By default those in ``ALLIGATOR_KEYS``, if any.
         allow: Patterns of what may be queued here and run by this Gator's workers, such as
             ``["myapp.tasks.*"]`` (docs/security.md). By default, anything.
+        aliases: New dotted paths of functions, classes or modules by old ones: what was queued under an old
+            name finds the new one.
 
     Raises:
         InvalidOption: The DSN, a name, a key or a pattern makes no sense.
@@ -76,6 +80,7 @@ class Gator:
         store_name: str | None = None,
         keys: Sequence[str | bytes] | None = None,
         allow: str | Sequence[str] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.dsn = DSN.parse(conn_string)
         self.queue_name = check_name("queue_name", queue_name, MAX_NAME_BYTES)
@@ -93,21 +98,18 @@ class Gator:
         self.store_name = store_name
         self.keyring = _keyring_of(keys)
         self.allowed = allowed_by(allow)
-        self.backend = self._bare = self.build_backend(conn_string)
+        self.aliases = _aliases_of(aliases)
+        self.reading = reading_by(self.allowed, self.aliases)
+        self.store = self.backend = self.build_backend(conn_string)
         if self.keyring is not None:
             from alligator.signed_store import SignedStore
 
-            self.backend = SignedStore(self._bare, self.keyring)
+            self.backend = SignedStore(self.store, self.keyring)
         kept_in = self.backend if results is None else loading.build(DSN.parse(results))
         self.results = kept_in.records
 
     def __repr__(self) -> str:
         return f"<Gator {str(self.dsn)!r}, queue {self.queue_name!r}>"
-
-    @property
-    def store(self) -> Backend:
-        """The store itself: what is written there is not signed, nor is looked at whether it was."""
-        return self.backend if self.keyring is None else self._bare
 
     def build_backend(self, conn_string: str) -> Backend:
         """Return the client of the store that a DSN names.
@@ -357,8 +359,8 @@ class Gator:
         body = plain(canceled.body)
         task = (
             self.task_class.deserialize(body)
-            if self.allowed is None
-            else self.allowed.read(self.task_class, body)
+            if self.reading is None
+            else self.reading.read(self.task_class, body)
         )
         if canceled.runs:
             task.to_running()
@@ -499,6 +501,14 @@ def allowed_by(patterns: str | Sequence[str] | None) -> "Allowed | None":
     from alligator.allowing import Allowed
 
     return Allowed(patterns)
+
+
+def _aliases_of(renamed: Mapping[str, str] | None) -> "Aliases | None":
+    if renamed is None:
+        return None
+    from alligator.aliases import Aliases
+
+    return Aliases(renamed)
 
 
 def _max_length(value: object) -> int | None:

@@ -76,7 +76,7 @@ def _run(gator: "Gator", reservation: Reservation, *, heeds_time: bool = True) -
             gator.task_class,
             results=gator.results,
             gives_back=KeyboardInterrupt,  # the person who waited stops waiting
-            allowed=gator.allowed,
+            reading=gator.reading,
             heeds_time=heeds_time,
         ).attempt(reservation)
     if gator.backend.settle([outcome.settlement]) and not outcome.is_completed:

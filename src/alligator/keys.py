@@ -4,6 +4,9 @@
 ``workers/<worker>``          who works on this store (registry.py)
 ``progress/<ref>``            how far a running task is, and where a new attempt resumes (checkpoints.py)
 ``stops/<ref>``               that a running task is to end, and why: canceled, timeout (stops.py)
+``stops/stacks-<question>``   that somebody asks where running tasks are (stack_records.py)
+``stacks/<question>/<...>``   what a worker has answered
+``deaths/<ref>``              how the process ended that ran a task which is queued still (deaths.py)
 ``results/<ref>``             a kept result (results/)
 ``outcomes/<ref>``            how a task ended, for a day longer than its result (results/)
 ``needs:<ref>/<ref>``         what a task still waits for (dependencies/)
@@ -30,6 +33,8 @@ RESULTS = "results"
 OUTCOMES = "outcomes"
 PROGRESS = "progress"
 STOPS = "stops"
+DEATHS = "deaths"
+STACKS = "stacks"
 NEEDS = "needs"
 DEPENDENTS = "dependents"
 FAILED_BY = "failed-by"

@@ -24,6 +24,7 @@ from alligator.processes.complaints import warn_of_strangers
 from alligator.processes.keeper import LEASE
 from alligator.processes.reload import Reloader
 from alligator.processes.supervisor import Supervisor
+from alligator.reading import reading_by
 from alligator.worker_options import GRACE, MAX_CONCURRENCY, SHORTEST_LEASE
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def _run(options: argparse.Namespace, level: int) -> None:
 def _scheduler(gator: Gator, queues: Sequence[str], allowed: "Allowed | None") -> "Scheduler":
     from alligator.schedules import Scheduler  # here, for few need it
 
-    return Scheduler(gator.backend, queues, gator.task_class, allowed=allowed)
+    reading = reading_by(allowed, gator.aliases)
+    return Scheduler(gator.backend, queues, gator.task_class, reading=reading)
 
 
 def _forwarding(gator: Gator, options: argparse.Namespace) -> AbstractContextManager[None]:

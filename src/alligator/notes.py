@@ -3,9 +3,10 @@
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from alligator import payloads
+from alligator.deaths import Death
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that a note keeps: its end, where the error is."""
@@ -23,8 +24,23 @@ def describe(err: BaseException) -> str:
     return _told(lambda: traceback.format_exception_only(err), err).strip()[:MAX_ERROR]
 
 
-def write(reason: str, err: BaseException) -> str:
-    """Return the note of a failure: no local variables, for they may hold secrets."""
+def write(
+    reason: str,
+    err: BaseException,
+    death: Death | None = None,
+    progress: dict[str, Any] | None = None,
+) -> str:
+    """Return the note of a failure: no local variables, for they may hold secrets.
+
+    Args:
+        reason: In one word.
+        err: What it failed with.
+        death: How the process ended that ran it, if one has.
+        progress: How far it was then, if it said so.
+    """
+    besides = {"death": death._asdict()} if death else {}
+    if progress:
+        besides["progress"] = progress
     return payloads.encode(
         {
             "reason": reason,
@@ -37,6 +53,7 @@ def write(reason: str, err: BaseException) -> str:
                 lambda: traceback.format_exception(type(err), err, _below_us(err.__traceback__)),
                 err,
             )[-MAX_TRACEBACK:],
+            **besides,
         }
     )
 
@@ -44,6 +61,21 @@ def write(reason: str, err: BaseException) -> str:
 def read(note: str) -> dict[str, Any]:
     """Read a dead letter's note; one that is not ours is its error."""
     return payloads.object_in(note) or {"error": note}
+
+
+def death_in(told: dict[str, Any]) -> Death | None:
+    """Return how the process ended that ran a task, as its note tells; None: it tells nothing of that."""
+    return Death.read(_object(told, "death"))
+
+
+def progress_in(told: dict[str, Any]) -> dict[str, Any]:
+    """Return how far a task was when its process ended, as its note tells; empty: it tells nothing of that."""
+    return _object(told, "progress")
+
+
+def _object(told: dict[str, Any], name: str) -> dict[str, Any]:
+    found = told.get(name)
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 
 def error_line(told: dict[str, Any]) -> str:

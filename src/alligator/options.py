@@ -97,8 +97,8 @@ def _types_to_json(types: Iterable[type[BaseException]]) -> list[dict[str, str]]
 
 
 def _types_from_json(references: Any) -> tuple[type[BaseException], ...]:
-    allowed = READING.get()
-    found = allowed.find_type if allowed else import_attr
+    reading = READING.get()
+    found = reading.find_type if reading else import_attr
     types = tuple(referred(reference, found) for reference in references)
     for kind in types:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):

@@ -115,6 +115,12 @@ def options_in(data: str | bytes) -> dict[str, Any] | None:
     return options
 
 
+def number(told: Any) -> float | None:
+    """Return a number that JSON has told; None if it is none that can be reckoned with."""
+    is_one = isinstance(told, int | float) and not isinstance(told, bool)
+    return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
+
+
 def object_in(value: str | bytes) -> dict[str, Any]:
     """Return the JSON object in a text that may have been written by anyone; an empty one if there is none."""
     found: Any

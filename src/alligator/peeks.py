@@ -42,9 +42,9 @@ class Peek:
         return cls(
             is_readable=True,
             callable=f"{payload['module']}.{payload['callable']}",
-            attempt=int(number(options.get("attempt")) or 1),
+            attempt=int(payloads.number(options.get("attempt")) or 1),
             retries=payload["retries"],
-            expires_at=number(options.get("expires")),
+            expires_at=payloads.number(options.get("expires")),
             depends_on=tuple(_names_in(options.get("depends_on"))),
             limit=limit_in(body) if "limit" in options else None,
             history=history,
@@ -52,12 +52,6 @@ class Peek:
             push=str(options.get("push", "")),
             signature=payloads.signature_of(body),
         )
-
-
-def number(told: Any) -> float | None:
-    """Return a number that JSON has told; None if it is none that can be reckoned with."""
-    is_one = isinstance(told, int | float) and not isinstance(told, bool)
-    return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
 
 
 def object_in(value: bytes) -> dict[str, Any]:

@@ -89,7 +89,10 @@ def _before(status: Status) -> str:
         told = f"; attempt {status.attempt - 1} failed{_with_last_error(status)}"
     if status.deliveries:
         times = "once" if status.deliveries == 1 else f"{status.deliveries} times"
-        told += f"; it was taken {times} and nothing came of that: its worker died, or could not import it"
+        why = "its worker died, or could not import it"
+        if status.death is not None:
+            why = f"the process that had it last {status.death.how()}"
+        told += f"; it was taken {times} and nothing came of that: {why}"
     return told
 
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from alligator.backends.base import Backend
-from alligator.payloads import encode
-from alligator.peeks import number, object_in
+from alligator.payloads import encode, number, object_in
 
 FAMILY = "workers"
 

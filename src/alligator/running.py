@@ -30,6 +30,8 @@ class RunningTask:
     """Called when it is canceled; set by what runs it."""
     on_end: Callable[[], None] | None = None
     """Called when a task that has a timeout has come to its end, before anything is done about that."""
+    coroutine: Coroutine[Any, Any, Any] | None = None
+    """While an event loop runs it: what its function returned."""
     is_completing = False
     """Whether it is inside a block of ``gator.completing``."""
     is_completed = False
@@ -216,6 +218,7 @@ class RunningTask:
         loop = asyncio.get_running_loop()
         here = cast("asyncio.Task[Any]", asyncio.current_task())
         self.on_cancel = lambda: loop.call_soon_threadsafe(here.cancel)
+        self.coroutine = coroutine
         if self._is_canceled:
             here.cancel()
         try:
@@ -225,7 +228,7 @@ class RunningTask:
                 raise Canceled from None
             raise
         finally:
-            self.on_cancel = None
+            self.on_cancel = self.coroutine = None
 
     def leave_when(self, is_leaving: Callable[[], bool]) -> None:
         """Let the task know by this whether its worker leaves."""

@@ -1,11 +1,12 @@
 """What is known of a task, wherever it is: where it waits, and for what; who runs it; how it ended."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from alligator import checkpoints, keys, limits, notes, registry, results, stops
+from alligator import checkpoints, deaths, keys, limits, notes, registry, results, stops
 from alligator.backends.abilities import refusal
 from alligator.backends.base import (
     NEVER,
@@ -17,12 +18,13 @@ from alligator.backends.base import (
     reserved_at,
     worker_of,
 )
+from alligator.deaths import Death
 from alligator.dependencies import called
 from alligator.dependencies.edges import Edge, Name, edges_in, need, needs_of
 from alligator.exceptions import InvalidOption
 from alligator.limits import Limit
-from alligator.payloads import Refused
-from alligator.peeks import Peek, number, object_in
+from alligator.payloads import Refused, number
+from alligator.peeks import Peek, object_in
 from alligator.stops import Stop
 
 MANY = 100
@@ -88,6 +90,9 @@ class Status:
     stop_asked: str = ""
     """When it is to end though it runs, or as soon as it is taken: "canceled" or "timeout"."""
     progress: Progress | None = None
+    """When it is queued, or its process died: how far it is."""
+    death: Death | None = None
+    """How the process ended that had it last, if one did, and a parent saw that."""
     ended_at: float | None = None
     """When it ended, the last time that is known of: a success without ``keep_result`` leaves no trace."""
     reason: str = ""
@@ -180,6 +185,7 @@ def _queued(backend: Backend, kept_in: Records | None, name: Name, found: Found)
         deliveries=found.deliveries,
         stop_asked=_stop_asked(backend, name, found, status),
         progress=_progress(backend, name, found, task),
+        death=_death(backend, kept_in, name, found, task),
         consumers=None if backend.records is None else consumers,
     )
     if found.token:
@@ -261,18 +267,32 @@ def _progress(backend: Backend, name: Name, found: Found, task: Peek) -> Progres
     """Return how far a task is, or was when it was given back; and not what another one of its id has left."""
     if backend.records is None:
         return None
-    value = backend.records.get(f"{keys.PROGRESS}/{keys.ref(*name)}")
-    told = object_in(value or b"")
-    done, at = number(told.get("done")), number(told.get("at"))
-    if done is None or at is None:
-        return None
+    told = object_in(backend.records.get(f"{keys.PROGRESS}/{keys.ref(*name)}") or b"")
     # Of one whose worker died, nobody could tell under which hand-out it had come so far.
     has_died = found.deliveries > bool(found.token)
     is_same = has_died and told.get("body") == checkpoints.mark_of(found.body)
     token = told.get("token")
     if not is_same and (not token or token not in (found.token, *task.resumes)):
         return None
+    return progress_in(told)
+
+
+def progress_in(told: Mapping[str, Any]) -> Progress | None:
+    """Read how far a task is, as a record or a note tells it; None if that is nothing."""
+    done, at = number(told.get("done")), number(told.get("at"))
+    if done is None or at is None:
+        return None
     return Progress(done, number(told.get("total")), str(told.get("note", "")), at)
+
+
+def _death(
+    backend: Backend, kept_in: Records | None, name: Name, found: Found, task: Peek
+) -> Death | None:
+    """Return how the process ended that had a task before."""
+    if found.deliveries <= bool(found.token) and task.attempt == 1:
+        return None
+    next_one = Reservation(*name, b"", "", found.deliveries + (not found.token))
+    return deaths.found(backend, kept_in, next_one, task.history)
 
 
 # When it is over:
@@ -302,6 +322,8 @@ def _dead(letter: DeadLetter, now: float) -> Status:
         ended_at=letter.buried_at,
         reason=str(note.get("reason", "")),
         error=notes.error_line(note),
+        progress=progress_in(notes.progress_in(note)),
+        death=notes.death_in(note),
     )
 
 

@@ -6,7 +6,7 @@ must not meet a later one of the same id.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,11 +48,11 @@ def ask(
     """
     if backend.records is None:
         return
-    key = _key(queue_name, task_id)
+    key = key_of(queue_name, task_id)
     new = payloads.encode({"token": token, "reason": reason, "at": backend.now()}).encode()
     while True:
         old = backend.records.get(key)
-        if old is None or _read(old) != Stop(token, CANCELED):
+        if old is None or read(old) != Stop(token, CANCELED):
             if backend.records.swap(key, old, new, ttl):
                 return
         elif reason == CANCELED or backend.records.swap(key, old, old, ttl):
@@ -63,7 +63,7 @@ def asked(backend: Backend, queue_name: str, task_id: str) -> Stop | None:
     """Return what was asked of a task, perhaps under a hand-out that is over; None: nothing."""
     if backend.records is None:
         return None
-    return _read(backend.records.get(_key(queue_name, task_id)))
+    return read(backend.records.get(key_of(queue_name, task_id)))
 
 
 def found(
@@ -76,7 +76,11 @@ def found(
         held: The present hand-out.
         history: What went before, with the token of each attempt that came to an end.
     """
-    stop = asked(backend, held.queue_name, held.task_id)
+    return left_of(asked(backend, held.queue_name, held.task_id), history)
+
+
+def left_of(stop: Stop | None, history: Sequence[dict[str, Any]]) -> Stop | None:
+    """Return what was asked of a task if that is still to be done, after what went before; None: it is not."""
     last = history[-1].get("token") if history else None
     if stop is None or not isinstance(last, str):
         return stop
@@ -90,9 +94,9 @@ def forget(backend: Backend, queue_name: str, task_id: str, token: str) -> None:
     """Forget what was asked of a task under that hand-out: it is over, or has been given another attempt."""
     if backend.records is None:
         return
-    key = _key(queue_name, task_id)
+    key = key_of(queue_name, task_id)
     value = backend.records.get(key)
-    stop = _read(value)
+    stop = read(value)
     if stop is not None and stop.token == token:
         # In one step, for the next hand-out may be asked to end meanwhile; what is written is gone in a second.
         backend.records.swap(key, value, _FORGOTTEN, 1.0)
@@ -102,20 +106,27 @@ def keep(backend: Backend, queue_name: str, task_id: str, stop: Stop) -> bool:
     """Let what is asked of a task stay for as long as it may take; return whether it is still asked."""
     if backend.records is None:
         return False
-    key = _key(queue_name, task_id)
+    key = key_of(queue_name, task_id)
     value = backend.records.get(key)
-    if value is None or _read(value) != stop:
+    if value is None or read(value) != stop:
         return False
     return backend.records.swap(key, value, value, KEPT_FOR)
 
 
 def listed(backend: Backend) -> dict[tuple[str, str], Stop]:
     """Return all that is asked for, by queue and id of the task."""
-    if backend.records is None:
-        return {}
-    values = backend.records.list(keys.STOPS)
-    read = {keys.of_ref(key.partition("/")[2]): _read(value) for key, value in values.items()}
-    return {name: stop for name, stop in read.items() if stop is not None}
+    return read_all(values_in(backend))
+
+
+def values_in(backend: Backend) -> dict[str, bytes]:
+    """Return all records of what is asked for, by their keys."""
+    return {} if backend.records is None else backend.records.list(keys.STOPS)
+
+
+def read_all(values: Mapping[str, bytes]) -> dict[tuple[str, str], Stop]:
+    """Return all that is asked for by some records, by queue and id of the task."""
+    stops = {keys.of_ref(key.partition("/")[2]): read(value) for key, value in values.items()}
+    return {name: stop for name, stop in stops.items() if stop is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +213,10 @@ def heed(backend: Backend, kept_in: Records | None, released: Sequence[Reservati
 def _note(
     backend: Backend, kept_in: Records | None, queue_name: str, task_id: str, body: bytes
 ) -> None:
-    """Note that a task was canceled that did not run; how far it had come before is of no use any more."""
-    if backend.records is not None:
-        backend.records.delete(f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}")
+    """Note that a task was canceled that did not run; what it had come to before is of no use any more."""
+    if (place := backend.records or kept_in) is not None:
+        ref = keys.ref(queue_name, task_id)
+        place.delete(f"{keys.PROGRESS}/{ref}", f"{keys.DEATHS}/{ref}")
     keep_for, now = results.kept_for(body) or 0.0, backend.now()
     # In the queue's own store too, where those look that depend on it.
     for records in results.distinct(kept_in, backend.records):
@@ -230,11 +242,12 @@ def _history_in(body: bytes) -> list[dict[str, Any]]:
         return []
 
 
-def _key(queue_name: str, task_id: str) -> str:
+def key_of(queue_name: str, task_id: str) -> str:
+    """Return the key under which it is kept that a task is to end."""
     return f"{keys.STOPS}/{keys.ref(queue_name, task_id)}"
 
 
-def _read(value: bytes | None) -> Stop | None:
+def read(value: bytes | None) -> Stop | None:
     """Return what a record tells; None if that is nothing, or nothing that we know."""
     try:
         told = json.loads(value or _FORGOTTEN)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from alligator.exceptions import UnknownCallableError, UnknownModuleError
 
 if TYPE_CHECKING:
-    from alligator.allowing import Allowed
+    from alligator.reading import Reading
 
-READING: "ContextVar[Allowed | None]" = ContextVar("alligator_reading", default=None)
-"""What may be imported while a task is read that came from a queue; None: anything."""
+READING: "ContextVar[Reading | None]" = ContextVar("alligator_reading", default=None)
+"""How names lead to functions while a task is read that came from a queue; None: as anywhere."""
 
 
 def determine_module(func: Callable[..., Any]) -> str:
@@ -101,8 +101,8 @@ def import_attr(module_name: str, attr_name: str) -> Any:
         >>> import_attr("random", "choice")([7])
         7
     """
-    if (allowed := READING.get()) is not None:
-        return allowed.find(module_name, attr_name)
+    if (reading := READING.get()) is not None:
+        return reading.find(module_name, attr_name)
     found: Any = import_module(module_name)
     for part in attr_name.split("."):
         try:

@@ -33,8 +33,10 @@ from alligator.processes.holdings import Held, Holdings
 from alligator.processes.keeper import LEASE, Keeper, keeper_thread
 from alligator.processes.memory import resident_mib
 from alligator.processes.pacing import Pace, in_turn
+from alligator.processes.stacks import stacks_of
 from alligator.processes.suspects import Turns
 from alligator.processes.unsupervised import leaving_at_signals, looked_after
+from alligator.reading import reading_by
 from alligator.tasks import Abandoned
 from alligator.utils import new_id
 from alligator.worker_options import (
@@ -69,7 +71,8 @@ class Worker:
     too. Its leases are extended by a thread, which a task that holds Python's global lock for a whole lease
     (one long call into C) would starve: ``latergator`` extends them from a process of its own, and does not
     have that weakness. Nor can a Worker alone end a task that does not hear that its ``timeout`` is over, or
-    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.)
+    that it is canceled: it tells it, and waits. (A sleep hears of a timeout in the main thread only.) Should
+    its process die, nobody sees how.
 
     Args:
         gator: Where to take tasks from, and what reads them.
@@ -139,6 +142,7 @@ class Worker:
         self.outbox = [outbox] if isinstance(outbox, str) else list(outbox)
         self.max_memory = whole(0, "max_memory", max_memory)
         self.allowed = gator.allowed if allow is None else allowed_by(allow)
+        self._reading = reading_by(self.allowed, gator.aliases)
         self.code_wait = seconds("code_wait", code_wait)
         self.worker_id = worker_id or new_id()
         self.queue_names = queue_names(self.to_consume)
@@ -157,7 +161,7 @@ class Worker:
             code_wait=self.code_wait,
             patiently=self._patiently,
             coming=self._holdings.coming,
-            allowed=self.allowed,
+            reading=self._reading,
         )
         self._executor = Executor(
             runner,
@@ -222,10 +226,8 @@ class Worker:
                 stack.enter_context(self._looked_after())
                 stack.enter_context(self._leaving_at_signals())
                 stack.enter_context(self._forwarding())
-            elif not self._backend.shares_leases:  # nobody else can extend what is held here
-                stack.enter_context(keeper_thread(self._keeper(), self._holdings.board))
-            elif not self._backend.can_recover:
-                stack.enter_context(self._freed())
+            elif not (self._backend.shares_leases and self._backend.can_recover):
+                stack.enter_context(self._kept())
             try:
                 self._work()
             except Abandoned:
@@ -240,6 +242,12 @@ class Worker:
         """Tell the worker to leave. May be called from another thread, and from a signal handler."""
         if self._leave_by is None:
             self._leave_by = time.monotonic() + self.grace
+        self._backend.interrupt()
+        self._bell.interrupt()
+
+    def hurry(self) -> None:
+        """Tell the worker to leave, and that its grace is over; as ``stop``."""
+        self._leave_by = 0.0
         self._backend.interrupt()
         self._bell.interrupt()
 
@@ -276,6 +284,10 @@ class Worker:
         """Ask a task that runs here to end, if that hand-out of it does; from any thread."""
         self._holdings.cancel(token, task_id)
 
+    def stacks(self) -> dict[int, str]:
+        """Return the stacks of what runs here now, by the tasks' numbers on the board; from any thread."""
+        return stacks_of(self._holdings.begun())
+
     @property
     def _has_waited_enough(self) -> bool:
         return self._leave_by is not None and time.monotonic() > self._leave_by
@@ -286,6 +298,7 @@ class Worker:
 
     def _work(self) -> None:
         if self._slots == 1:
+            self._holdings.board.thread = threading.get_ident()
             while self._cycle():
                 self._run_held()
             return
@@ -319,9 +332,10 @@ class Worker:
             batch = self._patiently(lambda: self._reserve(limit, wait, finished))
             self._sent(batch.late)
             took_some = bool(batch.reservations)  # if only to bury them: there may be more behind
-            # If the answer took longer than we meant to wait, we were asleep; count the lease from then on.
+            # Whether it was handed out at once or in the end, the answer does not say, nor whether we slept
+            # before we had it: its lease counts from when we asked.
             since = min(time.monotonic(), asked_at + wait)
-            self._holdings.add(self._admitted(batch.reservations), since)
+            self._holdings.add(self._admitted(batch.reservations), since, asked_at)
         elif finished:
             self._sent(self._patiently(lambda: self._backend.settle(finished)))
         # What was held before may have been given back since, to be run again.
@@ -472,6 +486,7 @@ class Worker:
             self.lease,
             cancel=lambda held: self.cancel(held.token, held.task_id),
             also=also,
+            stacks=self.stacks,
         )
 
     def _keeper(self, *, extends: bool = True) -> Keeper:
@@ -480,15 +495,16 @@ class Worker:
         )
 
     @contextmanager
-    def _freed(self) -> Generator[None]:
-        """Free what is stuck, from a thread, where the parent cannot: it has no body to send anew."""
+    def _kept(self) -> Generator[None]:
+        """Do from a thread what the parent cannot: it holds nothing here, or has no body to send anew."""
 
         def also() -> None:
             # With coroutines, the main thread breaks them off by itself.
             if self._has_waited_enough and self.concurrency == 1:
                 self._break_off()
 
-        with keeper_thread(self._keeper(extends=False), self._holdings.board, also):
+        keeper = self._keeper(extends=not self._backend.shares_leases)
+        with keeper_thread(keeper, self._holdings.board, also):
             yield
 
     def _break_off(self) -> None:
@@ -515,7 +531,7 @@ class Worker:
         from alligator.schedules import Scheduler  # here, for few need it
 
         return Scheduler(
-            self._backend, self.queue_names, self.gator.task_class, allowed=self.allowed
+            self._backend, self.queue_names, self.gator.task_class, reading=self._reading
         )
 
     def _leaving_at_signals(self) -> AbstractContextManager[None]:

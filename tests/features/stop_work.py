@@ -2,10 +2,12 @@
 
 import asyncio
 import ctypes
+import os
 import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -206,3 +208,32 @@ def track_slowly(journal: str, name: str, items: int) -> None:
         Journal(journal).note(f"item-{item}", name)
         time.sleep(0.03)
     Journal(journal).note("finish", name)
+
+
+def take_memory(journal: str, name: str, mib: int) -> None:
+    """Take so much memory, say how far this is, and be killed as for lack of it."""
+    Journal(journal).note("start", name)
+    taken = b"x" * (mib * 2**20)
+    current_task().progress(len(taken), note="all taken")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(journal: str, name: str, status: int) -> None:
+    """End the process, but only the first time."""
+    Journal(journal).note("start", name)
+    if len(Journal(journal).entries("start", name)) == 1:
+        os._exit(status)
+    Journal(journal).note("finish", name)
+
+
+async def wait_whatever_is_raised(journal: str, name: str) -> None:
+    """A coroutine that waits on and on, also when it is canceled."""
+    Journal(journal).note("start", name)
+    await wait_deep_down()
+
+
+async def wait_deep_down() -> None:
+    """What the stack of ``wait_whatever_is_raised`` ends in, but for asyncio."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)

@@ -9,6 +9,7 @@ import pytest
 from alligator import Gator, Task
 from alligator.allowing import Allowed
 from alligator.exceptions import InvalidOption, TaskRefused
+from alligator.reading import Reading
 from alligator.schedules import Scheduler
 from tests.features import allowed_work, work
 from tests.features.allowed_work import Mailer, fail, hook, send, send_soon
@@ -255,7 +256,7 @@ def test_a_schedule_of_a_form_of_its_own_is_read_as_a_task_is(
         scene.gator(task_class=OddTask).every(60, work.do, "not allowed", name="n")
         scene.clock.turn(61)
         allowed = Allowed([f"{HERE}.*"])
-        Scheduler(scene.backend, ["all"], OddTask, allowed=allowed).tick()
+        Scheduler(scene.backend, ["all"], OddTask, reading=Reading(allowed, None)).tick()
 
         assert not scene.queued()
         assert "TaskRefused" in caplog.text

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alligator import Gator, Worker
+from alligator import Gator, Task, Worker
 
 done: list[Any] = []
 """What tasks of this process have done, in this order."""
@@ -12,6 +12,15 @@ def do(what: Any) -> Any:
     """Note that it was done, and return it."""
     done.append(what)
     return what
+
+
+def note_start(task: Task) -> None:
+    """As a hook."""
+    done.append("start")
+
+
+class Rare(Exception):
+    """What a retry may mend."""
 
 
 def fail(what: Any = "failed") -> None:

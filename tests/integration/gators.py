@@ -3,6 +3,7 @@
 import bz2
 import json
 import os
+from importlib import import_module
 from typing import Any, Self
 
 from alligator import Gator, Task
@@ -37,7 +38,36 @@ class SkinnyTask(Task):
         return task
 
 
+class Careless:
+    """A client of the five documented methods: it takes a task out before it runs."""
+
+    def __init__(self, conn_string: str) -> None:
+        redis: Any = import_module("redis")  # here, for other Gators need it not
+        self._redis = redis.Redis.from_url(conn_string)
+
+    def len(self, queue_name: str) -> int:
+        return int(self._redis.llen(queue_name))
+
+    def drop_all(self, queue_name: str) -> None:
+        self._redis.delete(queue_name)
+
+    def push(self, queue_name: str, task_id: str, data: str) -> str:
+        self._redis.rpush(queue_name, data)
+        return task_id
+
+    def pop(self, queue_name: str) -> Any:
+        return self._redis.lpop(queue_name)
+
+    def get(self, queue_name: str, task_id: str) -> None:
+        raise NotImplementedError
+
+
 plain = Gator(_DSN)
 skinny = Gator(_DSN, task_class=SkinnyTask)
 elsewhere = Gator(_DSN, "elsewhere")
+if _DSN.startswith("redis"):
+    careless = Gator(_DSN, backend_class=Careless)
+guarded = Gator(
+    _DSN, keys=["not for production: 32 characters"], allow="shop.*", options={"delay_by": 60}
+)
 no_gator = "a string"

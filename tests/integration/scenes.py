@@ -77,17 +77,26 @@ class Program:
         words: What follows ``python`` on the command line.
         output: The files' path, without their endings.
         environment: Variables besides our own.
+        python: Which Python.
+        typed: A file with what it is to read.
     """
 
-    def __init__(self, words: Sequence[str], output: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        output: Path,
+        environment: dict[str, str],
+        python: str = sys.executable,
+        typed: Path = Path(os.devnull),
+    ) -> None:
         self.words = list(words)
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
-        with self._out.open("wb") as out, self._err.open("wb") as err:
+        with self._out.open("wb") as out, self._err.open("wb") as err, typed.open("rb") as typing:
             self._process = subprocess.Popen(
-                [sys.executable, *words],
+                [python, *words],
                 cwd=ROOT,
                 env=clean_environment(**environment),
-                stdin=subprocess.DEVNULL,
+                stdin=typing,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -208,11 +217,16 @@ class Scene:
     # Tasks:
 
     def push(
-        self, name: str, func: Callable[..., Any] = jobs.work, *args: Any, **options: Any
+        self,
+        name: str,
+        func: Callable[..., Any] = jobs.work,
+        *args: Any,
+        gator: Gator | None = None,
+        **options: Any,
     ) -> Task:
-        """Queue a call of a job, with the name for its task's id."""
+        """Queue a call of a job, with the name for its task's id; by another Gator if so asked."""
         self.journal.note("push", name)
-        with self.gator.options(task_id=name, **options) as opts:
+        with (gator or self.gator).options(task_id=name, **options) as opts:
             task = opts.task(func, self.journal.path, name, *args)
         self.journal.note("pushed", name)
         return task

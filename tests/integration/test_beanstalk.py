@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
+from alligator.commands.letters import Story
+from alligator.testing.stores import opened, records_of
 from tests.integration import jobs
-from tests.integration.scenes import BEHIND, SHORT, Scene, kill, played, until
+from tests.integration.scenes import AT_ONCE, BEHIND, SHORT, Scene, kill, played, until
 from tests.support.beanstalkd import Beanstalkd
 from tests.support.kinds import empty_store
 
@@ -104,6 +107,30 @@ def test_a_task_that_kills_its_process_is_buried_after_three_starts(scene: Scene
     assert scene.counts == Counts(dead=1)
 
 
+def test_how_a_process_died_is_told_if_there_is_a_store_for_results(scene: Scene) -> None:
+    results = f"sqlite://{scene.folder}/results.db"
+    scene.push("bad", jobs.segfault)
+
+    assert scene.latergator("--burst", "--results", results).wait() == 0
+
+    [letter] = scene.dead
+    death = Story.of(letter).death
+    assert death is not None
+    assert (death.signal, death.stack.splitlines()[-1]) == ("SIGSEGV", "Segmentation fault")
+    with opened(results) as kept_in:
+        assert records_of(kept_in).list("deaths") == {}
+
+
+def test_where_nothing_is_kept_it_is_logged_how_a_process_died(scene: Scene) -> None:
+    scene.push("bad", jobs.segfault)
+
+    program = scene.latergator("--burst")
+
+    assert program.wait() == 0
+    assert Story.of(scene.dead[0]).death is None
+    assert program.stderr.count("in segfault\n") == 3
+
+
 def test_what_a_lost_tree_of_processes_held_runs_elsewhere_at_once(scene: Scene) -> None:
     scene.push_many(*SHORT)
     scene.push_gated("long")
@@ -137,6 +164,46 @@ def test_a_graceful_stop_finishes_what_runs_and_gives_back_the_rest_uncounted(sc
     assert program.wait() == 0
     assert scene.journal.names("finish").count("long") == 1
     assert sorted(scene.deliveries().values()) == [1] * len(BEHIND)
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_what_outlasts_the_grace_goes_back_uncounted(scene: Scene, threads: str) -> None:
+    scene.push_gated("t1")
+    for deploy in range(1, 4):
+        program = scene.latergator("--grace", "0.2", "--threads", threads)
+        scene.started("t1", deploy)
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+
+    assert list(scene.deliveries().values()) == [1]
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_a_second_signal_gives_back_at_once_and_uncounted(scene: Scene, threads: str) -> None:
+    scene.push_gated("t1")
+    for time_told in range(1, 4):
+        program = scene.latergator("--threads", threads)
+        scene.started("t1", time_told)
+        program.signal(signal.SIGTERM)
+        told_at = program.signal(signal.SIGINT)  # another one: two of a kind may arrive as one
+        assert program.wait() == 0
+        assert time.monotonic() - told_at < AT_ONCE
+        assert program.members == []
+        assert program.stderr == ""
+
+    assert list(scene.deliveries().values()) == [1]
+
+
+def test_a_second_signal_ends_what_hears_of_nothing(scene: Scene) -> None:
+    scene.push("t1", jobs.hold_the_lock, 30)
+    program = scene.latergator()
+    scene.started("t1")
+    program.signal(signal.SIGTERM)
+    told_at = program.signal(signal.SIGINT)
+
+    assert program.wait() == 0
+    assert time.monotonic() - told_at < AT_ONCE
+    assert scene.counts == Counts(waiting=1)
 
 
 def test_short_tasks_do_not_wait_for_the_long_one_of_their_batch(scene: Scene) -> None:

@@ -17,6 +17,7 @@ from alligator.testing.stores import FAR_OFF, QUEUE, opened, push, take, take_re
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
 from tests.integration.scenes import ROOT, Scene, until
+from tests.support import forked
 from tests.support.servers import Server
 
 SECRET = "hunter2"
@@ -27,15 +28,10 @@ only_sqlite = pytest.mark.parametrize("dsn", ["sqlite"], indirect=True)
 
 
 def alligator(*words: object, **environment: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alligator", *map(str, words)],
-        cwd=ROOT,
-        env=clean_environment(**environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = [*map(str, words)], ROOT, clean_environment(**environment)
+    # Python heeds its own variables when it starts.
+    is_to_start = any(name.startswith("PYTHON") for name in environment)
+    return forked.started(*given) if is_to_start else forked.run(*given)
 
 
 def said(*words: object, **environment: str | Path) -> str:

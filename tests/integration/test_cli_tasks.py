@@ -28,8 +28,8 @@ from tests.integration.test_cli import (
 KEYS = {
     *("task_id", "queue", "state", "why", "callable", "attempt", "retries", "priority"),
     *("deliveries", "position", "due_at", "expires_at", "blocked_by", "limit", "held_by"),
-    *("since", "lease_until", "worker", "stop_asked", "progress", "ended_at", "reason", "error"),
-    *("kept_until", "history", "consumers", "signature", "at"),
+    *("since", "lease_until", "worker", "stop_asked", "progress", "death", "ended_at", "reason"),
+    *("error", "kept_until", "history", "consumers", "signature", "at"),
 }
 A_MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 

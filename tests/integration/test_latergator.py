@@ -289,6 +289,19 @@ def test_hostile_results_ids_and_errors_harm_no_output(scene: Scene) -> None:
 
 
 @ON_SQLITE
+def test_an_error_can_forge_no_line_of_the_log(scene: Scene) -> None:
+    scene.push("t1", jobs.fail, "hostile")
+    scene.push("t2", jobs.fail, "hostile", retries=1)
+    program = scene.latergator("--burst", "--verbose")
+
+    assert program.wait() == 0
+    assert "\x1b" not in program.stderr
+    assert "break" in program.stderr
+    for line in program.stderr.splitlines():
+        assert line.startswith(("    ", "20")), line
+
+
+@ON_SQLITE
 def test_output_that_nobody_reads_stops_nothing(scene: Scene) -> None:
     program = scene.shell("exec {latergator} --verbose 2>/dev/null | head -n 1")
     program.says("starting")

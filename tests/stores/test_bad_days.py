@@ -44,8 +44,8 @@ from alligator.testing.stores import (
     until,
     wait_for,
 )
+from alligator.verify.proxy import Proxy
 from tests.support.kinds import Mortal
-from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
 HELD = Reservation(QUEUE, "t1", b"", f"{WORKER}.1")

@@ -44,9 +44,9 @@ from alligator.testing.stores import (
     take_ready,
     until,
 )
+from alligator.verify.proxy import Proxy
 from tests.support.beanstalkd import Beanstalkd
 from tests.support.kinds import empty_store
-from tests.support.proxy import Proxy
 
 LIMIT = 65_535
 

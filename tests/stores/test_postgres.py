@@ -43,7 +43,7 @@ from alligator.testing.stores import (
     take_ready,
     until,
 )
-from tests.support.postgres import SAFE, PostgresServer
+from tests.support.postgres import FAST, SAFE, PostgresServer
 
 
 @pytest.fixture(params=["postgres_server", "newest_postgres_server"])
@@ -814,3 +814,16 @@ def rows_read(client: Client, schema: str = "alligator") -> int:
         [schema, schema],
     )
     return int(count)
+
+
+# What `alligator verify` tells of a server.
+
+
+def test_a_server_or_user_that_does_not_wait_for_the_disk_is_a_risk(server: PostgresServer) -> None:
+    hasty = f"{server.dsn}?options=-c%20synchronous_commit%3Doff"
+    with closing(Client(server.dsn)) as patient, closing(Client(hasty)) as client:
+        usual, told = patient.risks("all"), client.risks("all")
+
+    assert [one for one in told if "synchronous_commit" in one] != []
+    assert all("may lose" in one for one in told)
+    assert ("its fsync is off" in " ".join(usual)) == ("fsync=off" in " ".join(FAST))

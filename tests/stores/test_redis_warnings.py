@@ -2,8 +2,9 @@
 
 import pytest
 
+from alligator.backends.base import Bury
 from alligator.exceptions import BackendUnavailable
-from alligator.testing.stores import opened
+from alligator.testing.stores import QUEUE, opened, push, take
 from tests.support.servers import Server
 
 EVICTING = ["allkeys-lru", "allkeys-random", "volatile-ttl"]
@@ -19,6 +20,18 @@ def test_a_server_that_evicts_is_warned_of(own_server: Server, policy: str) -> N
     assert own_server.dsn in warning
     assert policy in warning
     assert "noeviction" in warning
+
+
+def test_a_dead_letter_that_was_evicted_hides_no_other(own_server: Server) -> None:
+    with opened(own_server.dsn) as backend:
+        for task_id in ("t1", "t2"):
+            push(backend, task_id)
+            backend.settle([Bury(take(backend), "note")])
+        first = backend.dead(QUEUE, task_id="t1")[0].letter_id
+
+        own_server.command("DEL", f"alligator:{{{QUEUE}}}:dead:{first}")
+
+        assert [letter.task_id for letter in backend.dead(QUEUE)] == ["t2"]
 
 
 def test_a_server_that_writes_nothing_to_disk_is_warned_of(own_server: Server) -> None:
@@ -61,3 +74,32 @@ def test_a_server_that_is_gone_says_so_when_asked_for_warnings(own_server: Serve
 
     with opened(own_server.dsn) as backend, pytest.raises(BackendUnavailable):
         backend.warnings()
+
+
+@pytest.mark.parametrize(
+    ("save", "appendonly", "fsync", "risk"),
+    [
+        ("'3600 1'", "no", "always", "writes snapshots now and then"),
+        ('""', "yes", "everysec", "a second or two"),
+        ('""', "yes", "no", "half a minute or more"),
+    ],
+)
+def test_what_a_server_may_lose_that_writes_to_disk_is_a_risk(
+    own_server: Server, save: str, appendonly: str, fsync: str, risk: str
+) -> None:
+    own_server.command("CONFIG", "SET", "save", save)
+    own_server.command("CONFIG", "SET", "appendonly", appendonly)
+    own_server.command("CONFIG", "SET", "appendfsync", fsync)
+
+    with opened(own_server.dsn) as backend:
+        [told] = backend.risks("all")
+
+    assert risk in told
+
+
+def test_a_server_that_waits_for_its_disk_is_none(own_server: Server) -> None:
+    own_server.command("CONFIG", "SET", "appendonly", "yes")
+    own_server.command("CONFIG", "SET", "appendfsync", "always")
+
+    with opened(own_server.dsn) as backend:
+        assert backend.risks("all") == []

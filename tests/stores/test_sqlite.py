@@ -105,3 +105,8 @@ def test_tables_of_another_version_are_refused(dsn: str, shop: sqlite3.Connectio
         Client(dsn).len(QUEUE)
     with pytest.raises(BackendRefused, match=is_of_another):
         Client(dsn).migrate()
+
+
+def test_a_file_that_does_not_wait_for_the_disk_is_a_risk(dsn: str) -> None:
+    assert Client(dsn).risks(QUEUE) == []
+    assert "sync=normal" in Client(f"{dsn}?sync=normal").risks(QUEUE)[0]

@@ -1,6 +1,7 @@
 """What SQS has that no other store has: messages, receipts, limits of its own."""
 
 import base64
+import json
 import subprocess
 import sys
 import time
@@ -1115,3 +1116,32 @@ def test_what_sqs_cannot_is_refused(dsn: str, store: Client) -> None:
         with pytest.raises(InvalidOption), gator.options(**options) as opts:
             opts.task(abs, -1)
     assert store.count(QUEUE) == Counts()
+
+
+# What `alligator verify` tells of a queue.
+
+
+def test_a_short_retention_and_no_dead_letters_are_risks(
+    opening: Callable[..., Client], boto: Boto, bare: str
+) -> None:
+    made(boto, "short", MessageRetentionPeriod=f"{4 * 86400}")
+    made(boto, "long", MessageRetentionPeriod=f"{14 * 86400}")
+
+    kept, dead = opening(of=bare).risks("short")
+
+    assert "for 4 days" in kept
+    assert "no queue for its dead letters" in dead
+    assert opening().risks("long") == []
+
+
+def test_a_redrive_policy_that_is_too_strict_is_a_risk(
+    opening: Callable[..., Client], boto: Boto, bare: str
+) -> None:
+    arn = boto.get_queue_attributes(QueueUrl=url_of(boto, DEAD), AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 2}
+    attributes = {"RedrivePolicy": json.dumps(policy)}
+    made(boto, "strict", MessageRetentionPeriod=f"{14 * 86400}", **attributes)
+
+    [told] = opening(of=bare).risks("strict")
+
+    assert "received 2 times" in told

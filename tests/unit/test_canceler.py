@@ -2,7 +2,7 @@
 
 import pytest
 
-from alligator import Gator, stops
+from alligator import Gator, stack_records, stops
 from alligator.backends.base import Ack, Backend, Release, Reservation
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.board import Board, State
@@ -20,7 +20,8 @@ class Scene:
         self.clock = clock
         self.told: list[str] = []
         self.board = Board()
-        self.canceler = Canceler(self.backend, self._tell, clock)
+        self.asked_where: list[str] = []
+        self.canceler = Canceler(self.backend, self._tell, clock, self.asked_where.append)
         push(self.backend, "t1")
         self.held = take(self.backend)
         self.post(State.STARTED)
@@ -91,11 +92,11 @@ def test_the_store_is_not_asked_while_tasks_are_short(
 ) -> None:
     looks: list[float] = []
 
-    def look(backend: Backend) -> dict[tuple[str, str], Stop]:
+    def look(backend: Backend) -> dict[str, bytes]:
         looks.append(scene.clock())
         return {}
 
-    monkeypatch.setattr(stops, "listed", look)
+    monkeypatch.setattr(stops, "values_in", look)
     for _ in range(20):
         scene.go_on(0.75)
         scene.post(State.STARTED)
@@ -171,12 +172,12 @@ def test_one_that_ends_before_it_can_be_told_is_not(
 def test_a_store_that_is_away_is_asked_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def away(backend: Backend) -> dict[tuple[str, str], Stop]:
+    def away(backend: Backend) -> dict[str, bytes]:
         raise BackendUnavailable("The store does not answer.")
 
     scene.cancel()
     with monkeypatch.context() as patch:
-        patch.setattr(stops, "listed", away)
+        patch.setattr(stops, "values_in", away)
         scene.go_on(10)
     assert scene.told == []
 
@@ -184,3 +185,35 @@ def test_a_store_that_is_away_is_asked_again(
 
     assert scene.told == ["t1"]
     assert caplog.text.count("The store does not answer.") == 1
+
+
+# Who asks where tasks are.
+
+
+def test_each_question_is_heard_once(scene: Scene) -> None:
+    records = records_of(scene.backend)
+    scene.go_on(LONG + LOOK_EVERY)
+    first = stack_records.ask(records)
+    scene.go_on(3 * LOOK_EVERY)
+    second = stack_records.ask(records)
+    scene.go_on(3 * LOOK_EVERY)
+
+    assert scene.asked_where == [first, second]
+    assert stops.listed(scene.backend) == {}
+
+
+def test_a_question_is_no_stop_of_any_task(scene: Scene) -> None:
+    stack_records.ask(records_of(scene.backend))
+    scene.cancel()
+
+    scene.go_on(LONG + LOOK_EVERY)
+
+    assert scene.told == ["t1"]
+    assert len(scene.asked_where) == 1
+
+
+def test_what_is_short_hears_no_question(scene: Scene) -> None:
+    stack_records.ask(records_of(scene.backend))
+    scene.go_on(LONG / 2)
+
+    assert scene.asked_where == []

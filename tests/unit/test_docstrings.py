@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", ["alligator", *MODULES])
-def test_the_examples_of_a_module_run_as_written(name: str) -> None:
-    results = doctest.testmod(importlib.import_module(name))
+def test_the_examples_of_a_module_run_as_written(name: str, tmp_path: Path) -> None:
+    results = doctest.testmod(importlib.import_module(name), extraglobs={"tmp_path": tmp_path})
 
     assert results.failed == 0, "see what was printed"

@@ -109,7 +109,7 @@ def postponed(holdings: Holdings, count: int) -> None:
 
 def resumed(holdings: Holdings) -> str | None:
     """Return which task is resumed."""
-    held = holdings.resume()
+    held = holdings.resume(1)
     return held.reservation.task_id if held else None
 
 

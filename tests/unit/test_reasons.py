@@ -8,6 +8,7 @@ import pytest
 
 from alligator import Concurrency, Rate
 from alligator.commands import looking
+from alligator.deaths import Death
 from alligator.reasons import why
 from alligator.registry import Presence
 from alligator.statuses import Progress, Status
@@ -20,6 +21,7 @@ AT_SOON = "2023-11-14 22:13:45 UTC (in 25 s)"
 AT_NOW = "2023-11-14 22:13:20 UTC (now)"
 
 ME = Presence("w1", "host", 17, ["mail"], NOW)
+DEATH = Death(signal="SIGKILL", peak_memory=2**30)
 HISTORY = ({"attempt": 1, "error": "OSError: no\n  route", "at": NOW},)
 ONE = Concurrency("one", 1)
 NOBODY = "but no worker that is alive takes from queue 'mail'"
@@ -52,6 +54,11 @@ def said(state: str, **known: Any) -> str:
             {"position": 0, "deliveries": 1},
             "is next in line in queue 'mail'; it was taken once and nothing came of that: its worker died, or "
             "could not import it.",
+        ),
+        (
+            {"position": 0, "deliveries": 2, "death": DEATH},
+            "is next in line in queue 'mail'; it was taken 2 times and nothing came of that: the process that "
+            "had it last was killed by SIGKILL, perhaps for lack of memory (peak 1,024 MiB).",
         ),
         (
             {"due_at": BEFORE, "consumers": 0},

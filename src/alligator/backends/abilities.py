@@ -38,6 +38,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "status()": ("can_find",),
     "using()": ("spans_processes",),
     "alligator list": ("can_walk",),
+    "alligator check": ("can_walk",),
+    "alligator stacks": ("records", "can_walk"),
     "completing()": ("can_lease", "can_join"),
 }
 """By option of a task, or call of a Gator: the attributes of ``Backend`` that it needs. What is not here, every

@@ -371,6 +371,13 @@ class Backend(ABC):
         """
         return []
 
+    def risks(self, queue_name: str) -> list[str]:
+        """Return what the set-up may lose beside that, in sentences: what people choose, as a rule, for speed.
+
+        ``alligator verify`` tells it.
+        """
+        return []
+
     @abstractmethod
     def reserve(
         self,
@@ -461,6 +468,12 @@ class Backend(ABC):
     @abstractmethod
     def count(self, queue_name: str) -> Counts:
         """Count a queue's tasks by state."""
+
+    def forget(self, queue_name: str) -> None:  # noqa: B027 -- most stores have nothing to forget
+        """Remove what is left of an empty queue that will not be used again; one that is not empty stays.
+
+        What others push there meanwhile stays, too, but ``queues`` may not name it.
+        """
 
     @abstractmethod
     def queues(self) -> list[str]:

@@ -96,6 +96,10 @@ SELECT name FROM names WHERE name IS NOT NULL
 UNION SELECT name FROM dead_names WHERE name IS NOT NULL
 """
 
+_SETTINGS = """
+SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
+"""
+
 _DEAD = """
 SELECT queue, letter_id::text, task_id, body, note, buried_at, priority FROM {s}.dead
 WHERE queue = %s::text AND {which} ORDER BY dead.letter_id DESC LIMIT %s OFFSET %s
@@ -168,6 +172,21 @@ class Client(Backend):
         self._places: dict[str, tuple[int | None, int]] = {}
         self._look_everywhere_at = 0.0
         self.records = Records(self._server, self._listener)
+
+    def risks(self, queue_name: str) -> list[str]:
+        [(commit, fsync, pages)] = self._server.rows(_SETTINGS, is_repeatable=True)
+        found: list[str] = []
+        if commit == "off":
+            found.append(
+                f"{self._server.dsn} may lose its last moments if the server is killed or the power fails: its "
+                "synchronous_commit is off, for this user and database. Set it to on."
+            )
+        for name, value in (("fsync", fsync), ("full_page_writes", pages)):
+            if value == "off":
+                found.append(
+                    f"{self._server.dsn} may lose all that is in it in a power cut: its {name} is off."
+                )
+        return found
 
     def push_many(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None

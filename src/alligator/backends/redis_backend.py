@@ -33,7 +33,7 @@ from alligator.backends.redis import scripts, task_scripts, walk_scripts
 from alligator.backends.redis.connection import Command, hash_tag, script_call
 from alligator.backends.redis.records import Records, index_of, name_of
 from alligator.backends.redis.servers import servers_at
-from alligator.backends.redis.settings import warnings_of
+from alligator.backends.redis.settings import risks_of, warnings_of
 from alligator.bell import Bell
 from alligator.dsn import DSN
 from alligator.exceptions import BackendRefused, BackendUnavailable
@@ -129,6 +129,10 @@ class Client(Backend):
         # The nodes of a cluster are set up alike, as a rule.
         return list(dict.fromkeys(itertools.chain(*found)))
 
+    def risks(self, queue_name: str) -> list[str]:
+        found = [risks_of(server, self._server.dsn) for server in self._server.primaries()]
+        return list(dict.fromkeys(itertools.chain(*found)))
+
     def reserve(
         self,
         queue_names: Sequence[str],
@@ -214,6 +218,11 @@ class Client(Backend):
         while count:
             count, *known = self._server.run([self._call(task_scripts.DROP, queue_name, *known)])[0]
 
+    def forget(self, queue_name: str) -> None:
+        if self._server.run([self._call(task_scripts.FORGET, queue_name)]) == [1]:
+            self._registered.pop(queue_name, None)
+            self._server.run([("SREM", self._queues, queue_name)])
+
     def count(self, queue_name: str) -> Counts:
         return Counts(*self._server.run([self._call(task_scripts.COUNT, queue_name)])[0])
 
@@ -240,6 +249,7 @@ class Client(Backend):
                 int(priority or 0),
             )
             for letter, id, body, note, at, priority in reply
+            if id is not None  # else a server that evicts has thrown it out
         ]
 
     def retry_dead(

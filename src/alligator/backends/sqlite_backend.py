@@ -99,6 +99,8 @@ class Client(Backend):
             raise InvalidOption(f"{dsn}: the only option is sync=full or sync=normal.")
         path = Path(dsn.rest).absolute()
         self._path = path
+        self._sync = sync
+        self._dsn = dsn
         self._database = Database(path, sync)
         self._clock = clock
         self._bell = Bell()
@@ -108,6 +110,14 @@ class Client(Backend):
         self._tokens = count(1)
         self._busy_at = 0.0
         self.records = self._records = FileRecords(self._database, self._records_wake, clock)
+
+    def risks(self, queue_name: str) -> list[str]:
+        if self._sync == "FULL":
+            return []
+        return [
+            f"{self._dsn} may lose its last moments in a power cut, for it says sync=normal. Without that, "
+            "every push waits for the disk."
+        ]
 
     def push_many(
         self, queue_name: str, messages: Sequence[Message], *, max_length: int | None = None

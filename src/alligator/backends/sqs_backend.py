@@ -28,7 +28,7 @@ from alligator.backends.base import (
 )
 from alligator.backends.sqs.dead import Dead
 from alligator.backends.sqs.messages import Received
-from alligator.backends.sqs.queues import LONGEST_LEASE, Queue, Queues
+from alligator.backends.sqs.queues import LONGEST_LEASE, RETENTION, Queue, Queues
 from alligator.backends.sqs.sending import Anew, Sender, forget_oldest, is_early
 from alligator.backends.sqs.service import AT_ONCE, Service
 from alligator.bell import Bell, Woken
@@ -41,6 +41,8 @@ POLL_AMONG = 1
 """Seconds to wait for a message of the last of several queues: then the first ones are looked at again."""
 SURE_AFTER = 1
 """Seconds to wait before saying that there is none: a look that does not wait sees a part of SQS only."""
+FEWEST_RECEIPTS = 4
+"""For a redrive policy to allow: three hand-outs make a task poison, and some receipts are no hand-outs."""
 MOST = 1000
 """Tasks to hand out at once: each ten take a request, and leases begin with the first."""
 
@@ -101,6 +103,26 @@ class Client(Backend):
             raise no_room(queue_name, len(messages), max_length)
         now = self.now() if any(message.due_at for message in messages) else 0.0
         return self._sender.push(queue, messages, now)
+
+    def risks(self, queue_name: str) -> list[str]:
+        queue = self._queues.named(queue_name)
+        found: list[str] = []
+        if queue.retention < RETENTION:
+            found.append(
+                f"Queue {queue.name!r} keeps a task for {queue.retention / 86400:g} days, done or not: its "
+                f"MessageRetentionPeriod can be {RETENTION // 86400} days."
+            )
+        if self._queues.dead_of(queue) is None:
+            found.append(
+                f"Queue {queue.name!r} has no queue for its dead letters: nobody sees them, and they are "
+                "gone when it keeps them no longer. Name one: ?dead=NAME in the DSN, or a redrive policy."
+            )
+        if queue.max_receives < FEWEST_RECEIPTS:
+            found.append(
+                f"Queue {queue.name!r} sets a task aside that was received {queue.max_receives:g} times, and a "
+                f"worker that leaves is one: let maxReceiveCount be {FEWEST_RECEIPTS} or more."
+            )
+        return found
 
     def now(self) -> float:
         return self._service.now()

@@ -1,6 +1,7 @@
 """The words of the command ``alligator``: what it can be asked, and how."""
 
 import argparse
+import math
 
 from alligator import version
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, check_name
@@ -8,6 +9,8 @@ from alligator.commands import listing
 from alligator.commands.targets import TargetParser
 from alligator.exceptions import InvalidOption
 
+SECONDS = 30.0
+"""For how long a store is tried, unless asked for more or less."""
 LIMIT = 20
 """Tasks or dead letters to show, unless asked for more."""
 
@@ -41,6 +44,15 @@ def parser() -> argparse.ArgumentParser:
     listed.add_argument("--state", choices=sorted(listing.STATES), help=what)
     _add_common(listed, "list")
     _add_limit(listed)
+
+    what = "whether this version of your program can run all that is queued, scheduled or dead"
+    check = commands.add_parser("check", help=what)
+    check.add_argument("target", metavar="TARGET")
+    _add_common(check, "check")
+
+    stacks = commands.add_parser("stacks", help="where every running task is now, as a stack")
+    stacks.add_argument("target", metavar="TARGET")
+    _add_common(stacks, "stacks")
 
     what = "move what waits, is delayed or dead to another store"
     move = commands.add_parser("move", help=what)
@@ -76,6 +88,20 @@ def parser() -> argparse.ArgumentParser:
     migrate.add_argument("--create-queues", action="store_true", help=what)
     _add_common(migrate, "migrate", checks=False)
     migrate.add_argument("--queue", type=_queue, action="append", metavar="NAME", help="repeatable")
+
+    what = "try whether a store loses tasks, or runs them twice, while workers die: in a queue of its own"
+    verify = commands.add_parser(
+        "verify",
+        help=what,
+        epilog="Exit status: 0 if all was kept, 1 if not, 2 if it cannot be tried.",
+    )
+    verify.add_argument("target", nargs="?", metavar="TARGET", help="ALLIGATOR_CONN by default")
+    what = f"for so long workers are killed and stopped, and connections cut ({SECONDS:g})"
+    verify.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="SECONDS", help=what)
+    _add_common(verify, "verify", checks=False)
+    verify.set_defaults(failed=2)
+    what = "a queue made for this alone, in a store that makes none by itself (sqs)"
+    verify.add_argument("--queue", type=_queue, metavar="NAME", help=what)
 
     repeated = commands.add_parser("schedules", help="what is queued again and again: list, remove")
     repeated.add_argument("target", metavar="TARGET")
@@ -122,7 +148,7 @@ def _add_common(
     if checks and takes_queue:
         add("--queue", type=_queue, metavar="NAME", default=default, help="this queue only")
     add("--json", action="store_true", default=default, help="for programs to read")
-    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks)
+    parser.set_defaults(command=command, wrong_use=parser.error, checks=checks, failed=1)
 
 
 def _add_limit(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:
@@ -148,6 +174,16 @@ def _name(what: str, text: str, max_bytes: int) -> str:
         return check_name(what, text, max_bytes)
     except InvalidOption as err:
         raise argparse.ArgumentTypeError(str(err)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 1 to 3600")
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -10,10 +10,12 @@ from alligator import notes, payloads
 from alligator.backends.base import Backend, DeadLetter, Message
 from alligator.commands.passing import Passed, never
 from alligator.commands.tables import CUT
+from alligator.deaths import Death
 from alligator.dependencies import wake
 from alligator.dependencies.edges import Name, edges_in, needs_of, unlink
 from alligator.exceptions import BackendRefused, InvalidOption, UnreadableTask
 from alligator.peeks import Peek
+from alligator.statuses import Progress, progress_in
 
 PAGE = 500
 """Dead letters to read, move or remove in one call: the store is free for others in between."""
@@ -30,12 +32,22 @@ class Story:
     reason: str
     error: str
     traceback: str
+    death: Death | None = None
+    """How the process ended that ran it, if one has."""
+    progress: Progress | None = None
+    """How far it was then."""
 
     @classmethod
     def of(cls, letter: DeadLetter) -> "Story":
         """Read a dead letter's note; one that is not ours is its error."""
         told = notes.read(letter.note)
-        return cls(*(str(told.get(key, "")) for key in ("reason", "error", "traceback")))
+        return cls(
+            reason=str(told.get("reason", "")),
+            error=str(told.get("error", "")),
+            traceback=str(told.get("traceback", "")),
+            death=notes.death_in(told),
+            progress=progress_in(notes.progress_in(told)),
+        )
 
     @property
     def error_line(self) -> str:

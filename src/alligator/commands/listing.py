@@ -32,14 +32,15 @@ def tasks(
     met: dict[tuple[str, str], Row] = {}
     for name in queue_names:
         for state in states:
-            for task in islice(_walked(backend, name, state), limit):
+            for task in islice(walked(backend, name, state), limit):
                 met.setdefault((name, task.task_id), (name, state, task))
                 if len(met) == limit:
                     return list(met.values())
     return list(met.values())
 
 
-def _walked(backend: Backend, queue_name: str, state: State) -> Iterator[Listed]:
+def walked(backend: Backend, queue_name: str, state: State) -> Iterator[Listed]:
+    """Return all tasks of a queue that are in a state."""
     cursor = None
     while cursor != "":
         page, cursor = backend.walk(queue_name, state, cursor or "", PAGE)

@@ -5,13 +5,21 @@ from dataclasses import asdict
 from typing import Any
 
 from alligator import registry, schedules
-from alligator.commands.reports import SIGNATURES, quoted
-from alligator.commands.tables import ago, counted, iso, printable
+from alligator.commands.reports import (
+    SIGNATURES,
+    death_json,
+    death_lines,
+    progress_json,
+    progress_text,
+    quoted,
+)
+from alligator.commands.tables import counted, iso
 from alligator.gator import Gator
 from alligator.limits import Limit, Rate
-from alligator.peeks import number
+from alligator.payloads import number
+from alligator.printable import printable
 from alligator.reasons import when, why
-from alligator.statuses import Progress, Status, status_of
+from alligator.statuses import Status, status_of
 
 _MOMENTS = ("due_at", "expires_at", "since", "lease_until", "ended_at", "kept_until", "at")
 
@@ -56,12 +64,13 @@ def status_json(status: Status) -> dict[str, Any]:
         "limit": _limit_json(status.limit),
         "held_by": [_task_json(*one) for one in status.held_by],
         "history": [_attempt_json(entry) for entry in status.history],
+        "progress": progress_json(status.progress),
+        "death": death_json(status.death),
     }
     for name in _MOMENTS:
         told[name] = _iso(told[name])
-    for part, name in (("worker", "started_at"), ("progress", "at")):
-        if told[part] is not None:
-            told[part][name] = _iso(told[part][name])
+    if told["worker"] is not None:
+        told["worker"]["started_at"] = _iso(told["worker"]["started_at"])
     del told["queue_name"]
     named = {"task_id": status.task_id, "queue": status.queue_name, **told}
     return {name: None if value == "" else value for name, value in named.items()}
@@ -79,11 +88,13 @@ def status_text(status: Status) -> str:
         "attempt": _attempt_text(status),
         "priority": str(status.priority or ""),
         "expires": _expires_text(status),
-        "progress": _progress_text(status.progress, status.at) if status.progress else "",
+        "progress": progress_text(status.progress, status.at) if status.progress else "",
         "result": _result_text(status),
         "error": "" if status.state == "succeeded" else status.error,
     }
     lines = [f"{name:8}  {printable(value)}" for name, value in fields.items() if value]
+    if status.death:
+        lines += death_lines(status.death, status.at)
     for entry in status.history:
         error = " ".join(str(entry.get("error", "")).split())
         lines.append(printable(f"before    attempt {entry.get('attempt', '?')} failed: {error}"))
@@ -98,14 +109,6 @@ def _attempt_text(status: Status) -> str:
 
 def _expires_text(status: Status) -> str:
     return "" if status.expires_at is None else when(status.expires_at, status.at)
-
-
-def _progress_text(progress: Progress, now: float) -> str:
-    of = ""
-    if progress.total:
-        of = f" of {progress.total:,} ({100 * progress.done / progress.total:.0f} %)"
-    note = f", {progress.note}" if progress.note else ""
-    return f"{progress.done:,}{of}{note}; said {ago(now - progress.at)}"
 
 
 def _result_text(status: Status) -> str:

@@ -14,14 +14,15 @@ from alligator.commands.tables import (
     ago,
     counted,
     duration,
-    indented,
     iso,
     moment,
-    printable,
     table,
 )
+from alligator.deaths import Death
 from alligator.outbox.tables import Summary
+from alligator.printable import indented, printable
 from alligator.registry import Presence
+from alligator.statuses import Progress
 
 FEW = 10
 """Dead letters to name one by one; of more, their number."""
@@ -133,6 +134,10 @@ def letter_text(letter: DeadLetter, now: float, *, with_payload: bool) -> str:
     lines = [f"{name:8}  {printable(value)}" for name, value in fields.items()]
     if with_payload:
         lines.append(indented(_laid_out(payloads.raw(letter.body))))
+    if story.progress:
+        lines.append(f"progress  {printable(progress_text(story.progress, now))}")
+    if story.death:
+        lines += death_lines(story.death, now)
     if story.traceback:
         lines += ["traceback", indented(story.traceback.rstrip("\n"))]
     return "\n".join(lines)
@@ -143,7 +148,7 @@ def letter_json(
 ) -> dict[str, Any]:
     """Return a dead letter; ``in_full`` with its traceback."""
     story = Story.of(letter)
-    told = {
+    told: dict[str, Any] = {
         **_ref_json(Ref.to(letter)),
         "buried_at": iso(letter.buried_at),
         "reason": story.reason,
@@ -154,6 +159,8 @@ def letter_json(
     }
     if in_full:
         told["traceback"] = story.traceback
+        told["progress"] = progress_json(story.progress)
+        told["death"] = death_json(story.death)
     if with_payload:
         told["payload"] = _text_of(payloads.raw(letter.body))
     return told
@@ -178,6 +185,32 @@ def outcome_text(done: str, outcome: Outcome) -> str:
     lines += _each(outcome.stayed, "its task is queued again already, so this dead letter stays")
     lines += _each(outcome.gone, "it is gone, someone else has just retried or purged it")
     return "\n".join(lines)
+
+
+def death_lines(death: Death, now: float) -> list[str]:
+    """Return how a process ended, and below that the stack, if it is known."""
+    when = f"{moment(death.at):%Y-%m-%d %H:%M:%S} UTC ({ago(now - death.at)})"
+    line = f"{death.pid} of host {quoted(death.host)} {death.how()}, {death.seconds:,.1f} s into it, at {when}"
+    return [f"process   {printable(line)}", *([indented(death.stack)] if death.stack else [])]
+
+
+def death_json(death: Death | None) -> dict[str, Any] | None:
+    """Return how a process ended."""
+    return None if death is None else {**death._asdict(), "how": death.how(), "at": iso(death.at)}
+
+
+def progress_text(progress: Progress, now: float) -> str:
+    """Return how far a task is."""
+    of = ""
+    if progress.total:
+        of = f" of {progress.total:,} ({100 * progress.done / progress.total:.0f} %)"
+    note = f", {progress.note}" if progress.note else ""
+    return f"{progress.done:,}{of}{note}; said {ago(now - progress.at)}"
+
+
+def progress_json(progress: Progress | None) -> dict[str, Any] | None:
+    """Return how far a task is."""
+    return None if progress is None else {**asdict(progress), "at": iso(progress.at)}
 
 
 def quoted(text: str) -> str:

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alligator.commands.tables import Column, ago, counted, duration, iso, printable, table
+from alligator.commands.tables import (
+    Column,
+    ago,
+    counted,
+    duration,
+    iso,
+    table,
+)
+from alligator.printable import printable
 from alligator.schedules import Schedule
 
 LATE = 10.0

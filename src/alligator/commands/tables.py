@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from alligator.printable import printable
+
 GAP = "  "
 NARROWEST = 8
 """Columns of text that a cell keeps, however narrow the terminal."""
@@ -54,26 +56,6 @@ def table(
     if width is not None:
         _shrink(widths, columns, width)
     return "\n".join(GAP.join(map(_fitted, row, columns, widths)).rstrip() for row in cells)
-
-
-def printable(text: str) -> str:
-    r"""Return a text in one line, what would move a terminal's cursor or change its colours escaped.
-
-    Example:
-        >>> printable("evil\r\x1b[31m name")
-        'evil\\r\\x1b[31m name'
-    """
-    if text.isprintable():
-        return text
-    # Also what runs text from right to left, has no width, or is half of a character.
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def indented(text: str) -> str:
-    """Return each line of a text indented, so that none passes for a line of ours, and printable."""
-    return "\n".join(f"    {printable(line.expandtabs(4))}".rstrip() for line in text.split("\n"))
 
 
 def width_of(text: str) -> int:

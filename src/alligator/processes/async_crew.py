@@ -183,7 +183,8 @@ class AsyncCrew:
                 if self._ended:
                     call = self._ended.popleft()
                     return call.held, partial(self._settle, call)
-                held = self._holdings.start() if self._may_begin() else None
+                may_begin = self._may_begin()
+                held = self._holdings.start(threading.get_ident()) if may_begin else None
                 if held is not None:
                     self._running += 1
                     return held, partial(self._begin, held)
@@ -272,7 +273,7 @@ class AsyncCrew:
     def _next_function(self) -> Held | None:
         with self._lock:
             while not self._is_closed:
-                held = self._holdings.resume()
+                held = self._holdings.resume(threading.get_ident())
                 if held is not None:
                     self._running += 1
                     self._in_threads += 1

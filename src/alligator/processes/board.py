@@ -5,8 +5,9 @@ never asks it, but reads this piece of shared memory. Each field has one writer.
 written to one of two slots in turn, and a counter then says which is current, so that neither a reader nor a
 death half-way meets half a list; all that changes from task to task is one byte a task::
 
-    header   number of the current list | outcomes so far | when leases were last extended | how it ended
+    header   number of the current list | outcomes so far | when leases were last extended | its end | thread
     marks    the keeper's, each with the number of its task
+    runs     since when the task of that number runs, and in which thread
     slot     how many, how long | since when | until when | numbers | what is done with each | names
 
 A task has a number of its own while it is held, and the number says where its mark is. So a mark stays where it
@@ -35,6 +36,7 @@ _ZEROS = memoryview(bytes(8 * CAPACITY)).cast("d")
 _GENERATION = 0
 _EXTENDED_AT = 4
 _END = 5
+_THREAD = 6
 
 
 class Buffer(Protocol):
@@ -102,6 +104,10 @@ class Posted:
     mark: Mark
     deadline: float = 0.0
     """When it is to have ended, by the monotonic clock; 0: it has no timeout."""
+    began_at: float = 0.0
+    """When it was begun, by the monotonic clock; 0: it was not."""
+    thread: int = 0
+    """The thread that has begun it, as ``threading.get_ident`` says; 0: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +139,12 @@ class Board:
         self.capacity = capacity
         self._numbers = view[:_HEADER].cast("Q")
         self._moments = view[:_HEADER].cast("d")
-        slots = _HEADER + 8 * capacity
-        self._marks = view[_HEADER:slots].cast("Q")
+        runs = _HEADER + 8 * capacity
+        threads = runs + 8 * capacity
+        slots = threads + 8 * capacity
+        self._marks = view[_HEADER:runs].cast("Q")
+        self._began_at = view[runs:threads].cast("d")
+        self._threads = view[threads:slots].cast("Q")
         middle = slots + _slot_size(capacity)
         self._slots = (
             _Slot(view[slots:middle], capacity),
@@ -145,7 +155,7 @@ class Board:
     @staticmethod
     def size(capacity: int = CAPACITY) -> int:
         """Return the bytes that a board takes."""
-        return _HEADER + 8 * capacity + 2 * _slot_size(capacity)
+        return _HEADER + 3 * 8 * capacity + 2 * _slot_size(capacity)
 
     # The worker writes:
 
@@ -172,6 +182,23 @@ class Board:
     def set_deadline(self, place: int, moment: float) -> None:
         """Say when the task at a place of the list is to have ended; 0: no more is said of that."""
         self._slot.deadlines[place] = moment
+
+    def begin(self, number: int, moment: float) -> None:
+        """Say since when the code of a task runs."""
+        self._began_at[number % self.capacity] = moment
+
+    def set_thread(self, number: int, ident: int) -> None:
+        """Say in which thread a task runs; 0: in the only one, which ``thread`` names."""
+        self._threads[number % self.capacity] = ident
+
+    @property
+    def thread(self) -> int:
+        """The thread that runs all tasks, one after the other; 0: there is no such."""
+        return self._numbers[_THREAD]
+
+    @thread.setter
+    def thread(self, ident: int) -> None:
+        self._numbers[_THREAD] = ident
 
     def count(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -214,8 +241,13 @@ class Board:
             generation = self._numbers[_GENERATION]
             copy = self._slots[generation & 1].copy()
             if self._numbers[_GENERATION] == generation:
-                return copy.read(self.mark_of)
+                return copy.read(self.mark_of, self.run_of)
             # The worker has posted meanwhile. It does so once a batch, so the next look is whole.
+
+    def run_of(self, number: int) -> tuple[float, int]:
+        """Return since when a task runs, and in which thread."""
+        place = number % self.capacity
+        return self._began_at[place], self._threads[place] or self.thread
 
     @property
     def has_deadlines(self) -> bool:
@@ -281,7 +313,9 @@ class _Slot:
         used = len(self._view) - len(self.names) + min(self.counts[1], len(self.names))
         return _Slot(memoryview(bytes(self._view[:used])), self._capacity)
 
-    def read(self, mark_of: Callable[[int], int]) -> list[Posted]:
+    def read(
+        self, mark_of: Callable[[int], int], run_of: Callable[[int], tuple[float, int]]
+    ) -> list[Posted]:
         count, length = self.counts
         if not count:
             return []
@@ -290,6 +324,9 @@ class _Slot:
             queue_name, token, task_id = line.split("\0")
             task = Reservation(queue_name, task_id, b"", token)
             number, state = self.numbers[place], State(self.states[place])
-            mark, limit = Mark(mark_of(number)), self.deadlines[place]
-            posted.append(Posted(number, task, self.since[place], state, mark, limit))
+            mark, limit, since = Mark(mark_of(number)), self.deadlines[place], self.since[place]
+            began_at, thread = run_of(number) if state in BEGUN else (0.0, 0)
+            if began_at < since:  # that of the number's task before: this one is not quite begun
+                began_at = 0.0
+            posted.append(Posted(number, task, since, state, mark, limit, began_at, thread))
         return posted

@@ -1,8 +1,8 @@
-"""The canceler: tells tasks that run here that they were canceled.
+"""The canceler: tells tasks that run here that they were canceled, and hears who asks where they are.
 
 Whoever cancels a task that runs writes that down (stops.py). Beside the keeper, and from the same boards, this
 one sees which tasks run, and looks what is written of them; but only while one runs for a while: short ones are
-over before anybody could tell them.
+over before anybody could tell them. Who asks for stacks writes beside it (stack_records.py).
 """
 
 import logging
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from alligator import stops
+from alligator import stack_records, stops
 from alligator.backends.base import Backend, Reservation
 from alligator.processes.board import BEGUN, Board, Posted
 from alligator.processes.complaints import Complaints
@@ -44,6 +44,7 @@ class Canceler:
         backend: The store that the tasks are held in.
         tell: Told once of each task that was canceled, with the board that it is on.
         clock: The monotonic clock that the boards' moments are of.
+        asked: Told once of each question where tasks are.
     """
 
     def __init__(
@@ -51,12 +52,15 @@ class Canceler:
         backend: Backend,
         tell: Callable[[Board, Reservation], None],
         clock: Callable[[], float] = time.monotonic,
+        asked: Callable[[str], None] = lambda question: None,
     ) -> None:
         self._backend = backend
         self._tell = tell
         self._clock = clock
         self._next_look = 0.0
         self._told: dict[Name, _Told] = {}
+        self._tell_asked = asked
+        self._heard: set[str] = set()
         self._complaints = Complaints(log)
 
     def tick(self, boards: Iterable[Board]) -> None:
@@ -88,7 +92,12 @@ class Canceler:
         return told.at if told is not None else None
 
     def _look(self, running: dict[Name, tuple[Board, Posted]], now: float) -> None:
-        asked = stops.listed(self._backend) if running else {}
+        values = stops.values_in(self._backend) if running else {}
+        asked = stops.read_all(values)
+        questions = set(stack_records.questions_in(values))
+        for question in questions - self._heard:
+            self._tell_asked(question)
+        self._heard = questions
         for name, (board, task) in running.items():
             held = task.reservation
             stop = stops.Stop(held.token, stops.CANCELED)

@@ -1,8 +1,9 @@
-"""One worker process of a supervisor: ``python -m alligator.processes.child CONTROL BOARD``.
+"""One worker process of a supervisor: ``python -m alligator.processes.child CONTROL BOARD STACKS``.
 
 CONTROL is the descriptor of a pipe from the parent, which writes lines: first JSON, the settings; later "s" to
-leave, or "c", a token and an id, to cancel a task that runs. The pipe ends when the parent has died. BOARD is
-shared memory, where the parent reads what is held.
+leave, "c", a token and an id, to cancel a task that runs, or "l" and a number, to be told the stacks. The pipe
+ends when the parent has died. BOARD is shared memory, where the parent reads what is held, STACKS a file where
+it reads what this process, or faulthandler, says of stacks.
 """
 
 import json
@@ -19,12 +20,14 @@ from types import FrameType
 from typing import Any
 
 from alligator.commands.targets import found_here, gator_at
+from alligator.printable import Formatter
 from alligator.processes.board import Board, End
+from alligator.processes.inquiry import ASK, answer, heed, meet_signal
 from alligator.processes.keeper import TICK, Keeper
 from alligator.utils import take_default
 from alligator.workers import Worker
 
-STOP = b"s\n"
+STOP, HURRY = b"s\n", b"h\n"
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that tell parent or child to leave; but for those that were ignored before, as nohup does it."""
 
@@ -86,15 +89,16 @@ class _Supervised(Worker):
             super().result(result)
 
 
-def main(control: int, board_file: int) -> None:
+def main(control: int, board_file: int, stacks_file: int) -> None:
     """Work until told to leave."""
+    heed(stacks_file)
     settings = Settings(**json.loads(_read_line(control)))
     set_up_output(settings.level)
     if not settings.tells_failures:
         logging.getLogger("alligator.task").setLevel(logging.CRITICAL)
     found_here()
     board = Board(mmap.mmap(board_file, Board.size()))
-    for inherited in (control, board_file):
+    for inherited in (control, board_file, stacks_file):
         os.set_inheritable(inherited, False)  # nothing that a task starts shall have them
     gator = gator_at(settings.target, settings.queues[0], settings.results)
     worker = _Supervised(
@@ -113,7 +117,8 @@ def main(control: int, board_file: int) -> None:
         worker_id=settings.worker_id,
     )
     worker.level = settings.level
-    threading.Thread(target=_obey, args=(control, worker, board), daemon=True).start()
+    obeying = (control, worker, board, stacks_file)
+    threading.Thread(target=_obey, args=obeying, daemon=True).start()
     _leave_at_signal(worker)
     worker.run_forever()
     board.end = End.USED_UP if worker.is_used_up else End.FINISHED
@@ -136,7 +141,9 @@ def set_up_output(level: int) -> None:
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level)
 
 
 def _occupy_standard_files() -> None:
@@ -146,11 +153,16 @@ def _occupy_standard_files() -> None:
     os.close(file)
 
 
-def _obey(control: int, worker: Worker, board: Board) -> None:
+def _obey(control: int, worker: Worker, board: Board, stacks_file: int) -> None:
     """Do what the parent says, until it has died: then give back what can be, and end before the leases do."""
+    meet_signal()
     for line in _lines(control):
         if line == STOP:
             worker.stop()
+        elif line == HURRY:
+            worker.hurry()
+        elif line.startswith(ASK):
+            _answer(int(line[len(ASK) :]), worker, stacks_file)
         else:
             _, token, task_id = line.decode().rstrip("\n").split(" ", 2)
             worker.cancel(token, task_id)
@@ -166,6 +178,13 @@ def _obey(control: int, worker: Worker, board: Board) -> None:
         worker.give_back(started=True)
     finally:
         os._exit(1)
+
+
+def _answer(question: int, worker: Worker, file: int) -> None:
+    try:
+        answer(file, question, worker.stacks())
+    except Exception:  # nothing that was only asked may keep from heeding what is told
+        log.exception("Cannot tell what runs here")
 
 
 def _leave_at_signal(worker: Worker) -> None:
@@ -206,4 +225,4 @@ def _lines(file: int) -> Generator[bytes]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:4]))

@@ -68,7 +68,8 @@ class Crew:
             self._bell.wait(LOOK)
 
     def _serve(self) -> None:
-        while (held := self._next()) is not None:
+        thread = threading.get_ident()
+        while (held := self._next(thread)) is not None:
             began = time.monotonic()
             try:
                 self._run(held)
@@ -79,11 +80,11 @@ class Crew:
                 self._ran(1, (time.monotonic() - began) / self._size)
             self._bell.ring()
 
-    def _next(self) -> Held | None:
+    def _next(self, thread: int) -> Held | None:
         """Wait for a task; None when it is time to end."""
         with self._changed:
             while not self._is_closed:
-                held = self._holdings.start()
+                held = self._holdings.start(thread)
                 if held is not None:
                     self._running += 1
                     return held

@@ -148,8 +148,10 @@ class Executor:
 
     def _is_still_ours(self, held: Held) -> bool:
         """Ask the store, where the lease may have lapsed before the task could start: after a long sleep."""
-        extended_at = max(held.since, self._holdings.board.extended_at)
-        passed = time.monotonic() - extended_at
+        extended_at = self._holdings.board.extended_at
+        passed = time.monotonic() - (
+            extended_at if extended_at > held.posted_at else held.leased_at
+        )
         is_short = passed < AT_LEAST / 2 or passed < self._backend.shortest_lease() / 2
         if passed < self._lease / 2 and is_short:
             # Looked at afterwards: the keeper marks before it says that it has extended.

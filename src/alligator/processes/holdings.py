@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alligator.backends.base import Ack, Bury, Release, Reservation, Settlement
-from alligator.processes.board import UNFINISHED, Board, Mark, Outcome, State
+from alligator.processes.board import BEGUN, UNFINISHED, Board, Mark, Outcome, State
+from alligator.processes.stacks import Begun
 from alligator.running import RunningTask
 
 
@@ -18,6 +19,10 @@ class Held:
     number: int
     reservation: Reservation
     since: float
+    leased_at: float
+    """When it was asked for: its lease may have begun as early as that."""
+    posted_at: float = 0.0
+    """When the keeper could see it on the board: what was extended before did not mean it."""
     place: int = 0
     state: State = State.HELD
     settlement: Settlement | None = None
@@ -67,15 +72,22 @@ class Holdings:
         """Whether any task is held."""
         return any(held.state != State.SENT for held in self._held)
 
-    def add(self, reservations: Sequence[Reservation], since: float) -> None:
-        """Take in what was reserved, asked for at the moment ``since``."""
+    def add(
+        self, reservations: Sequence[Reservation], since: float, asked_at: float | None = None
+    ) -> None:
+        """Take in what was reserved, and is here since some moment; it may have been asked for before that."""
+        leased_at = since if asked_at is None else asked_at
         with self._lock:
-            self._todo += self._post(reservations, since)
+            self._todo += self._post(reservations, since, leased_at)
 
-    def start(self) -> Held | None:
-        """Return the next task to run; None when there is none. Leaves out what the keeper gave back."""
+    def start(self, thread: int = 0) -> Held | None:
+        """Return the next task to run; None when there is none. Leaves out what the keeper gave back.
+
+        Args:
+            thread: The one that runs it, if there are several.
+        """
         with self._lock:
-            return self._start_one_of(self._todo)
+            return self._start_one_of(self._todo, thread)
 
     def coming(self) -> list[Reservation]:
         """Return what is not started, in order."""
@@ -109,14 +121,16 @@ class Holdings:
                     self._postponed.append(held)
         return any(marks)
 
-    def resume(self) -> Held | None:
+    def resume(self, thread: int) -> Held | None:
         """Start the next task that was postponed, and return it, for its ``call``; None when there is none."""
         with self._lock:
-            return self._start_one_of(self._postponed)
+            return self._start_one_of(self._postponed, thread)
 
-    def _start_one_of(self, waiting: deque[Held]) -> Held | None:
+    def _start_one_of(self, waiting: deque[Held], thread: int) -> Held | None:
         while waiting:
             held = waiting.popleft()
+            if thread:
+                self.board.set_thread(held.number, thread)
             # First say so, then look at the mark: the keeper marks, and looks again later. So one of the two
             # always sees the other.
             self._set(held, State.STARTED)
@@ -145,6 +159,7 @@ class Holdings:
     def run(self, held: Held, running: RunningTask) -> None:
         """Note that a task's code is about to run, and must end with its timeout if it has one."""
         held.running = running
+        self.board.begin(held.number, time.monotonic())
         if deadline := running.begin():
             running.on_end = lambda: self._end(held)
             with self._lock:
@@ -153,12 +168,24 @@ class Holdings:
     def submit(self, held: Held) -> None:
         """Note that a task which was begun waits for the event loop."""
         with self._lock:
+            self.board.set_thread(held.number, 0)
             self._set(held, State.SUBMITTED)
 
     def go_on(self, held: Held) -> None:
-        """Note that the event loop runs what was submitted."""
+        """Note that the event loop runs what was submitted, in this thread."""
         with self._lock:
+            self.board.set_thread(held.number, threading.get_ident())
             self._set(held, State.STARTED)
+
+    def begun(self) -> list[Begun]:
+        """Return the tasks that were begun and have no outcome yet, for a look at their stacks."""
+        found: list[Begun] = []
+        for held in self._held:
+            if held.state in BEGUN:
+                running = held.running
+                coroutine = running.coroutine if running else None
+                found.append(Begun(held.number, self.board.run_of(held.number)[1], coroutine))
+        return found
 
     def _end(self, held: Held) -> None:
         # What follows, such as to tell the store, may take its time.
@@ -241,20 +268,25 @@ class Holdings:
         held.deadline = moment
         self.board.set_deadline(held.place, moment)
 
-    def _post(self, reservations: Sequence[Reservation], since: float) -> list[Held]:
+    def _post(
+        self, reservations: Sequence[Reservation], since: float, leased_at: float
+    ) -> list[Held]:
         kept: list[Held] = []
         for held in self._held:
             if held.state == State.SENT:
                 self._numbers.append(held.number + self.board.capacity)
             else:
                 kept.append(held)
-        new = [Held(self._numbers.popleft(), one, since) for one in reservations]
+        new = [Held(self._numbers.popleft(), one, since, leased_at) for one in reservations]
         self._held = kept + new
         tasks = [(held.number, held.reservation, held.since, held.state) for held in self._held]
         deadlines = {place: held.deadline for place, held in enumerate(kept) if held.deadline}
         self.board.post(tasks, deadlines)
         for place, held in enumerate(self._held):
             held.place = place
+        posted_at = time.monotonic()
+        for held in new:
+            held.posted_at = posted_at
         return new
 
 

@@ -18,6 +18,12 @@ def resident_mib() -> float:
         with open(_STATM, encoding="ascii") as file:  # noqa: PTH123 -- to import pathlib takes long
             pages = int(file.read().split()[1])  # proc(5): the second field is the resident set
     except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+        return peak_of(resource.getrusage(resource.RUSAGE_SELF)) / 2**20
     return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+def peak_of(usage: resource.struct_rusage) -> int:
+    """Return the bytes of memory that a process had in use at the most, by what it has used in all."""
+    return usage.ru_maxrss * (
+        1 if sys.platform == "darwin" else 2**10
+    )  # bytes there, KiB elsewhere

@@ -4,28 +4,32 @@ It also ends a process whose task does not end: one that has a timeout, or was c
 """
 
 import logging
-import os
+import math
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from alligator import checkpoints, registry, retries, stops
+from alligator import checkpoints, deaths, registry, retries, stack_records, stops
 from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
+from alligator.deaths import Death
 from alligator.exceptions import AlligatorException
 from alligator.processes.board import BEGUN, UNFINISHED, Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
-from alligator.processes.child import LEAVE, STOP, Settings
+from alligator.processes.child import HURRY, LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import END_WITHIN
+from alligator.processes.inquiry import HEARS_WITHIN, Inquiry, crash_in
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
+from alligator.processes.memory import peak_of
 from alligator.processes.process import Process, started
 from alligator.processes.reload import Reloader
+from alligator.processes.stacks import told_of
 from alligator.timeouts import KILL_AFTER
 
 if TYPE_CHECKING:
@@ -39,6 +43,12 @@ LATE_RESERVE = 1.0
 """Seconds after a process died in which the store may still carry out what it asked last."""
 BREAK_OFF = END_WITHIN + 1.0
 """Seconds for a process, after the grace, to break off its coroutines, and to give back what it holds."""
+ANSWERS_WITHIN = 3 * HEARS_WITHIN
+"""Seconds, at the most, to wait for stacks at the end of the grace."""
+A_MOMENT = 0.02
+"""Seconds between two looks whether they are there."""
+CRASHES = ("SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL")
+"""The signals that faulthandler sees."""
 RELOAD_GRACE = 1.0
 """Seconds for running tasks to finish, at the most, when their code has changed."""
 
@@ -55,6 +65,8 @@ class _Ended:
     """Tasks that it held, and did not die of."""
     not_stopped: list[Reservation]
     """Tasks that it was killed for, but which had ended by then."""
+    deaths: dict[Reservation, Death] = field(default_factory=dict[Reservation, Death])
+    """How it ended, for those that count."""
     recover_at: float = 0.0
     is_recovered: bool = False
 
@@ -93,13 +105,16 @@ class Supervisor:
         self._keeper = Keeper(
             backend, settings.lease, given_back=self._heed_stops, frees=backend.can_recover
         )
-        self._canceler = Canceler(backend, self._cancel)
+        self._canceler = Canceler(backend, self._cancel, asked=self._asked)
+        self._inquiries: dict[str, list[tuple[Process, Inquiry]]] = {}
         self._bell = Bell()
         self._children: list[Process] = []
         self._dead: list[_Ended] = []
         self._tally = Tally()
         self._signals = 0
         self._kill_at: float | None = None
+        self._hurry_at = math.inf
+        self._has_said_what_hangs = False
         self._failed_starts = 0
         self._start_at = 0.0
         self._announce_at = 0.0
@@ -124,8 +139,11 @@ class Supervisor:
             grace = self._settings.grace + (BREAK_OFF if breaks_off else 0.0)
             self._wanted, self._kill_at = 0, time.monotonic() + grace
             self._tell_to_leave()
-        if self._kill_at is not None and (self._signals > 1 or time.monotonic() > self._kill_at):
-            self._kill()
+        if self._kill_at is not None:
+            if self._signals == 1 and time.monotonic() > self._kill_at:
+                self._say_what_hangs()
+            self._kill_at = min(self._kill_at, self._hurry_at)
+            self._end_since(self._kill_at, self._children)
         self._reload()
         self._end_overdue()
         self._wanted -= self._reap()
@@ -134,6 +152,7 @@ class Supervisor:
         if self._backend.shares_leases:  # else each process keeps its own leases
             self._keeper.tick(boards)
         self._canceler.tick(boards)
+        self._answer()
         self._recover()
         self._announce()
         self._schedule()
@@ -156,10 +175,12 @@ class Supervisor:
     def _reap(self) -> int:
         """Take note of processes that ended. Returns how many of them are not to be replaced."""
         finished = 0
-        for child in [child for child in self._children if child.popen.poll() is not None]:
+        for child in [child for child in self._children if child.has_ended]:
             self._children.remove(child)
             self._tally += child.board.tally
-            self._note_end(child)
+            death, stacks = _autopsy(child)
+            self._note_end(child, death, stacks)
+            child.close()
             if child.is_ours_to_blame:
                 self._announce_at = 0.0
             elif child.board.end != End.NONE:
@@ -167,23 +188,37 @@ class Supervisor:
                 if child.board.end == End.FINISHED and self._settings.burst:
                     finished += 1
             elif not self._signals:
-                self._judge(child, child.popen.returncode)
+                self._judge(child, death)
         return finished
 
-    def _judge(self, child: Process, status: int) -> None:
+    def _judge(self, child: Process, death: Death) -> None:
         """Say that a process died, and whether that was a failed start."""
         lived = time.monotonic() - child.began_at
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        log.error("Worker process %s died (%s): replacing it", child.popen.pid, how)
+        log.error(
+            "Worker process %s died (%s)%s: replacing it",
+            child.popen.pid,
+            death.cause(),
+            death.peak(),
+            extra={"below": death.stack},
+        )
         has_worked = child.board.tally != Tally() or bool(child.board.read())
         self._failed_starts = 0 if has_worked or lived > SETTLED_LIFE else self._failed_starts + 1
         if not self._failed_starts:
             self._start_at = 0.0
 
-    def _note_end(self, child: Process) -> None:
-        os.close(child.control)
-        posted = child.board.read()
-        counted = [task.reservation for task in posted if self._counts(child, task)]
+    def _note_end(self, child: Process, death: Death, stacks: Mapping[int, str]) -> None:
+        posted, now = child.board.read(), time.monotonic()
+        died = {
+            task.reservation: death._replace(
+                reason=child.killed_for.get(task.reservation, ""),
+                seconds=round(now - (task.began_at or task.since), 3),
+                stack=stacks.get(task.number, ""),
+                token=task.reservation.token,
+            )
+            for task in posted
+            if self._counts(child, task)
+        }
+        counted = list(died)
         held = [task.reservation for task in posted if task.state in UNFINISHED]
         self._dead.append(
             _Ended(
@@ -192,6 +227,7 @@ class Supervisor:
                 counted=counted,
                 uncounted=[reservation for reservation in held if reservation not in counted],
                 not_stopped=[one for one in child.killed_for if one not in counted],
+                deaths=died,
             )
         )
 
@@ -214,10 +250,12 @@ class Supervisor:
             if dead.is_recovered:
                 self._dead.remove(dead)
             dead.is_recovered, dead.done, dead.counted = True, [], []
-            dead.uncounted, dead.not_stopped = [], []
+            dead.uncounted, dead.not_stopped, dead.deaths = [], [], {}
 
     def _give_back(self, dead: _Ended) -> None:
         self._backend.settle(dead.done)
+        if dead.deaths:  # before others can take what it held
+            self._complaints.try_to("keep how a process died", partial(self._keep, dead.deaths))
         # What was canceled counts, too: so whoever takes it looks first, even before we heed it below.
         canceled = stops.canceled(self._backend, dead.uncounted)
         counted = [*dead.counted, *canceled]
@@ -233,6 +271,11 @@ class Supervisor:
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
         self._heed_stops(dead.uncounted)
         registry.withdraw(self._backend, dead.worker)
+
+    def _keep(self, died: Mapping[Reservation, Death]) -> None:
+        now = self._backend.now()
+        told = {held: death._replace(at=now) for held, death in died.items()}
+        deaths.keep(self._backend, self._results, told)
 
     def _announce(self) -> None:
         now = time.monotonic()
@@ -257,6 +300,30 @@ class Supervisor:
             if child.board is board:
                 child.cancel(held)
 
+    def _asked(self, question: str) -> None:
+        """Begin to see where the tasks are, for somebody who asks."""
+        busy = [
+            child
+            for child in self._children
+            if any(task.state in BEGUN for task in child.board.read())
+        ]
+        self._inquiries[question] = [(child, child.inquire()) for child in busy]
+
+    def _answer(self) -> None:
+        """Tell those who have asked, once all processes have answered that can."""
+        for question, inquiries in list(self._inquiries.items()):
+            over = [inquiry.tick() for _, inquiry in inquiries]
+            if not all(over):
+                continue
+            del self._inquiries[question]
+            told = [
+                (child.presence, told_of(child.board, inquiry.stacks))
+                for child, inquiry in inquiries
+            ]
+            if (records := self._backend.records) is not None:
+                call = partial(stack_records.answer, records, question, told)
+                self._complaints.try_to("tell where tasks are", call)
+
     def _heed_stops(self, released: list[Reservation]) -> None:
         stops.heed(self._backend, self._results, released)
 
@@ -264,7 +331,10 @@ class Supervisor:
         """End each process with a task in it that is told to end, and does not."""
         for child in self._children:
             overdue = [] if child.killed_for else self._overdue(child)
-            if overdue and not self._complaints.try_to(
+            if not overdue:
+                child.hang = None
+            # First, where it hangs: there is nothing to be asked afterwards.
+            elif child.has_told_where_it_hangs() and not self._complaints.try_to(
                 "end a task", partial(self._end, child, overdue)
             ):
                 return
@@ -275,8 +345,9 @@ class Supervisor:
             stops.ask(self._backend, held.queue_name, held.task_id, held.token, reason)
         still = [one for one in self._overdue(child) if one in overdue]
         if still:
-            child.killed_for = [held for held, _ in still]
+            child.killed_for = dict(still)
             child.kill()
+        stacks = {task.reservation: child.stack_of(task) for task in child.board.read()}
         for held, reason in still:
             what = "was canceled" if reason == stops.CANCELED else "has run for longer than it may"
             log.warning(
@@ -284,6 +355,7 @@ class Supervisor:
                 held.task_id,
                 what,
                 child.popen.pid,
+                extra={"below": stacks.get(held, "")},
             )
         for held, _ in [one for one in overdue if one not in still]:  # it has just ended
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
@@ -318,26 +390,62 @@ class Supervisor:
                 child.tell(STOP)
                 child.kill_at = now + min(RELOAD_GRACE, self._settings.grace)
         for child in self._children:
-            if child.kill_at is not None and now > child.kill_at:
-                child.kill()
+            if child.kill_at is not None:
+                self._end_since(child.kill_at, [child])
 
     def _tell_to_leave(self) -> None:
         for child in self._children:
             child.tell(STOP)
 
-    def _kill(self) -> None:
-        """End what was told to leave and has not: then its tasks are ours to give back."""
-        for child in self._children:
+    def _end_since(self, moment: float, children: Sequence[Process]) -> None:
+        """End, from a moment on, what was told to leave and has not: then its tasks are ours to give back.
+
+        Where they are not, because the store counts a delivery when a process dies, it is first to do that.
+        """
+        now = time.monotonic()
+        if now >= moment + (0.0 if self._backend.shares_leases else BREAK_OFF):
+            self._kill(children)
+        elif now >= moment:
+            for child in children:
+                child.tell(HURRY)
+
+    def _kill(self, children: Sequence[Process]) -> None:
+        for child in children:
             child.kill()
-            child.popen.wait()
+            child.wait()
+
+    def _say_what_hangs(self) -> None:
+        """Say once where the tasks are that do not end within the grace. Unless told to hurry meanwhile."""
+        if self._has_said_what_hangs:
+            return
+        self._has_said_what_hangs = True
+        asked = [(child, child.inquire()) for child in self._children if not child.has_ended]
+        until = time.monotonic() + ANSWERS_WITHIN
+        while (left := until - time.monotonic()) > 0 and self._signals == 1:
+            answered = [inquiry.tick() for _, inquiry in asked]
+            if all(answered):
+                break
+            self._bell.wait(min(left, A_MOMENT))
+        for child, _ in asked:
+            for task in child.board.read():
+                if task.state in BEGUN:
+                    log.warning(
+                        "Task %r does not end within the grace: giving it back",
+                        task.reservation.task_id,
+                        extra={"below": child.stack_of(task)},
+                    )
 
     @contextmanager
     def _heeding_signals(self) -> Generator[None]:
         def leave(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            if self._signals > 1:  # now, even while a call to the store is waiting
-                for child in self._children:
-                    child.kill()
+            if self._signals > 1:
+                self._hurry_at = min(self._hurry_at, time.monotonic())
+                for child in self._children:  # now, even while a call to the store is waiting
+                    if self._backend.shares_leases or self._signals > 2:
+                        child.kill()
+                    else:
+                        child.tell(HURRY)
             self._bell.ring()
 
         def look(number: int, frame: FrameType | None) -> None:
@@ -349,9 +457,27 @@ class Supervisor:
         try:
             yield
         finally:
-            self._kill()
+            self._kill(self._children)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _autopsy(child: Process) -> tuple[Death, dict[int, str]]:
+    """Return how a process ended, and the stacks of its tasks, by their numbers, if it hung or crashed."""
+    death = deaths.of_status(child.popen.returncode)._replace(
+        peak_memory=peak_of(child.usage) if child.usage else None,
+        host=child.presence.host,
+        pid=child.popen.pid,
+    )
+    posted = child.board.read()
+    if child.killed_for:
+        return death, {task.number: child.stack_of(task) for task in posted}
+    if (
+        death.signal not in CRASHES
+    ):  # what stands in the file may be of a copy that a task has forked
+        return death, {}
+    crash, stacks = crash_in(child.stacks, posted)
+    return death._replace(stack=crash), stacks
 
 
 def _listed(paths: list[str]) -> str:

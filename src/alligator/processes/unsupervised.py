@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from alligator import registry
+from alligator import registry, stack_records
 from alligator.backends.base import Backend, Reservation
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.processes.board import Board
 from alligator.processes.canceler import Canceler
 from alligator.processes.keeper import BEATS_PER_LEASE, Keeper, keeper_thread
+from alligator.processes.stacks import told_of
 from alligator.utils import take_default
 
 _LEAVE = (signal.SIGINT, signal.SIGTERM)
@@ -28,8 +29,9 @@ def looked_after(
     lease: float,
     cancel: Callable[[Reservation], None],
     also: Callable[[], None],
+    stacks: Callable[[], dict[int, str]],
 ) -> Generator[None]:
-    """Keep up leases and the entry in the register, and cancel what is to be, from a thread.
+    """Keep up leases and the entry in the register, cancel what is to be, tell what runs, from a thread.
 
     Args:
         backend: The store.
@@ -39,9 +41,16 @@ def looked_after(
         lease: Seconds for which that is good.
         cancel: Told what is to end.
         also: What else to do, several times a second.
+        stacks: Returns where tasks are, by their numbers on the board.
     """
     announced_at = 0.0
-    canceler = Canceler(backend, lambda _, held: cancel(held))
+
+    def tell(question: str) -> None:
+        if backend.records is not None:
+            told = told_of(board, stacks())
+            stack_records.answer(backend.records, question, [(presence, told)])
+
+    canceler = Canceler(backend, lambda _, held: cancel(held), asked=tell)
 
     def look() -> None:
         nonlocal announced_at

@@ -35,7 +35,7 @@ from alligator.signatures import path_of
 from alligator.tasks import Task
 
 if TYPE_CHECKING:
-    from alligator.allowing import Allowed
+    from alligator.reading import Reading
 
 log = logging.getLogger("alligator.schedules")
 
@@ -130,6 +130,15 @@ def listed(backend: Backend, queue_name: str) -> list[Schedule]:
     return sorted(schedules, key=lambda schedule: schedule.name)
 
 
+def bodies(backend: Backend, queue_name: str) -> list[tuple[str, bytes]]:
+    """Return what the schedules of a queue are to queue, by their names; but for what cannot be read."""
+    if backend.records is None:
+        return []
+    found = backend.records.list(form.family(queue_name))
+    told = [(form.name_in(key), form.readable(value)) for key, value in found.items()]
+    return [(name, form.body_of(one)) for name, one in told if one is not None]
+
+
 def remove(backend: Backend, queue_name: str, name: str) -> bool:
     """Remove a schedule; return whether there was one. Once this has returned, it queues nothing more."""
     if backend.records is None:
@@ -169,7 +178,7 @@ class Scheduler:
         backend: The store.
         queue_names: The queues.
         task_class: What reads tasks whose form is not Alligator's own.
-        allowed: What these may import; None: anything.
+        reading: How names in these lead to functions; None: as anywhere.
     """
 
     def __init__(
@@ -178,12 +187,12 @@ class Scheduler:
         queue_names: Sequence[str],
         task_class: type[Task],
         *,
-        allowed: "Allowed | None" = None,
+        reading: "Reading | None" = None,
     ) -> None:
         self._backend = backend
         self._queue_names = queue_names
         self._task_class = task_class
-        self._allowed = allowed
+        self._reading = reading
         self._looked_at = self._next_at = -math.inf
         self._complaints: dict[str, bytes] = {}
 
@@ -240,8 +249,8 @@ class Scheduler:
     def _message(self, name: str, told: Mapping[str, Any], due_at: float) -> Message:
         task_id = told["task_id"] or f"{name}@{_iso(due_at)}"
         read = self._task_class.deserialize
-        if self._allowed is not None:
-            read = partial(self._allowed.read, self._task_class)
+        if self._reading is not None:
+            read = partial(self._reading.read, self._task_class)
         body, priority = _run_of(form.body_of(told), task_id, due_at, read)
         return Message(task_id, body, priority=priority, replaces=told["replaces"])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from alligator import keys, payloads
-from alligator.peeks import number
+from alligator.payloads import number
 
 _NOTHING = type(None)
 _PARTS: dict[str, tuple[type, ...]] = {

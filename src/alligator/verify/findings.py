@@ -59,7 +59,7 @@ class Findings:
     lost: list[str]
     """Pushed, and neither run to the end nor to be found anywhere."""
     unexpected: list[str]
-    """Run though nobody had pushed them, or their push was refused, or they had been canceled."""
+    """Run though nobody had pushed them, or their push was refused, or they were over: settled, canceled."""
     explained: int
     """Runs that were followed by another, and by what we did to them."""
     unexplained: list[str]
@@ -82,16 +82,21 @@ class Findings:
         return max(self.recoveries, default=0.0)
 
 
-def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
+def found_in(
+    journal: Journal, kept: Collection[str] = (), *, retries_anew: bool = False
+) -> Findings:
     """Judge what happened by the journal, and by what the store has kept.
 
     Args:
         journal: What producers, tasks and whoever disturbed them have noted.
         kept: The names of those tasks that need not have finished: dead letters that are right to be there,
             and what is still queued.
+        retries_anew: Whether a retry is a new message in the store, beside the old one for a moment: then who
+            dies just there leaves both, each of which may run to its end.
 
     Example:
-        >>> journal = Journal(tmp_path / "journal")
+        >>> from tempfile import mkdtemp
+        >>> journal = Journal(f"{mkdtemp()}/journal")
         >>> for kind in ("push", "pushed", "start"):
         ...     journal.note(kind, "t1")
         >>> found_in(journal).lost
@@ -99,9 +104,8 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
     """
     entries = journal.entries()
     troubles = troubles_in(entries)
-    pushed, finished, canceled = (
-        _names(entries, kind) for kind in ("pushed", "finish", "canceled")
-    )
+    pushed, finished = (_names(entries, kind) for kind in ("pushed", "finish"))
+    given_up = _names(entries, "cancel") | _names(entries, "canceled")
     runs = runs_in(entries)
     again = [
         (name, run, later.start.at)
@@ -109,12 +113,16 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
         for run, later in pairwise(each)
         if not run.is_to_be_followed
     ]
-    causes = [[one for one in troubles if one.explains(run, at)] for _, run, at in again]
+    causes = [
+        [one for one in troubles if one.explains(run, at)]
+        or (_of_retries(runs[name], at, troubles) if retries_anew else [])
+        for name, run, at in again
+    ]
     starts = sorted(run.start.at for each in runs.values() for run in each)
     return Findings(
         pushed=len(pushed),
         finished=len(finished),
-        lost=sorted(pushed - finished - canceled - set(kept)),
+        lost=sorted(pushed - finished - given_up - set(kept)),
         unexpected=sorted(_unexpected(entries, runs)),
         explained=sum(map(bool, causes)),
         unexplained=[name for (name, _, _), cause in zip(again, causes, strict=True) if not cause],
@@ -133,15 +141,23 @@ def found_in(journal: Journal, kept: Collection[str] = ()) -> Findings:
     )
 
 
+def _of_retries(runs: Iterable[Run], at: float, troubles: Iterable[Trouble]) -> list[Trouble]:
+    """Return what may have broken off the step from one of these runs to its retry."""
+    failed = [run for run in runs if run.is_to_be_followed and run.start.at < at]
+    return [one for one in troubles if any(one.explains(run, at) for run in failed)]
+
+
 def broken_off(journal: Journal, name: str) -> int:
     """Return how many runs of a task something has ended, or may have."""
     entries = journal.entries()
     troubles = troubles_in(entries)
     runs = runs_in(entries).get(name, [])
-    ends = [later.start.at for later in runs[1:]] + [float("inf")]
+    ends = [*(later.start.at for later in runs[1:]), float("inf")]
     return sum(
         any(one.explains(run, again_at) for one in troubles)
-        for run, again_at in zip(runs, ends, strict=True)
+        for run, again_at in zip(
+            runs, ends, strict=False
+        )  # one end is left over where none has run
     )
 
 
@@ -176,8 +192,11 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
         match entry.kind:
             case "kill":
                 found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
+            case "leave":
+                found.append(Trouble(entry.at, float("inf"), entry.pid))
             case "cut":
-                found.append(Trouble(entry.at, entry.at))
+                # Who held a task may start it a moment later, though it went to another.
+                found.append(Trouble(entry.at, entry.at + HELD_ON))
             case "stop" | "down":
                 open_[entry.kind, pid] = entry.at
             case "go":
@@ -191,23 +210,23 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
 
 
 def _unexpected(entries: Iterable[Entry], runs: dict[str, list[Run]]) -> set[str]:
-    tried, canceled_at = set[str](), dict[str, float]()
+    tried, over_at = set[str](), dict[str, float]()
     refused = set[str]()
     for entry in entries:
         if entry.kind in ("push", "pushed"):
             tried.add(entry.name)
             refused.discard(entry.name)
-            canceled_at.pop(entry.name, None)
+            over_at.pop(entry.name, None)
         elif entry.kind == "refused":
             refused.add(entry.name)
-        elif entry.kind == "canceled":
-            canceled_at[entry.name] = entry.at
+        elif entry.kind in ("canceled", "settled"):
+            over_at[entry.name] = entry.at
     return {
         name
         for name, each in runs.items()
         if name not in tried
         or name in refused
-        or any(run.start.at > canceled_at.get(name, float("inf")) for run in each)
+        or any(run.start.at > over_at.get(name, float("inf")) for run in each)
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +26,13 @@ class Journal:
     ====================  ====================================================================
     ``push``, ``pushed``  A task is about to be queued; the call has returned.
     ``refused``           It is not queued, and the error said so.
-    ``canceled``          A task was taken out, and the call has returned.
+    ``cancel``,           A task is about to be taken out; the call has returned.
+    ``canceled``
+    ``settled``           The call that settled a task's last run has returned: it is over.
     ``start``             A task's code begins, in this process.
     ``finish``, ``fail``  It ends, by itself: with a result, or to be tried again.
     ``kill``              A process is about to be killed.
+    ``leave``             A process is about to be told to leave, and gives back what it has not done.
     ``stop``, ``go``      A process is about to be stopped (SIGSTOP); it goes on.
     ``down``, ``up``      The store's server is about to be killed; it answers again.
     ``cut``               The network is about to fail for a moment.
@@ -38,7 +42,8 @@ class Journal:
         path: The file; it need not exist.
 
     Example:
-        >>> journal = Journal(tmp_path / "journal")
+        >>> from tempfile import mkdtemp
+        >>> journal = Journal(f"{mkdtemp()}/journal")
         >>> journal.note("start", "t1")
         >>> [entry.name for entry in journal.entries("start")]
         ['t1']
@@ -46,6 +51,9 @@ class Journal:
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
+        self._known: list[Entry] = []
+        self._read_up_to = 0
+        self._is_read = threading.Lock()
 
     def note(self, kind: str, name: str = "", pid: int | None = None) -> None:
         """Add a line. It is there, whole, whatever happens to this process next."""
@@ -58,14 +66,22 @@ class Journal:
 
     def entries(self, kind: str | None = None, name: str | None = None) -> list[Entry]:
         """Return what was noted so far, in order; of one kind or name if so asked."""
-        try:
-            text = Path(self.path).read_text()
-        except FileNotFoundError:
-            return []
-        whole = text[: text.rfind("\n") + 1]  # of the last line, there may be half so far
-        entries = [Entry(*json.loads(line)) for line in whole.splitlines()]
+        with self._is_read:
+            self._read_on()
+            entries = self._known.copy()
         return [one for one in entries if kind in (None, one.kind) and name in (None, one.name)]
 
     def names(self, kind: str) -> list[str]:
         """Return the tasks' names of all entries of a kind, in order."""
         return [entry.name for entry in self.entries(kind)]
+
+    def _read_on(self) -> None:
+        try:
+            with Path(self.path).open("rb") as file:
+                file.seek(self._read_up_to)
+                new = file.read()
+        except FileNotFoundError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]  # of the last line, there may be half so far
+        self._known += [Entry(*json.loads(line)) for line in whole.splitlines()]
+        self._read_up_to += len(whole)

@@ -30,6 +30,32 @@ def warnings_of(server: Server, dsn: DSN) -> list[str]:
     return found
 
 
+def risks_of(server: Server, dsn: DSN) -> list[str]:
+    """Return what a server's settings may lose, though it does write to its disk."""
+    info, save, fsync = server.answers(
+        [("INFO",), ("CONFIG", "GET", "save"), ("CONFIG", "GET", "appendfsync")]
+    )
+    told = _fields(info)
+    found: list[str] = []
+    if told.get("aof_enabled") == "0" and save != [b"save", b""]:
+        found.append(
+            f"{dsn} writes snapshots now and then, and no journal: if the server is killed, what was queued "
+            "since the last one is gone, and what was done since is done again. Set appendonly to yes."
+        )
+    if told.get("aof_enabled") == "1" and fsync in (
+        [b"appendfsync", b"everysec"],
+        [b"appendfsync", b"no"],
+    ):
+        lost = "a second or two" if fsync[1] == b"everysec" else "half a minute or more"
+        found.append(
+            f"{dsn} may lose {lost} in a power cut: its appendfsync is {fsync[1].decode()}. With always, every "
+            "push waits for the disk."
+        )
+    if told.get("connected_slaves", "0") != "0":
+        found.append(f"{dsn} has replicas: in a failover, what reached the primary alone is gone.")
+    return found
+
+
 def _fields(info: Any) -> dict[str, str]:
     """Return what INFO tells, if it does."""
     lines = info.decode(errors="replace").splitlines() if isinstance(info, bytes) else []

@@ -5,6 +5,19 @@ What the keys are stands in redis/scripts.py.
 
 from alligator.backends.redis.lua import FOLLOW, PLACES, START
 
+# Forgets a queue that holds nothing. Returns 1 if it was one.
+FORGET = (
+    "#!lua flags=allow-oom\n"
+    + START
+    + """
+if redis.call('EXISTS', q .. 'tasks', q .. 'leases', q .. 'dead') > 0 then
+  return 0
+end
+redis.call('DEL', q .. 'seq', q .. 'fence', q .. 'wake')
+return 1
+"""
+)
+
 # ARGV: id. Returns the body, or nothing; what would replace a held task is forgotten.
 CANCEL = (
     "#!lua flags=allow-oom\n"
@@ -229,4 +242,4 @@ return treated
 """
 )
 
-ALL = (CANCEL, DROP, RESCHEDULE, WATCH, FIND, COUNT, DEAD, EMPTY_DEAD)
+ALL = (FORGET, CANCEL, DROP, RESCHEDULE, WATCH, FIND, COUNT, DEAD, EMPTY_DEAD)

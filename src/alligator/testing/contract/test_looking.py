@@ -5,6 +5,7 @@ from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,
     buried,
+    drain,
     push,
     skip_unless_it_delays,
     skip_unless_it_makes_queues,
@@ -96,6 +97,20 @@ def test_a_client_that_was_closed_opens_again(backend: Backend) -> None:
     assert backend.settle([Ack(held)]) == []
     assert take(backend).task_id == "t2"
     assert backend.queues() == [QUEUE]
+
+
+def test_a_queue_that_is_forgotten_is_not_listed_and_can_be_used_again(backend: Backend) -> None:
+    skip_unless_it_makes_queues(backend)
+    push(backend, "t1", "t2")
+    backend.forget(QUEUE)  # it is not empty
+    assert drain(backend) == ["t1", "t2"]
+
+    backend.forget(QUEUE)
+
+    assert QUEUE not in backend.queues()
+    push(backend, "t3")
+    assert QUEUE in backend.queues()
+    assert drain(backend) == ["t3"]
 
 
 def test_a_store_that_is_set_up_well_warns_of_nothing(backend: Backend) -> None:

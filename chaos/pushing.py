@@ -1,0 +1,64 @@
+"""Processes that push, with threads, all over one Gator.
+
+``python -m chaos.pushing DSN JOURNAL NAME FORKS THREADS TASKS``: the one that is started uses the Gator first;
+then it forks the others. TASKS is how many each thread pushes; 0: without end.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from itertools import count
+
+from alligator import Gator
+from alligator.verify.journal import Journal
+from tests.integration import jobs
+
+
+def main(dsn: str, path: str, name: str, forks: str, threads: str, tasks: str) -> int:
+    """Push, and wait for all that was forked; return how many of them have failed."""
+    gator, journal = Gator(dsn), Journal(path)
+    push(gator, journal, f"{name}-first")
+    pids: list[int] = []
+    for fork in range(int(forks)):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_push_in_threads(gator, journal, f"{name}-{fork}", int(threads), int(tasks)))
+        pids.append(pid)
+    failed = _push_in_threads(gator, journal, f"{name}-parent", int(threads), int(tasks))
+    return failed + sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
+
+
+def push(gator: Gator, journal: Journal, name: str) -> None:
+    """Push a task, and ask for it: the answer has to be of this one, and of no other thread's."""
+    journal.note("push", name)
+    with gator.options(task_id=name) as opts:
+        task = opts.task(jobs.work, journal.path, name)
+    journal.note("pushed", name)
+    assert gator.len() >= 0
+    if gator.backend.can_find:
+        found = gator.backend.find(gator.queue_name, task.task_id)
+        assert found is None or f'"{name}"'.encode() in found.body, f"{name} is {found}"
+
+
+def _push_in_threads(gator: Gator, journal: Journal, name: str, threads: int, tasks: int) -> int:
+    """Push in this thread, which may have used the Gator before a fork, and others; return how many failed."""
+    failed = list(range(threads))
+
+    def run(thread: int) -> None:
+        numbers: Iterable[int] = range(tasks) if tasks else count()
+        for number in numbers:
+            push(gator, journal, f"{name}-{thread}-{number}")
+        failed.remove(thread)
+
+    others = [threading.Thread(target=run, args=(thread,)) for thread in range(1, threads)]
+    for thread in others:
+        thread.start()
+    run(0)
+    for thread in others:
+        thread.join()
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

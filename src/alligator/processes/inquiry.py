@@ -1,0 +1,185 @@
+"""Asking a child what runs in it: its stacks, also if it cannot answer, and those it left when it crashed.
+
+A line on the control pipe is answered in Python, by a thread of the child, which knows what coroutine is
+whose. If that says nothing, for a call into C holds the interpreter's lock, the parent sends a signal, and
+faulthandler answers in C with the stacks of all threads. The signal comes second, for faulthandler reads the
+frames of other threads, and by then none of them seems to run Python. It is met by that thread of the child
+alone: a signal breaks off what waits in C.
+
+Both write into a file in memory, which the parent reads. So does faulthandler when the process crashes.
+"""
+
+import faulthandler
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from alligator.payloads import encode, object_in
+from alligator.processes.board import BEGUN, Board, Posted
+from alligator.processes.stacks import Frame, text_of
+
+ASK = b"l "
+"""How the line begins that asks a child for its stacks; a number follows."""
+SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+"""Asks for the stacks. Programs hardly ever use the last of the real-time signals."""
+HEARS_WITHIN = 0.2
+"""Seconds for a thread of the child to answer, and then for faulthandler."""
+MAX_READ = 4 * 2**20
+"""Bytes of an answer to read: a process may run a thousand coroutines."""
+
+_THREAD = re.compile(r"(Current thread|Thread) 0x([0-9a-f]+).*\(most recent call first\):")
+_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
+_FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What faulthandler wrote."""
+
+    threads: Mapping[int, list[Frame]]
+    """By their idents: their frames, the outermost first."""
+    current: int = 0
+    """The one that faulthandler was called in."""
+    fatal: str = ""
+    """What the process died of, such as "Segmentation fault"; empty: it was only asked."""
+
+
+# In the child:
+
+
+def heed(file: int) -> None:
+    """Let faulthandler write into a file: when the process crashes, and at the signal.
+
+    To be called before there are other threads, so that none of them gets the signal.
+    """
+    faulthandler.enable(file)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
+    faulthandler.register(SIGNAL, file)
+
+
+def meet_signal() -> None:
+    """Let this thread get the signal."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
+
+
+def answer(file: int, question: int, stacks: Mapping[int, str]) -> None:
+    """Write what was asked for."""
+    told = {"question": question, "stacks": stacks}
+    os.write(file, encode(told).encode() + b"\n")
+
+
+# In the parent:
+
+
+@dataclass(eq=False)
+class Inquiry:
+    """Asks one child for its stacks, without waiting: call ``tick`` until it is over.
+
+    Args:
+        file: What the child writes to.
+        board: What it holds.
+        tell: Writes a line to it.
+        send: Sends it a signal.
+        clock: A monotonic clock.
+    """
+
+    file: int
+    board: Board
+    tell: Callable[[bytes], None]
+    send: Callable[[int], None]
+    clock: Callable[[], float] = time.monotonic
+    stacks: dict[int, str] = field(default_factory=dict[int, str])
+    """By the numbers of the tasks, once it is over."""
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        clear(self.file)
+        self._question = time.monotonic_ns()
+        self._asked_at = self.clock()
+        self._signaled_at: float | None = None
+        self.tell(ASK + b"%d\n" % self._question)
+
+    def tick(self) -> bool:
+        """Go on asking; return whether it is over."""
+        now = self.clock()
+        if self.is_over or self._is_answered():
+            self.is_over = True
+        elif self._signaled_at is None:
+            if now - self._asked_at > HEARS_WITHIN:
+                self._signaled_at = now
+                # It has begun a task, and so has a handler: the signal does not end it.
+                if any(task.state in BEGUN for task in self.board.read()):
+                    self.send(SIGNAL)
+        elif now - self._signaled_at > HEARS_WITHIN:
+            self.stacks = stacks_in(read_dump(text_in(self.file)), self.board.read())
+            self.is_over = True
+        return self.is_over
+
+    def _is_answered(self) -> bool:
+        for line in text_in(self.file).splitlines():
+            told = object_in(line) if line.startswith("{") else {}
+            stacks: Any = told.get("stacks")
+            if told.get("question") == self._question and isinstance(stacks, dict):
+                found = cast(dict[str, Any], stacks)
+                self.stacks = {int(key): str(found[key]) for key in found if key.isdecimal()}
+                return True
+        return False
+
+
+def crash_in(file: int, posted: Iterable[Posted]) -> tuple[str, dict[int, str]]:
+    """Return where a process crashed, and the stacks of its tasks, by their numbers; nothing if it did not."""
+    dump = read_dump(text_in(file))
+    if not dump.fatal:
+        return "", {}
+    crashed = dump.threads.get(dump.current, [])
+    return f"{text_of(crashed)}\n{dump.fatal}", stacks_in(dump, posted)
+
+
+def clear(file: int) -> None:
+    """Empty the file that stacks are written to; both processes share its position."""
+    os.ftruncate(file, 0)
+    os.lseek(file, 0, os.SEEK_SET)
+
+
+def text_in(file: int) -> str:
+    """Return what was written, without moving the position."""
+    return os.pread(file, MAX_READ, 0).decode(errors="backslashreplace")
+
+
+def read_dump(text: str) -> Dump:
+    """Read what faulthandler has written."""
+    threads: dict[int, list[Frame]] = {}
+    current = ident = 0
+    fatal = _FATAL.search(text)
+    for line in text[fatal.start() if fatal else 0 :].splitlines():
+        if found := _THREAD.match(line):
+            ident = int(found[2], 16)
+            threads[ident] = []
+            if found[1] == "Current thread":
+                current = ident
+        elif (found := _FRAME.match(line)) and ident:
+            threads[ident].insert(0, Frame(found[1], found[2].replace("???", "?"), found[3]))
+        elif not line.startswith("  "):
+            ident = 0  # what else it tells, such as the stack in C
+    return Dump(threads, current, fatal[1] if fatal else "")
+
+
+def stacks_in(dump: Dump, posted: Iterable[Posted]) -> dict[int, str]:
+    """Return the stacks of the tasks on a board, by their numbers."""
+    begun = [task for task in posted if task.state in BEGUN]
+    sharing = Counter(task.thread for task in begun)
+    stacks: dict[int, str] = {}
+    for task in begun:
+        frames = dump.threads.get(task.thread, [])
+        text = text_of(frames)
+        if frames and dump.fatal and task.thread == dump.current:
+            text = f"{text}\n{dump.fatal}"
+        if text and sharing[task.thread] > 1:
+            text = f"In the event loop, which it shares with others:\n{text}"
+        stacks[task.number] = text
+    return stacks

@@ -1,0 +1,120 @@
+"""``alligator check``: before a deploy, what of that which is queued the new version could not run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alligator import Gator
+from alligator.backends.base import Bury, Release
+from tests.examples.commands import output, run
+
+OLD = """\
+def stays(a): pass
+def is_renamed(a): pass
+def takes_more(a): pass
+def before(task): pass
+"""
+NEW = """\
+def stays(a): pass
+def takes_more(a, b): pass
+"""
+PUSHES = """\
+import sys, shop
+from alligator import Gator
+
+gator = Gator(sys.argv[1])
+for number in range(5):
+    with gator.options(task_id=f"r{number}", delay_by=60 * (number % 2)) as opts:
+        opts.task(shop.is_renamed, number)
+with gator.options(task_id="dead") as opts:
+    opts.task(shop.takes_more, "secret")
+with gator.options(task_id="hooked", on_start=shop.before) as opts:
+    opts.task(shop.stays, 1)
+gator.task(shop.stays, 1)
+gator.every(60, shop.is_renamed, 1, name="hourly")
+"""
+
+
+@pytest.fixture
+def shop(dsn: str, tmp_path: Path) -> Path:
+    """The folder of a program that has queued tasks, one of which is dead, and was changed since."""
+    folder = tmp_path / "program"
+    folder.mkdir()
+    (folder / "shop.py").write_text(OLD)
+    (folder / "push.py").write_text(PUSHES)
+    output("python push.py", dsn, folder=folder)
+    gator = Gator(dsn)
+    for held in gator.backend.reserve([gator.queue_name], "worker", limit=10).reservations:
+        is_dead = held.task_id == "dead"
+        gator.backend.settle([Bury(held, "{}") if is_dead else Release(held)])
+    (folder / "shop.py").write_text(NEW)
+    return folder
+
+
+def checked(folder: Path, dsn: str, status: int, *words: str) -> Any:
+    ran = run("alligator check --json", dsn, *words, folder=folder)
+    assert (ran.returncode, ran.stderr) == (status, "")
+    return json.loads(ran.stdout)
+
+
+def test_what_the_new_version_cannot_run_is_told_by_function_and_reason(
+    dsn: str, shop: Path
+) -> None:
+    found = checked(shop, dsn, 1)
+
+    renamed, hook, more = sorted(found["faults"], key=lambda one: (-one["tasks"], one["callable"]))
+    assert (found["looked_at"], found["at_fault"]) == (9, 8)
+    assert (renamed["callable"], renamed["tasks"]) == ("shop.is_renamed", 6)
+    assert "Module 'shop' has no 'is_renamed'" in renamed["problem"]
+    assert len(renamed["examples"]) == 3
+    assert (hook["callable"], hook["tasks"]) == ("shop.stays", 1)
+    assert "Module 'shop' has no 'before'" in hook["problem"]
+    assert hook["examples"] == [{"queue": "all", "task_id": "hooked"}]
+    assert (more["callable"], more["tasks"]) == ("shop.takes_more", 1)
+    assert more["problem"].startswith("takes_more(a, b) cannot be called like this: missing")
+
+
+def test_a_person_reads_it_and_no_argument_is_shown(dsn: str, shop: Path) -> None:
+    ran = run("alligator check", dsn, folder=shop)
+
+    assert ran.returncode == 1
+    assert "shop.is_renamed: 6 tasks\n    Module 'shop' has no 'is_renamed'." in ran.stdout
+    assert ran.stdout.endswith("9 tasks looked at: 8 cannot be run by this version.\n")
+    assert "secret" not in ran.stdout + ran.stderr
+
+
+def test_nothing_is_wrong_with_the_old_version(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text(OLD)
+
+    assert output("alligator check", dsn, folder=shop) == (
+        "9 tasks looked at: this version of the program can run them all.\n"
+    )
+
+
+def test_a_module_that_cannot_be_imported_is_told_of(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text("raise SystemExit('told to leave')\n")
+
+    found = checked(shop, dsn, 1)
+
+    assert (found["looked_at"], found["at_fault"]) == (9, 9)
+    assert {"told to leave" in fault["problem"] for fault in found["faults"]} == {True}
+
+
+def test_another_queue_is_not_looked_at(dsn: str, shop: Path) -> None:
+    assert checked(shop, dsn, 0, "--queue", "other") == {
+        "looked_at": 0,
+        "at_fault": 0,
+        "faults": [],
+    }
+
+
+def test_what_nobody_can_read_is_told_of(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text(OLD)
+    Gator(dsn).backend.push("all", "garbage", b"\x00 no JSON")
+
+    [fault] = checked(shop, dsn, 1)["faults"]
+
+    assert fault["callable"] == "?"
+    assert fault["examples"] == [{"queue": "all", "task_id": "garbage"}]

@@ -1,0 +1,238 @@
+"""Reading stacks: those of this process, and what faulthandler writes of another one."""
+
+import asyncio
+import faulthandler
+import inspect
+import logging
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from alligator.backends.base import Reservation
+from alligator.printable import Formatter
+from alligator.processes.board import Mark, Posted, State
+from alligator.processes.inquiry import crash_in, read_dump, stacks_in
+from alligator.processes.stacks import MAX_FRAMES, Begun, Frame, stacks_of, text_of
+
+
+def posted(number: int, thread: int, state: State = State.STARTED) -> Posted:
+    held = Reservation("all", f"t{number}", b"", "token")
+    return Posted(number, held, 0.0, state, Mark.NONE, thread=thread)
+
+
+def functions(stack: str) -> list[str]:
+    return [line.rpartition(" in ")[2] for line in stack.splitlines()]
+
+
+# Of this process.
+
+
+@contextmanager
+def waiting() -> Generator[threading.Thread]:
+    """A thread that waits while the block runs."""
+    gate = threading.Event()
+    thread = threading.Thread(target=wait_in_here, args=[gate])
+    thread.start()
+    try:
+        yield thread
+    finally:
+        gate.set()
+        thread.join()
+
+
+def wait_in_here(gate: threading.Event) -> None:
+    gate.wait()
+
+
+def test_a_thread_has_its_stack() -> None:
+    with waiting() as thread:
+        stacks = stacks_of([Begun(7, thread.ident or 0), Begun(8, threading.get_ident())])
+
+    assert "wait_in_here" in functions(stacks[7])
+    assert "test_a_thread_has_its_stack" in functions(stacks[8])
+
+
+def test_a_thread_that_has_ended_has_none() -> None:
+    assert stacks_of([Begun(7, 12345)]) == {7: ""}
+
+
+def test_a_coroutine_has_the_stack_of_what_it_waits_for() -> None:
+    async def outer() -> None:
+        await inner()
+
+    async def inner() -> None:
+        await asyncio.Future()
+
+    async def look() -> str:
+        coroutine = outer()
+        task = asyncio.create_task(coroutine)
+        await asyncio.sleep(0)
+        [stack] = stacks_of([Begun(1, 0, coroutine)]).values()
+        task.cancel()
+        return stack
+
+    assert functions(asyncio.run(look())) == ["outer", "inner"]
+
+
+def test_one_that_waits_for_an_old_generator_has_its_stack() -> None:
+    import types
+
+    @types.coroutine
+    def old() -> Generator[None]:
+        yield
+
+    async def new() -> None:
+        await old()
+
+    coroutine = new()
+    coroutine.send(None)
+    [stack] = stacks_of([Begun(1, 0, coroutine)]).values()
+    coroutine.close()
+
+    assert functions(stack) == ["new", "old"]
+
+
+def test_a_coroutine_that_runs_has_the_stack_of_its_thread() -> None:
+    coroutines: list[Any] = []
+
+    async def run() -> dict[int, str]:
+        return stacks_of([Begun(1, threading.get_ident(), coroutines[0])])
+
+    coroutines.append(run())
+    [stack] = asyncio.run(coroutines[0]).values()
+
+    assert "run" in functions(stack)
+    assert "test_a_coroutine_that_runs_has_the_stack_of_its_thread" in functions(stack)
+
+
+def test_one_that_has_ended_or_not_begun_does_no_harm() -> None:
+    async def nothing() -> None:
+        pass
+
+    fresh, ended = nothing(), nothing()
+    asyncio.run(ended)
+
+    stacks = stacks_of([Begun(1, 0, fresh), Begun(2, 0, ended), Begun(3, 0, object())])
+    fresh.close()
+
+    assert (stacks[2], stacks[3]) == ("", "")
+    assert inspect.getcoroutinestate(ended) == inspect.CORO_CLOSED
+
+
+def test_of_a_deep_recursion_the_innermost_is_told() -> None:
+    def dive(depth: int) -> str:
+        if depth:
+            return dive(depth - 1)
+        return stacks_of([Begun(1, threading.get_ident())])[1]
+
+    lines = dive(300).splitlines()
+
+    assert len(lines) == MAX_FRAMES + 1
+    assert lines[0].startswith("(2")
+    assert lines[0].endswith(" more)")
+    assert functions(lines[-2])[0] == "dive"
+
+
+# Of another one, by faulthandler.
+
+
+def dump() -> str:
+    """Return what faulthandler writes of this process."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read().decode()
+
+
+def test_what_faulthandler_writes_is_read() -> None:
+    with waiting() as thread:
+        found = read_dump(dump())
+    stacks = stacks_in(found, [posted(1, thread.ident or 0), posted(2, threading.get_ident())])
+
+    assert (found.current, found.fatal) == (threading.get_ident(), "")
+    assert "wait_in_here" in functions(stacks[1])
+    assert functions(stacks[2])[-1] == "dump"
+
+
+def test_what_is_not_begun_has_no_stack() -> None:
+    ident = threading.get_ident()
+    assert stacks_in(read_dump(dump()), [posted(1, ident, State.HELD)]) == {}
+
+
+CRASH = """\
+Fatal Python error: Segmentation fault
+
+Current thread 0x000000000000002a (most recent call first):
+  File "/app/shop.py", line 17 in <lambda>
+  File "/app/a \\xe4 \\u2028.py", line ??? in charge
+
+Thread 0x000000000000002b [alligator-0] (most recent call first):
+  <no Python frame>
+
+Thread 0x000000000000002c (most recent call first):
+  File "/app/other.py", line 3 in wait
+  ...
+
+Current thread's C stack trace (most recent call first):
+  Binary file "/usr/lib/libc.so", at abort+0x1 [0x2a]
+
+Extension modules: numpy.core, _cffi (total: 2)
+"""
+
+
+def crashed(text: str, *tasks: Posted) -> tuple[str, dict[int, str]]:
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.flush()
+        return crash_in(file.fileno(), tasks)
+
+
+def test_a_crash_is_told_of_the_task_that_was_there() -> None:
+    where, stacks = crashed(CRASH, posted(1, 0x2A), posted(2, 0x2C), posted(3, 0x2B))
+
+    crash = (
+        'File "/app/a \\xe4 \\u2028.py", line ?, in charge\n'
+        'File "/app/shop.py", line 17, in <lambda>\n'
+        "Segmentation fault"
+    )
+    assert where == crash
+    assert stacks == {1: crash, 2: 'File "/app/other.py", line 3, in wait', 3: ""}
+
+
+def test_of_what_shares_the_event_loop_that_is_said() -> None:
+    stacks = stacks_in(read_dump(CRASH), [posted(1, 0x2C), posted(2, 0x2C)])
+
+    assert stacks[1] == stacks[2]
+    assert stacks[1].startswith("In the event loop, which it shares with others:\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Thread 0x", '  File "x", line 1 in f', "Fatal Python error: ", "{" * 1000, "\0" * 100],
+)
+def test_what_makes_no_sense_tells_nothing(text: str) -> None:
+    _, stacks = crashed(text, posted(1, 0x2A))
+
+    assert stacks.get(1, "") == ""
+
+
+def test_what_calls_a_task_is_left_out() -> None:
+    import alligator.tasks
+
+    ours = Frame(alligator.tasks.__file__, "1", "begin")
+    own = Frame("/app/alligator/tasks.py", "2", "begin")
+
+    assert functions(text_of([Frame("run.py", "1", "main"), ours, own])) == ["begin"]
+    assert functions(text_of([own, ours])) == ["begin", "begin"]
+
+
+def test_a_stack_in_the_log_passes_for_no_line_of_it() -> None:
+    record = logging.makeLogRecord({"msg": "died", "below": "File 'a'\nERROR forged\x1b[2J"})
+
+    assert Formatter("%(message)s").format(record) == (
+        "died\n    File 'a'\n    ERROR forged\\x1b[2J"
+    )
