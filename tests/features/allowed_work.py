@@ -86,6 +86,10 @@ class Box(dict[str, str]):
     """A class that has a class method from one of those that are built in."""
 
 
+class Text(str):
+    """A class that has a static method from one of those."""
+
+
 class Shelf:
     """A class with one in it."""
 

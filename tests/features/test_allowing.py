@@ -192,6 +192,7 @@ def test_all_below_does_not_open_what_is_imported_there() -> None:
         ("Archive.mro", "belongs to what the class is made by"),
         ("Made.add_to_class", "belongs to what the class is made by"),
         ("Box.fromkeys", "'builtins.dict.fromkeys', which it is, is not among"),
+        ("Text.maketrans", "'builtins.str.maketrans', which it is, is not among"),
         ("Kind.mro", "'builtins.type.mro', which it is, is not among"),
     ],
 )
