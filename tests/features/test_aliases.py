@@ -19,13 +19,12 @@ NEW = "tests.features.work"
 
 @pytest.fixture
 def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A package that adds a schedule when it is imported."""
+    """A package that looks for a function when it is imported, as one does that adds schedules."""
     name = "pack_of_today"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text(
-        "import operator\nfrom alligator import Gator\nfrom tests.features.work import done\n"
-        "done.append('imported')\n"
-        "Gator('locmem://').every(60, operator.add, 1, 2)\n"
+        "from alligator.utils import import_attr\nfrom tests.features.work import done\n"
+        "done.append('imported')\nimport_attr('operator', 'add')\n"
     )
     (tmp_path / name / "mail.py").write_text("from tests.features.work import do as do\n")
     monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]
