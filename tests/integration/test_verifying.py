@@ -240,6 +240,9 @@ def test_a_latergator_that_is_told_to_leave_or_killed_is_not_at_fault(crew: Crew
     until(lambda: crew.children, "it has a process")
     crew.tell_to_leave()
     crew.end()
+    crew.start()
+    crew.tell_to_leave()  # as it starts, which is before it can heed that
+    crew.end()
 
     assert crew.faults == []
 

@@ -164,7 +164,8 @@ class Crew:
             self.kill()
         else:
             self.look()
-            if status and not self.faults:
+            # Who is told before it can heed it, as it starts, dies of that, and has nothing yet.
+            if status not in (0, -signal.SIGTERM) and not self.faults:
                 self._blame(f"left with status {status}")
         self._end()
 
