@@ -42,6 +42,7 @@ from alligator.exceptions import (
     TaskTimeout,
 )
 from alligator.payloads import plain
+from alligator.raised import line_of, log_raised
 from alligator.running import CURRENT, RunningTask
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
@@ -161,7 +162,7 @@ class Runner:
         except Abandoned:
             raise
         except TaskRefused as err:
-            log.error("Task %r is refused, and buried: %s", held.task_id, err)
+            log.error("Task %r is refused, and buried: %s", held.task_id, line_of(err))
             return self.buried(held, None, err, "refused")
         except BaseException as err:
             return self._unreadable(held, err)
@@ -216,10 +217,13 @@ class Runner:
             held.deliveries, base=self.code_wait, limit=self.max_deliveries
         )
         if wait is None:
-            log.error("Task %r cannot be read or imported: buried", held.task_id, exc_info=err)
+            log_raised(log, "Task %r cannot be read or imported: buried", held.task_id, err=err)
             return self.buried(held, None, err, "unreadable")
         log.warning(
-            "Task %r cannot be read or imported, next try in %s s: %s", held.task_id, wait, err
+            "Task %r cannot be read or imported, next try in %s s: %s",
+            held.task_id,
+            wait,
+            line_of(err),
         )
         return Attempt(Release(held, delay=wait, lapsed=True), error=err)
 
@@ -433,7 +437,7 @@ class Run:
 
     def _done_before(self, err: BaseException) -> Attempt:
         """Return what becomes of a task that raised when it was done: it can neither be retried nor fail."""
-        log.error("Task %r is done, but raised after its commit", self.held.task_id, exc_info=err)
+        log_raised(log, "Task %r is done, but raised after its commit", self.held.task_id, err=err)
         return replace(self._done(err), error=err)
 
     def given_back(self) -> Attempt:
@@ -463,7 +467,7 @@ class Run:
         try:
             return as_bytes(self.task.serialize())
         except Exception as err:  # in a class of the user's own: then it begins anew
-            log.warning("Task %r cannot be resumed: %s", self.held.task_id, err)
+            log.warning("Task %r cannot be resumed: %s", self.held.task_id, line_of(err))
             return None
 
     def _as_overridden(self) -> Attempt:
@@ -514,16 +518,17 @@ class Run:
             return self._canceled()
         self._leave_limit()
         if isinstance(err, Snooze):
-            log.info("Task %r is put off: %s", self.held.task_id, err)
+            log.info("Task %r is put off: %s", self.held.task_id, line_of(err))
             put_off = Release(self.held, err.delay, self._body_to_resume() or self.held.body)
             forget = self._forget(is_over=False)
             return Attempt(put_off, task, then=partial(_all, self._heed_stop, forget))
         again = self._next_attempt(err)
         if again is not None:
-            log.warning("Task %r failed, to be tried again: %r", self.held.task_id, err)
+            told = line_of(err)
+            log.warning("Task %r failed, to be tried again: %s", self.held.task_id, told)
             self.running.save()
             return Attempt(again, task, err, self._forget(is_over=False))
-        log.error("Task %r failed", self.held.task_id, exc_info=err)
+        log_raised(log, "Task %r failed", self.held.task_id, err=err)
         self.running.forget()
         reason = "timeout" if isinstance(err, TaskTimeout) else "failed"
         outcome = self._runner.buried(self.held, task, err, reason, self._death)
@@ -566,7 +571,8 @@ class Run:
             body = as_bytes(task.serialize())
         except Exception as unserializable:
             # A hook has put something into the task that cannot be queued.
-            log.error("Task %r cannot be tried again: %s", self.held.task_id, unserializable)
+            told = line_of(unserializable)
+            log.error("Task %r cannot be tried again: %s", self.held.task_id, told)
             task.to_failed()
             return None
         return Release(self.held, wait, body)

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -144,6 +144,72 @@ def test_what_cannot_be_read_waits_for_a_deploy_and_is_buried_whole_in_the_end(
     assert (letter.task_id, letter.body) == ("t1", body)
     assert note_of(gator)["reason"] == "unreadable"
     assert error.__name__ in note_of(gator)["traceback"]
+
+
+class UntoldTask(Task):
+    """Cannot be read, and does not let itself be told why."""
+
+    @classmethod
+    def deserialize(cls, data: str | bytes) -> Self:
+        raise jobs.Untellable
+
+
+class UnqueuableTask(Task):
+    """Cannot be queued again, and does not let itself be told why."""
+
+    def serialize(self) -> str | bytes:
+        raise jobs.Untellable
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("kind", ["node", "leaves", "untellable"])
+@pytest.mark.parametrize("task_class", [Task, UnqueuableTask])
+def test_an_error_that_cannot_be_told_is_a_failure_like_any_other(
+    kind: str, retries: int, task_class: type[Task]
+) -> None:
+    body = body_of(callable="fail_untold", args=[kind], kwargs={}, options={}, retries=retries)
+
+    settlement = attempt(reserved(body), task_class).settlement
+
+    is_again = retries and task_class is Task
+    assert isinstance(settlement, Release if is_again else Bury)
+
+
+def test_a_task_put_off_for_a_reason_that_cannot_be_told_comes_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    body = body_of(callable="fail_untold", args=["snooze"], kwargs={}, options={})
+
+    settlement = attempt(reserved(body), Task).settlement
+
+    assert isinstance(settlement, Release)
+    assert "is put off: tests.unit.jobs.UntellableDelay" in caplog.text
+
+
+@pytest.mark.parametrize("callable_name", ["add", "fail"])
+def test_a_hook_whose_error_cannot_be_told_changes_nothing(
+    caplog: pytest.LogCaptureFixture, callable_name: str
+) -> None:
+    hook = {"module": "tests.unit.jobs", "callable": "untold_hook"}
+    args = [1] if callable_name == "add" else ["gone wrong"]
+    kwargs = {"b": 2} if callable_name == "add" else {}
+    options = {"on_success": hook, "on_error": hook}
+    body = body_of(callable=callable_name, args=args, kwargs=kwargs, options=options)
+
+    settlement = attempt(reserved(body), Task).settlement
+
+    assert isinstance(settlement, Ack if callable_name == "add" else Bury)
+    assert (
+        f"its hook {'on_success' if callable_name == 'add' else 'on_error'} raised" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("deliveries", [1, 3])
+def test_a_task_class_whose_error_cannot_be_told_kills_nothing(deliveries: int) -> None:
+    settlement = attempt(reserved(body_of(), deliveries), UntoldTask).settlement
+
+    assert isinstance(settlement, Release if deliveries == 1 else Bury)
 
 
 def test_code_that_arrives_in_time_runs_the_task(

@@ -11,6 +11,7 @@ from alligator.backends.base import Reservation
 from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.processes.holdings import Held, Holdings
+from alligator.raised import log_raised
 
 log = logging.getLogger("alligator.worker")
 
@@ -115,8 +116,9 @@ class Executor:
         if outcome.task is not None and outcome.is_success:
             try:
                 self._tell(outcome.task.result)
-            except Exception:
-                log.exception("Task %r is done, but result() raised", held.reservation.task_id)
+            except Exception as err:
+                what = "Task %r is done, but result() raised"
+                log_raised(log, what, held.reservation.task_id, err=err)
 
     def park(self) -> None:
         """Put tasks that may not start yet in line for their limits."""
