@@ -116,7 +116,7 @@ class Executor:
         if outcome.task is not None and outcome.is_success:
             try:
                 self._tell(outcome.task.result)
-            except Exception as err:
+            except (Exception, SystemExit) as err:  # of its text, perhaps
                 what = "Task %r is done, but result() raised"
                 log_raised(log, what, held.reservation.task_id, err=err)
 
