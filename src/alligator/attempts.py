@@ -79,10 +79,25 @@ class Attempt:
     error: BaseException | None = None
     then: Callable[[], None] | None = None
     """To be called when it is settled."""
+    forget: Callable[[], None] | None = None
+    """To be called then, too; but not if that came too late: what is kept of the task is the next one's."""
     waits_for: limits.Limit | None = None
     """The limit under which the task may not start yet: in place of the settlement, it is to be parked."""
     is_completed: bool = False
     """Whether the task was acknowledged in a transaction of its own: the settlement may find nothing to do."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is to follow its settlement."""
+        return self.then is not None or self.forget is not None
+
+    def follow(self, *, is_late: bool) -> None:
+        """Do what is to follow its settlement, which may have come too late."""
+        if self.then is not None:
+            self.then()
+        # One that was acknowledged before is over: it has not gone to another.
+        if self.forget is not None and (self.is_completed or not is_late):
+            self.forget()
 
     @property
     def is_success(self) -> bool:
@@ -253,9 +268,8 @@ class Runner:
             self.keep(
                 held, lambda at: results.keep_failure(kept_in, *name, told, keep_for, *at, push)
             )
-        return Attempt(
-            Bury(held, told), task, err, partial(self.forget_death, held) if death else None
-        )
+        forget = partial(self.forget_death, held) if death else None
+        return Attempt(Bury(held, told), task, err, forget=forget)
 
     def _last_said(self, held: Reservation, death: Death) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.patiently(
@@ -507,7 +521,7 @@ class Run:
         return Attempt(
             Ack(self.held),
             task,
-            then=self._forget(),
+            forget=self._forget(),
             is_completed=self.running.is_completed,
         )
 
@@ -521,18 +535,18 @@ class Run:
             log.info("Task %r is put off: %s", self.held.task_id, line_of(err))
             put_off = Release(self.held, err.delay, self._body_to_resume() or self.held.body)
             forget = self._forget(is_over=False)
-            return Attempt(put_off, task, then=partial(_all, self._heed_stop, forget))
+            return Attempt(put_off, task, then=self._heed_stop, forget=forget)
         again = self._next_attempt(err)
         if again is not None:
             told = line_of(err)
             log.warning("Task %r failed, to be tried again: %s", self.held.task_id, told)
             self.running.save()
-            return Attempt(again, task, err, self._forget(is_over=False))
+            return Attempt(again, task, err, forget=self._forget(is_over=False))
         log_raised(log, "Task %r failed", self.held.task_id, err=err)
         self.running.forget()
         reason = "timeout" if isinstance(err, TaskTimeout) else "failed"
         outcome = self._runner.buried(self.held, task, err, reason, self._death)
-        return replace(outcome, then=self._forget())
+        return replace(outcome, forget=self._forget())
 
     def _canceled(self) -> Attempt:
         log.warning("Task %r is canceled", self.held.task_id)
@@ -543,7 +557,7 @@ class Run:
             self._runner.keep(self.held, lambda at: keep(kept_in, *self._name, keep_for, *at))
         self.running.forget()
         self._leave_limit()
-        return Attempt(Ack(self.held, succeeded=False), self.task, then=self._forget())
+        return Attempt(Ack(self.held, succeeded=False), self.task, forget=self._forget())
 
     def _stopped(self, stop: Stop) -> Attempt:
         """Return what becomes of a task whose process was ended to stop it."""
@@ -640,12 +654,6 @@ class Run:
     _stop: Stop | None = None
     _death: Death | None = None
     _entry: "Entry | None" = None
-
-
-def _all(*calls: Callable[[], None] | None) -> None:
-    for call in calls:
-        if call is not None:
-            call()
 
 
 def _not_committed() -> TaskFailed:

@@ -130,6 +130,11 @@ def look() -> None:
     seen.extend(watch() for watch in watched)
 
 
+def look_and_fail() -> None:
+    look()
+    raise ValueError("gone wrong")
+
+
 async def add_soon(a: int, b: int) -> int:
     await asyncio.sleep(0)
     return a + b

@@ -102,14 +102,14 @@ class Executor:
 
     def _ended(self, held: Held, outcome: Attempt) -> None:
         """Take note of what came of an attempt; its settlement goes out with the next exchange."""
-        if outcome.then is not None:
+        if outcome.has_more:
             # What is to follow the settlement cannot wait for the exchange.
-            self._patiently(lambda: self._backend.settle([outcome.settlement]))
-            self._patiently(outcome.then)
+            late = self._patiently(lambda: self._backend.settle([outcome.settlement]))
+            self._patiently(lambda: outcome.follow(is_late=bool(late)))
         is_ours = isinstance(outcome.task, OurTask)
         if not is_ours:  # before it is finished, or one too many would be taken in its place
             self.completed += 1
-        is_settled = outcome.then is not None or outcome.is_completed
+        is_settled = outcome.has_more or outcome.is_completed
         self._holdings.finish(held, outcome.settlement, is_settled=is_settled)
         if is_ours:
             return
