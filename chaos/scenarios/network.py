@@ -15,8 +15,8 @@ from tests.integration import jobs
 from tests.integration.scenes import until
 
 SERVERS = ["redis", "postgres", "beanstalk"]
-LONG_AFTER = 50
-"""So many tasks later: more than are held at a time."""
+LONG_AFTER = 30
+"""So many tasks later: more than are held at a time, and few enough to be run in much less than a lease."""
 SILENT = 6.0
 """Seconds, which are more than any store's lease here."""
 ANSWERS_WITHIN = {"redis": 10.0, "postgres": 20.0, "beanstalk": 10.0}
@@ -44,19 +44,23 @@ def answers_to_workers_lost(stage: Stage) -> None:
     with _behind_proxy(stage) as (proxy, dsn):
         names = stage.names(2000)
         stage.push_batch(names, jobs.work, 0.02)
-        stage.start("--workers", "2", "--threads", "2", SCENE_DSN=dsn)
+        stage.start("--workers", "4", SCENE_DSN=dsn)
         until(lambda: stage.journal.names("start"), "work has begun")
         # beanstalkd gives what a connection held to others at once. Elsewhere nothing may run twice.
         is_strict = stage.gator.backend.shares_leases
-        lost = _lose_one_in(50, stage, proxy, "" if is_strict else "cut")
+        # In a short campaign there are few answers: then one in ten is lost.
+        lost = _lose_one_in(stage.many(50, 10), stage, proxy, "" if is_strict else "cut")
         stage.come_to_rest()
         proxy.lose(None)
     stage.show(f"{len(lost)} answers lost")
     if is_strict:
         late, name = _longest_left_lying(stage, names)
-        stage.expect(
-            late < LEASE, f"{name} started {late:.1f} s after what was pushed long after it"
-        )
+        stage.show(f"a task waited for {max(0.0, late):.2f} s behind later ones")
+        stage.expect(late < 0.75 * LEASE, f"{name} was left lying: nobody knew that it was held")
+    else:
+        # To beanstalkd the end of a connection is one of its client, and each counts a delivery.
+        stage.rightly_dead |= set(stage.names_of_dead())
+        stage.show(f"{len(stage.dead)} buried after three of them")
 
 
 @scenario(SERVERS)

@@ -13,10 +13,13 @@ KILLS = 5
 def server_killed(stage: Stage) -> None:
     """The server is killed five times while tasks are pushed and run, and started anew."""
     names = stage.names(TASKS)
-    stage.start("--workers", "2")
+    program = stage.start("--workers", "2")
     with stage.producing(names, jobs.work, 0.002):
         until(lambda: stage.journal.names("start"), "work has begun")
         for number in range(1, KILLS + 1):
             due = len(names) * number // (KILLS + 1)
             until(lambda: stage.pushed >= due, "tasks are pushed", within=60)  # noqa: B023 -- called at once
             stage.restart_server(away=stage.rng.uniform(0.0, 0.3))
+    stage.come_to_rest()
+    for word in ("died", "Leaving"):
+        stage.expect(word not in program.stderr, f"a worker process has not borne it: {word}")

@@ -31,12 +31,18 @@ class Formatter(logging.Formatter):
 
     An error's text is anybody's. With a line break and a date in it, it could tell of what never was. What
     ``latergator`` logs by; for a handler of your own it takes what a ``logging.Formatter`` takes.
+    A message that has lines to follow, such as a stack, has them as ``extra={"below": ...}``.
 
     Example:
         >>> record = logging.makeLogRecord({"levelname": "ERROR", "msg": "no\n2026-01-01 user"})
         >>> Formatter("%(levelname)s %(message)s").format(record)
         'ERROR no\\n2026-01-01 user'
     """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, and what follows it."""
+        below = getattr(record, "below", "")
+        return super().format(record) + (f"\n{indented(below)}" if below else "")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
         """Return the line."""

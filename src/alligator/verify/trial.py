@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from alligator.exceptions import AlligatorException, BackendRefused, BackendUnav
 from alligator.gator import Gator
 from alligator.retries import MAX_DELIVERIES
 from alligator.utils import new_id
+from alligator.verify import jobs
 from alligator.verify.addresses import server_of, through, with_lease
 from alligator.verify.crew import Crew
 from alligator.verify.crews import Crews
@@ -146,6 +148,7 @@ class Trial:
     def _crew(self, folder: Path, address: str) -> Crew:
         words = ["--queue", self._queue_name, "--workers", f"{PROCESSES}", "--lease", f"{LEASE:g}"]
         words += ["--grace", f"{2 * LEASE:g}", "--quiet"]  # longer than any task takes
+        words += ["--allow", f"{jobs.__name__}.*"]  # also where the user's Gator allows less
         environment = dict(os.environ)
         if "://" in self._target:  # not as a word: every user of the machine can read those
             environment["ALLIGATOR_CONN"] = address
@@ -169,7 +172,7 @@ class Trial:
         """Do to workers and connections whatever can be done, again and again."""
         began = time.monotonic()
         crews = self._crews
-        stop = partial(crews.stop, STOPPED_FOR)
+        stop = partial(crews.stop, STOPPED_FOR, partial(_is_locked, self._user_gator))
         ways: list[Callable[[], str]]
         ways = [crews.kill_one, stop, crews.kill_one, crews.kill_all, crews.replace]
         if proxy is not None:
@@ -267,3 +270,15 @@ class Trial:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
                 return
             time.sleep(LOOK)
+
+
+def _is_locked(gator: Gator) -> bool:
+    """Whether somebody writes to the store just now, and it is a file that nobody else can then write to."""
+    if gator.dsn.scheme != "sqlite" or gator.backend_class is not None:
+        return False
+    with Path(f"{gator.dsn.rest}-lock").open("ab") as file:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
