@@ -42,6 +42,7 @@ from alligator.exceptions import (
     TaskTimeout,
 )
 from alligator.payloads import plain
+from alligator.raised import line_of, log_raised
 from alligator.running import CURRENT, RunningTask
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
@@ -78,10 +79,25 @@ class Attempt:
     error: BaseException | None = None
     then: Callable[[], None] | None = None
     """To be called when it is settled."""
+    forget: Callable[[], None] | None = None
+    """To be called then, too; but not if that came too late: what is kept of the task is the next one's."""
     waits_for: limits.Limit | None = None
     """The limit under which the task may not start yet: in place of the settlement, it is to be parked."""
     is_completed: bool = False
     """Whether the task was acknowledged in a transaction of its own: the settlement may find nothing to do."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is to follow its settlement."""
+        return self.then is not None or self.forget is not None
+
+    def follow(self, *, is_late: bool) -> None:
+        """Do what is to follow its settlement, which may have come too late."""
+        if self.then is not None:
+            self.then()
+        # One that was acknowledged before is over: it has not gone to another.
+        if self.forget is not None and (self.is_completed or not is_late):
+            self.forget()
 
     @property
     def is_success(self) -> bool:
@@ -161,7 +177,7 @@ class Runner:
         except Abandoned:
             raise
         except TaskRefused as err:
-            log.error("Task %r is refused, and buried: %s", held.task_id, err)
+            log.error("Task %r is refused, and buried: %s", held.task_id, line_of(err))
             return self.buried(held, None, err, "refused")
         except BaseException as err:
             return self._unreadable(held, err)
@@ -216,10 +232,13 @@ class Runner:
             held.deliveries, base=self.code_wait, limit=self.max_deliveries
         )
         if wait is None:
-            log.error("Task %r cannot be read or imported: buried", held.task_id, exc_info=err)
+            log_raised(log, "Task %r cannot be read or imported: buried", held.task_id, err=err)
             return self.buried(held, None, err, "unreadable")
         log.warning(
-            "Task %r cannot be read or imported, next try in %s s: %s", held.task_id, wait, err
+            "Task %r cannot be read or imported, next try in %s s: %s",
+            held.task_id,
+            wait,
+            line_of(err),
         )
         return Attempt(Release(held, delay=wait, lapsed=True), error=err)
 
@@ -249,9 +268,8 @@ class Runner:
             self.keep(
                 held, lambda at: results.keep_failure(kept_in, *name, told, keep_for, *at, push)
             )
-        return Attempt(
-            Bury(held, told), task, err, partial(self.forget_death, held) if death else None
-        )
+        forget = partial(self.forget_death, held) if death else None
+        return Attempt(Bury(held, told), task, err, forget=forget)
 
     def _last_said(self, held: Reservation, death: Death) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.patiently(
@@ -433,7 +451,7 @@ class Run:
 
     def _done_before(self, err: BaseException) -> Attempt:
         """Return what becomes of a task that raised when it was done: it can neither be retried nor fail."""
-        log.error("Task %r is done, but raised after its commit", self.held.task_id, exc_info=err)
+        log_raised(log, "Task %r is done, but raised after its commit", self.held.task_id, err=err)
         return replace(self._done(err), error=err)
 
     def given_back(self) -> Attempt:
@@ -463,7 +481,7 @@ class Run:
         try:
             return as_bytes(self.task.serialize())
         except Exception as err:  # in a class of the user's own: then it begins anew
-            log.warning("Task %r cannot be resumed: %s", self.held.task_id, err)
+            log.warning("Task %r cannot be resumed: %s", self.held.task_id, line_of(err))
             return None
 
     def _as_overridden(self) -> Attempt:
@@ -503,7 +521,7 @@ class Run:
         return Attempt(
             Ack(self.held),
             task,
-            then=self._forget(),
+            forget=self._forget(),
             is_completed=self.running.is_completed,
         )
 
@@ -514,20 +532,21 @@ class Run:
             return self._canceled()
         self._leave_limit()
         if isinstance(err, Snooze):
-            log.info("Task %r is put off: %s", self.held.task_id, err)
+            log.info("Task %r is put off: %s", self.held.task_id, line_of(err))
             put_off = Release(self.held, err.delay, self._body_to_resume() or self.held.body)
             forget = self._forget(is_over=False)
-            return Attempt(put_off, task, then=partial(_all, self._heed_stop, forget))
+            return Attempt(put_off, task, then=self._heed_stop, forget=forget)
         again = self._next_attempt(err)
         if again is not None:
-            log.warning("Task %r failed, to be tried again: %r", self.held.task_id, err)
+            told = line_of(err)
+            log.warning("Task %r failed, to be tried again: %s", self.held.task_id, told)
             self.running.save()
-            return Attempt(again, task, err, self._forget(is_over=False))
-        log.error("Task %r failed", self.held.task_id, exc_info=err)
+            return Attempt(again, task, err, forget=self._forget(is_over=False))
+        log_raised(log, "Task %r failed", self.held.task_id, err=err)
         self.running.forget()
         reason = "timeout" if isinstance(err, TaskTimeout) else "failed"
         outcome = self._runner.buried(self.held, task, err, reason, self._death)
-        return replace(outcome, then=self._forget())
+        return replace(outcome, forget=self._forget())
 
     def _canceled(self) -> Attempt:
         log.warning("Task %r is canceled", self.held.task_id)
@@ -538,7 +557,7 @@ class Run:
             self._runner.keep(self.held, lambda at: keep(kept_in, *self._name, keep_for, *at))
         self.running.forget()
         self._leave_limit()
-        return Attempt(Ack(self.held, succeeded=False), self.task, then=self._forget())
+        return Attempt(Ack(self.held, succeeded=False), self.task, forget=self._forget())
 
     def _stopped(self, stop: Stop) -> Attempt:
         """Return what becomes of a task whose process was ended to stop it."""
@@ -566,7 +585,8 @@ class Run:
             body = as_bytes(task.serialize())
         except Exception as unserializable:
             # A hook has put something into the task that cannot be queued.
-            log.error("Task %r cannot be tried again: %s", self.held.task_id, unserializable)
+            told = line_of(unserializable)
+            log.error("Task %r cannot be tried again: %s", self.held.task_id, told)
             task.to_failed()
             return None
         return Release(self.held, wait, body)
@@ -634,12 +654,6 @@ class Run:
     _stop: Stop | None = None
     _death: Death | None = None
     _entry: "Entry | None" = None
-
-
-def _all(*calls: Callable[[], None] | None) -> None:
-    for call in calls:
-        if call is not None:
-            call()
 
 
 def _not_committed() -> TaskFailed:

@@ -37,11 +37,13 @@ from alligator.commands.tables import (
 )
 from alligator.commands.targets import checked, found_here, gator_at
 from alligator.exceptions import AlligatorException, BackendRefused, InvalidOption
-from alligator.gator import Gator
+from alligator.gator import Gator, allowed_by
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Summary
 from alligator.printable import printable
 from alligator.processes.child import set_up_output
+from alligator.processes.complaints import warn_of_strangers
+from alligator.reading import reading_by
 from alligator.statuses import Status
 from alligator.stops import Canceling
 
@@ -275,10 +277,13 @@ def _tasks(gator: Gator, options: argparse.Namespace) -> int:
 
 def _check(gator: Gator, options: argparse.Namespace) -> int:
     found_here()  # as workers do that are started here
+    allowed = gator.allowed if options.allow is None else allowed_by(options.allow)
+    warn_of_strangers(gator, allowed, logging.getLogger("alligator.check"))
     names = _names(gator, options)
     if not options.queue:
         names = sorted({*names, *schedules.queues(gator.backend)})
-    found = checking.report(gator, names, PassingOver(len(names), _tell_passed))
+    reading = reading_by(allowed, gator.aliases)
+    found = checking.report(gator, names, PassingOver(len(names), _tell_passed), reading)
     if options.json:
         _print_json(checking.report_json(found))
     else:

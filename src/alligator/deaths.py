@@ -8,11 +8,12 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from alligator import keys
 from alligator.backends.base import MAX_TOKEN_BYTES, Backend, Records, Reservation
 from alligator.exceptions import BackendRefused
-from alligator.payloads import encode, number, object_in
+from alligator.payloads import encode, number, object_in, plain
 
 log = logging.getLogger("alligator.task")
 
@@ -125,11 +126,17 @@ def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation,
     records = _place(backend, kept_in)
     if records is None or not deaths:
         return
-    values = {
-        key_of(held.queue_name, held.task_id): encode(death._asdict()).encode()
-        for held, death in deaths.items()
-    }
-    records.set_many(values, KEPT_FOR)
+    values: dict[str, bytes] = {}
+    for held, death in deaths.items():
+        told: dict[str, Any] = death._asdict()
+        if backend.can_find:
+            task = backend.find(held.queue_name, held.task_id)
+            if task is None or task.token != held.token:
+                continue  # over, or another's: told late, it would be there for a later one of that id
+            told["body"] = _mark_of(task.body)
+        values[key_of(held.queue_name, held.task_id)] = encode(told).encode()
+    if values:
+        records.set_many(values, KEPT_FOR)
 
 
 def found(
@@ -160,10 +167,13 @@ def found_in(
     value: bytes | None, held: Reservation, history: Sequence[Mapping[str, Any]] = ()
 ) -> Death | None:
     """Return what a record tells of the process that had a task last; as ``found``."""
-    death = Death.read(object_in(value or b""))
-    if death is None or held.deliveries > 1:
+    told = object_in(value or b"")
+    death = Death.read(told)
+    if death is None or any(entry.get("token") == death.token for entry in history):
         return death
-    return death if any(entry.get("token") == death.token for entry in history) else None
+    # Else it was in this attempt; unless what is kept is that of a former task of the same id.
+    mark = _mark_of(held.body)
+    return death if held.deliveries > 1 and told.get("body", mark) == mark else None
 
 
 def forget(backend: Backend, kept_in: Records | None, queue_name: str, task_id: str) -> None:
@@ -179,6 +189,11 @@ def forget(backend: Backend, kept_in: Records | None, queue_name: str, task_id: 
 def key_of(queue_name: str, task_id: str) -> str:
     """Return the key under which it is kept how the process of a task ended."""
     return f"{keys.DEATHS}/{keys.ref(queue_name, task_id)}"
+
+
+def _mark_of(body: bytes) -> int:
+    """Return a mark by which to know a task from another one of its id; a new attempt has another one, too."""
+    return crc32(plain(body))
 
 
 def _place(backend: Backend, kept_in: Records | None) -> Records | None:

@@ -79,10 +79,10 @@ def _run(gator: "Gator", reservation: Reservation, *, heeds_time: bool = True) -
             reading=gator.reading,
             heeds_time=heeds_time,
         ).attempt(reservation)
-    if gator.backend.settle([outcome.settlement]) and not outcome.is_completed:
+    late = gator.backend.settle([outcome.settlement])
+    if late and not outcome.is_completed:
         log.warning(VOID, reservation.task_id)
-    if outcome.then is not None:
-        outcome.then()
+    outcome.follow(is_late=bool(late))
     if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
         raise outcome.error
     return outcome.task

@@ -24,7 +24,8 @@
 ``moves/home``                what tells a store from others
 ============================  ==============================================================================
 
-A ``<ref>`` names a task of a queue; a ``<limit>`` is "concurrency:<key>" or "rate:<key>".
+A ``<ref>`` names a task of a queue, with one ":" in it; a ``<question>`` and a ``<place>`` have none. A
+``<limit>`` is "concurrency:<key>" or "rate:<key>".
 """
 
 import re

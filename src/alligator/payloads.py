@@ -97,8 +97,13 @@ def decode(data: str | bytes) -> Payload:
     get = payload.get
     for key, kind, default in _KEYS:
         if not isinstance(get(key, default), kind):
-            raise UnreadableTask(f"The payload's {key!r} is {payload.get(key)!r:.100}.")
+            raise UnreadableTask(f"The payload's {key!r} is {_shown(payload.get(key), kind)}.")
     return payload
+
+
+def _shown(value: Any, kind: type[Any]) -> str:
+    # What stands in the place of arguments may be a secret among them.
+    return f"{value!r:.100}" if kind in (str, int) else f"of type {type(value).__name__}"
 
 
 def options_in(data: str | bytes) -> dict[str, Any] | None:

@@ -27,10 +27,16 @@ def indented(text: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """Logs each message in one line, and a traceback in lines that are indented.
+    r"""Logs each message in one line, and a traceback in lines that are indented.
 
-    An error's text is anybody's. With a line break and a date in it, it could tell of what never was.
+    An error's text is anybody's. With a line break and a date in it, it could tell of what never was. What
+    ``latergator`` logs by; for a handler of your own it takes what a ``logging.Formatter`` takes.
     A message that has lines to follow, such as a stack, has them as ``extra={"below": ...}``.
+
+    Example:
+        >>> record = logging.makeLogRecord({"levelname": "ERROR", "msg": "no\n2026-01-01 user"})
+        >>> Formatter("%(levelname)s %(message)s").format(record)
+        'ERROR no\\n2026-01-01 user'
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -71,8 +71,30 @@ def check_arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[
     try:
         signature.bind(*args, **kwargs)
     except TypeError as err:
-        name = getattr(func, "__qualname__", func)
-        raise InvalidArguments(f"{name}{signature} cannot be called like this: {err}.") from None
+        name = getattr(func, "__qualname__", type(func).__qualname__)
+        shown = f"{name}{_without_values(signature)}"
+        raise InvalidArguments(f"{shown} cannot be called like this: {err}.") from None
+
+
+def _without_values(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature with names only, for messages that workers keep and log: a default may be a secret."""
+    empty = inspect.Parameter.empty
+    return inspect.Signature(
+        [
+            one.replace(annotation=empty, default=empty if one.default is empty else _VALUE)
+            for one in signature.parameters.values()
+        ]
+    )
+
+
+class _Value:
+    """Stands for any."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+_VALUE = _Value()
 
 
 def _signature(func: Callable[..., Any]) -> inspect.Signature:

@@ -20,7 +20,7 @@ ANSWERED_FOR = 60.0
 MAX_ANSWER = 2**20
 """Characters of the stacks of one process; of what is beyond, only the names."""
 
-_QUESTION = f"{keys.STOPS}/{keys.STACKS}-"  # no name of a task: that has a ":"
+_QUESTION = f"{keys.STOPS}/{keys.STACKS}-"  # no ref: that has a ":"
 
 
 class Told(NamedTuple):
@@ -60,7 +60,9 @@ def take_back(records: Records, question: str) -> None:
 
 def questions_in(stops: Collection[str]) -> list[str]:
     """Return the questions that are asked, by the keys of all that stands in the family of stops."""
-    return [key.removeprefix(_QUESTION) for key in stops if key.startswith(_QUESTION)]
+    asked = [key.removeprefix(_QUESTION) for key in stops if key.startswith(_QUESTION)]
+    # In a queue whose name begins as our key does, a task may be asked to end.
+    return [question for question in asked if ":" not in question]
 
 
 def answer(

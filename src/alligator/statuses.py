@@ -291,7 +291,7 @@ def _death(
     """Return how the process ended that had a task before."""
     if found.deliveries <= bool(found.token) and task.attempt == 1:
         return None
-    next_one = Reservation(*name, b"", "", found.deliveries + (not found.token))
+    next_one = Reservation(*name, found.body, "", found.deliveries + (not found.token))
     return deaths.found(backend, kept_in, next_one, task.history)
 
 

@@ -28,6 +28,7 @@ from alligator.exceptions import (
 )
 from alligator.limits import Limit
 from alligator.options import OPTIONS
+from alligator.raised import log_raised
 from alligator.signatures import path_of
 from alligator.utils import import_attr, new_id, run_coroutine
 
@@ -281,7 +282,7 @@ class Task:
         self.result = result
         self.to_success()
         if self.on_success is not None:
-            self._hook(self.on_success, result)
+            self._hook("on_success", self.on_success, result)
 
     def fail(self, err: BaseException) -> None:
         """The last part of ``run`` after an exception: set the status; call ``on_error`` if it is a failure.
@@ -295,7 +296,7 @@ class Task:
         elif not isinstance(err, Abandoned):
             self.status = RETRYING if self.retries > 0 and self.may_retry(err) else FAILED
             if self.on_error is not None:
-                self._hook(self.on_error, err)
+                self._hook("on_error", self.on_error, err)
 
     def may_retry(self, err: BaseException) -> bool:
         """Return whether, for all that the task was told of exceptions, another attempt may mend this one."""
@@ -445,14 +446,15 @@ class Task:
     def _nothing_to_call(self) -> InvalidArguments:
         return InvalidArguments(f"Task {self.task_id!r} has nothing to call: use to_call() first.")
 
-    def _hook(self, hook: Hook, news: Any) -> None:
+    def _hook(self, name: str, hook: Hook, news: Any) -> None:
         """Call a hook that can no longer change what became of the task."""
         try:
             run_coroutine(hook(self, news))
         except Abandoned:
             raise
-        except BaseException:
-            log.exception("Task %r: its hook %r raised; the outcome stands", self.task_id, hook)
+        except BaseException as err:
+            what = "Task %r: its hook %s raised; the outcome stands"
+            log_raised(log, what, self.task_id, name, err=err)
 
 
 def _no_option(name: str) -> InvalidOption:

@@ -25,6 +25,7 @@ from alligator.constants import ALL
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
 from alligator.gator import Gator, allowed_by
 from alligator.patience import Patience
+from alligator.printable import printable
 from alligator.processes.board import CAPACITY, Board
 from alligator.processes.complaints import Complaints, warn_of, warn_of_strangers
 from alligator.processes.crew import Crew
@@ -206,8 +207,8 @@ class Worker:
         _say(f"{self.ident()} leaving. It consumed {_tasks(self.tasks_complete)}.")
 
     def result(self, result: object) -> None:
-        """Print what a task returned."""
-        _say(str(result))
+        """Print what a task returned, in one line: none of it passes for a line of ours."""
+        _say(printable(str(result)))
 
     def run_forever(self) -> None:
         """Run tasks until told to leave, or until ``max_tasks`` are done, or in a ``burst`` none is ready.

@@ -112,7 +112,8 @@ def shown(function: Callable[..., Any]) -> list[str]:
         (
             Gator,
             "conn_string, queue_name='all', task_class=<class 'alligator.tasks.Task'>, "
-            "backend_class=None, options=None, results=None, max_length=None, store_name=None",
+            "backend_class=None, options=None, results=None, max_length=None, store_name=None, "
+            "keys=None, allow=None, aliases=None",
         ),
         (Gator.build_backend, "conn_string"),
         (Gator.cancel, "task_id"),

@@ -107,6 +107,23 @@ def return_hostile() -> str:
     return "surrogate \udcff"
 
 
+def return_forgery() -> str:
+    """Return what would pass for a line of a worker's, and colour the rest."""
+    return "ok\r\n2026-11-23 ERROR forged\x1b[31m"
+
+
+class Leaves:
+    """Leaves the program when it is to be printed."""
+
+    def __str__(self) -> str:
+        raise SystemExit("no use")
+
+
+def return_what_leaves() -> Leaves:
+    """Return something that cannot be printed."""
+    return Leaves()
+
+
 def note_start(task: Task) -> None:
     """As a hook: the task's own journal is its first argument, its name the second."""
     Journal(str(task.func_args[0])).note("hook", str(task.func_args[1]))

@@ -102,6 +102,56 @@ def test_a_module_that_cannot_be_imported_is_told_of(dsn: str, shop: Path) -> No
     assert {"told to leave" in fault["problem"] for fault in found["faults"]} == {True}
 
 
+def test_an_error_that_cannot_be_told_is_a_fault_like_any_other(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text(
+        "class Leaves(Exception):\n    def __str__(self): raise SystemExit\nraise Leaves\n"
+    )
+
+    assert checked(shop, dsn, 1)["at_fault"] == 9
+
+
+def test_what_is_not_allowed_is_a_fault_and_not_imported(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text("open('imported', 'w').close()\n" + OLD)
+
+    [*faults] = checked(shop, dsn, 1, "--allow", "shop.sta*", "--allow", "other.*")["faults"]
+
+    assert {fault["callable"]: fault["tasks"] for fault in faults} == {
+        "shop.is_renamed": 6,
+        "shop.takes_more": 1,
+        "shop.stays": 1,  # for its hook
+    }
+    assert all("is not among what may run here" in fault["problem"] for fault in faults)
+
+    (shop / "imported").unlink()
+    assert checked(shop, dsn, 1, "--allow", "other.*")["at_fault"] == 9
+    assert not (shop / "imported").exists()
+
+
+ELSEWHERE = """\
+from alligator import Gator
+from alligator.dsn import DSN
+
+gator = Gator("sqlite://queue.db", {options})
+gator.dsn = DSN.parse("redis://:s3cr3t-pw@cache:6379/0")
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "warns"),
+    [("", "", True), ("", "--allow shop.*", False), ("allow='**'", "", False)],
+)
+def test_who_looks_at_another_machine_hears_what_strangers_may_do(
+    tmp_path: Path, options: str, words: str, warns: bool
+) -> None:
+    (tmp_path / "there.py").write_text(ELSEWHERE.format(options=options))
+
+    ran = run("alligator check there:gator", *words.split(), folder=tmp_path)
+
+    assert ran.returncode == 0, ran.stderr
+    assert ("can run any function here" in ran.stderr) == warns
+    assert "s3cr3t-pw" not in ran.stderr
+
+
 def test_another_queue_is_not_looked_at(dsn: str, shop: Path) -> None:
     assert checked(shop, dsn, 0, "--queue", "other") == {
         "looked_at": 0,

@@ -405,6 +405,20 @@ def test_hostile_results_are_printed_escaped(scene: Scene) -> None:
 
 
 @ON_SQLITE
+def test_no_result_passes_for_a_line_of_the_workers(scene: Scene) -> None:
+    scene.gator.task(jobs.return_forgery)
+    scene.gator.task(jobs.return_what_leaves)
+    scene.push("t1")
+
+    worker = scene.worker(burst=True)
+
+    assert worker.wait() == 0
+    assert r"ok\r\n2026-11-23 ERROR forged\x1b[31m" in worker.stdout.splitlines()
+    assert worker.stderr.count("result() raised") == 1
+    assert scene.journal.names("finish") == ["t1"]
+
+
+@ON_SQLITE
 @pytest.mark.parametrize("where", ["| head -n 1", ">&-", "<&- >&- 2>&-"])
 def test_output_that_nobody_reads_stops_nothing(scene: Scene, where: str) -> None:
     scene.push_many(*SHORT)

@@ -33,6 +33,59 @@ def fail(message: str = "broken") -> None:
     raise ValueError(message)
 
 
+def fail_at(value: Any) -> None:
+    """Fail, and say nothing of the argument."""
+    raise ValueError("gone wrong")
+
+
+class Node:
+    """Shows what it refers to, and that is itself in the end."""
+
+    def __init__(self) -> None:
+        self.other = self
+
+    def __repr__(self) -> str:
+        return f"Node({self.other!r})"
+
+
+class Leaves:
+    """Leaves the program when it is to show itself."""
+
+    def __repr__(self) -> str:
+        raise SystemExit("no use")
+
+
+class Untellable(Exception):
+    """Not even its traceback can be told."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return repr(Node()) if name == "__notes__" else super().__getattribute__(name)
+
+    def __str__(self) -> str:
+        return repr(Node())
+
+
+class UntellableDelay(Snooze):
+    def __str__(self) -> str:
+        return repr(Leaves())
+
+
+def fail_untold(kind: str) -> None:
+    """Fail with what harms who asks for its text."""
+    kinds: dict[str, Callable[[], BaseException]] = {
+        "node": lambda: ValueError(Node()),
+        "leaves": lambda: ValueError(Leaves()),
+        "untellable": Untellable,
+        "snooze": lambda: UntellableDelay(1),
+    }
+    raise kinds[kind]()
+
+
+def untold_hook(task: Task, *news: object) -> None:
+    """A hook that fails so."""
+    raise Untellable
+
+
 def fail_until(times: int) -> str:
     """Fail as often as ``times`` says, then succeed."""
     seen.append("try")
@@ -75,6 +128,11 @@ def leave() -> None:
 
 def look() -> None:
     seen.extend(watch() for watch in watched)
+
+
+def look_and_fail() -> None:
+    look()
+    raise ValueError("gone wrong")
 
 
 async def add_soon(a: int, b: int) -> int:

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import Gator, Options, Task
-from alligator.exceptions import InvalidArguments
-from alligator.payloads import MAX_DEPTH
+from alligator.exceptions import InvalidArguments, UnreadableTask
+from alligator.payloads import MAX_DEPTH, decode
+from alligator.signatures import check_arguments
 from tests.unit import jobs
 from tests.unit.steps import popped
 
@@ -358,3 +359,26 @@ def test_options_hold_no_arguments(gator: Gator) -> None:
     assert isinstance(gator.options(), Options)
     with pytest.raises(ValueError, match="The function's own arguments go to task"):
         gator.options(value=1)
+
+
+def sign_in(name: str, password: str = "s3cr3t-pw") -> None:
+    """Take a default that is nobody else's business."""
+
+
+def test_an_error_tells_no_value_of_a_default() -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        check_arguments(sign_in, [], {})
+
+    assert str(caught.value) == (
+        "sign_in(name, password=...) cannot be called like this: missing a required argument: 'name'."
+    )
+
+
+@pytest.mark.parametrize("name", ["args", "kwargs"])
+def test_an_error_tells_no_argument_of_what_cannot_be_read(name: str) -> None:
+    payload = {"task_id": "t1", "retries": 0, "module": "m", "callable": "f", name: "s3cr3t-pw"}
+
+    with pytest.raises(UnreadableTask) as caught:
+        decode(json.dumps(payload))
+
+    assert str(caught.value) == f"The payload's {name!r} is of type str."

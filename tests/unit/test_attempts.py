@@ -1,20 +1,23 @@
 """Bad days: what cannot be read, imported or told, and what kills its worker. Nothing gets lost."""
 
+import contextlib
 import json
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alligator import ALL, Gator, Task
+from alligator import ALL, Gator, Task, Worker, deaths
 from alligator.attempts import Attempt, Runner, take_retry
 from alligator.backends.base import Ack, Bury, Counts, Release, Reservation
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
 from alligator.constants import FAILED, RETRYING, SUCCESS
+from alligator.deaths import Death
 from alligator.exceptions import (
     AlligatorException,
     TaskFailed,
@@ -108,6 +111,88 @@ def test_an_attempt_that_failed_starts_the_count_of_deliveries_anew(
     assert popped(gator).result == "at last"
 
 
+# How a process ended that had a task
+
+
+def by_pop(gator: Gator) -> None:
+    gator.pop()
+
+
+def by_worker(gator: Gator) -> None:
+    Worker(gator, max_tasks=1).run_forever()
+
+
+def die(gator: Gator) -> Death:
+    """Take the first task, and end; as the parent of the process tells."""
+    [held] = gator.backend.reserve([ALL], "dying").reservations
+    death = Death(signal="SIGSEGV", token=held.token)
+    deaths.keep(gator.backend, gator.results, {held: death})
+    gator.backend.recover([ALL], "dying", [held.task_id])
+    return death
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("func", [jobs.look, jobs.look_and_fail])
+@pytest.mark.parametrize("run", [by_pop, by_worker])
+def test_who_comes_too_late_leaves_what_is_kept_to_who_has_the_task(
+    gator: Gator,
+    clock: Clock,
+    run: Callable[[Gator], None],
+    func: Callable[[], None],
+    retries: int,
+) -> None:
+    with gator.options(task_id="t1", retries=retries) as opts:
+        opts.task(func)
+    death = die(gator)
+    others: list[Reservation] = []
+
+    def lose_it() -> None:
+        clock.turn(3600)
+        others.extend(gator.backend.reserve([ALL], "another", lease=60).reservations)
+
+    jobs.watched.append(lose_it)
+    with contextlib.suppress(ValueError):
+        run(gator)
+
+    [other] = others
+    assert other.deliveries == 3
+    assert deaths.found(gator.backend, gator.results, other) == death
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_death_told_late_is_not_kept(gator: Gator, is_over: bool) -> None:
+    gator.task(jobs.echo, "t1")
+    [held] = gator.backend.reserve([ALL], "dying").reservations
+    gator.backend.recover([ALL], "dying", [held.task_id])  # by others: the parent had no answer
+    if is_over:
+        gator.pop()
+    else:
+        gator.backend.reserve([ALL], "another")
+
+    deaths.keep(gator.backend, gator.results, {held: Death(signal="SIGSEGV", token=held.token)})
+
+    assert gator.backend.records is not None
+    assert gator.backend.records.list("deaths") == {}
+
+
+def test_a_death_of_a_former_task_is_not_told_of_one_that_is_handed_out_again(
+    gator: Gator, clock: Clock
+) -> None:
+    with gator.options(task_id="t1") as opts:
+        opts.task(jobs.echo, "former")
+    death = die(gator)
+    gator.backend.drop_all(ALL)
+    with gator.options(task_id="t1") as opts:
+        opts.task(jobs.echo, "later")
+    kill_a_worker(gator, clock)
+
+    assert gator.status("t1").death is None
+    [later] = gator.backend.reserve([ALL], "another").reservations
+    assert later.deliveries == 2
+    assert deaths.found(gator.backend, gator.results, later) is None
+    assert deaths.found(gator.backend, gator.results, later, [{"token": death.token}]) == death
+
+
 # What cannot be read or imported
 
 
@@ -144,6 +229,72 @@ def test_what_cannot_be_read_waits_for_a_deploy_and_is_buried_whole_in_the_end(
     assert (letter.task_id, letter.body) == ("t1", body)
     assert note_of(gator)["reason"] == "unreadable"
     assert error.__name__ in note_of(gator)["traceback"]
+
+
+class UntoldTask(Task):
+    """Cannot be read, and does not let itself be told why."""
+
+    @classmethod
+    def deserialize(cls, data: str | bytes) -> Self:
+        raise jobs.Untellable
+
+
+class UnqueuableTask(Task):
+    """Cannot be queued again, and does not let itself be told why."""
+
+    def serialize(self) -> str | bytes:
+        raise jobs.Untellable
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("kind", ["node", "leaves", "untellable"])
+@pytest.mark.parametrize("task_class", [Task, UnqueuableTask])
+def test_an_error_that_cannot_be_told_is_a_failure_like_any_other(
+    kind: str, retries: int, task_class: type[Task]
+) -> None:
+    body = body_of(callable="fail_untold", args=[kind], kwargs={}, options={}, retries=retries)
+
+    settlement = attempt(reserved(body), task_class).settlement
+
+    is_again = retries and task_class is Task
+    assert isinstance(settlement, Release if is_again else Bury)
+
+
+def test_a_task_put_off_for_a_reason_that_cannot_be_told_comes_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    body = body_of(callable="fail_untold", args=["snooze"], kwargs={}, options={})
+
+    settlement = attempt(reserved(body), Task).settlement
+
+    assert isinstance(settlement, Release)
+    assert "is put off: tests.unit.jobs.UntellableDelay" in caplog.text
+
+
+@pytest.mark.parametrize("callable_name", ["add", "fail"])
+def test_a_hook_whose_error_cannot_be_told_changes_nothing(
+    caplog: pytest.LogCaptureFixture, callable_name: str
+) -> None:
+    hook = {"module": "tests.unit.jobs", "callable": "untold_hook"}
+    args = [1] if callable_name == "add" else ["gone wrong"]
+    kwargs = {"b": 2} if callable_name == "add" else {}
+    options = {"on_success": hook, "on_error": hook}
+    body = body_of(callable=callable_name, args=args, kwargs=kwargs, options=options)
+
+    settlement = attempt(reserved(body), Task).settlement
+
+    assert isinstance(settlement, Ack if callable_name == "add" else Bury)
+    assert (
+        f"its hook {'on_success' if callable_name == 'add' else 'on_error'} raised" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("deliveries", [1, 3])
+def test_a_task_class_whose_error_cannot_be_told_kills_nothing(deliveries: int) -> None:
+    settlement = attempt(reserved(body_of(), deliveries), UntoldTask).settlement
+
+    assert isinstance(settlement, Release if deliveries == 1 else Bury)
 
 
 def test_code_that_arrives_in_time_runs_the_task(

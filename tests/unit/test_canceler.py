@@ -212,6 +212,16 @@ def test_a_question_is_no_stop_of_any_task(scene: Scene) -> None:
     assert len(scene.asked_where) == 1
 
 
+def test_a_stop_in_a_queue_whose_name_begins_like_a_question_is_none() -> None:
+    gator = Gator("locmem://")
+    records = records_of(gator.backend)
+    question = stack_records.ask(records)
+    stops.ask(gator.backend, "stacks-nightly", "t1", "w.1.1", stops.CANCELED)
+
+    assert stack_records.questions_in(records.list("stops")) == [question]
+    assert list(stops.listed(gator.backend)) == [("stacks-nightly", "t1")]
+
+
 def test_what_is_short_hears_no_question(scene: Scene) -> None:
     stack_records.ask(records_of(scene.backend))
     scene.go_on(LONG / 2)

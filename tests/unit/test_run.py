@@ -100,7 +100,7 @@ def test_on_success_that_raises_is_logged_and_changes_nothing(
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert "'t1'" in record.message
-    assert "break_on_success" in record.message
+    assert "its hook on_success raised" in record.message
     assert record.exc_info is not None
     assert "the hook broke" in str(record.exc_info[1])
 

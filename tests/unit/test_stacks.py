@@ -4,6 +4,7 @@ import asyncio
 import faulthandler
 import inspect
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Generator
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from alligator.backends.base import Reservation
+from alligator.deaths import MAX_STACK
 from alligator.printable import Formatter
-from alligator.processes.board import Mark, Posted, State
-from alligator.processes.inquiry import crash_in, read_dump, stacks_in
+from alligator.processes.board import Board, Mark, Posted, State
+from alligator.processes.inquiry import ASK, Inquiry, answer, crash_in, read_dump, stacks_in
 from alligator.processes.stacks import MAX_FRAMES, Begun, Frame, stacks_of, text_of
 
 
@@ -156,6 +158,23 @@ def test_what_faulthandler_writes_is_read() -> None:
     assert (found.current, found.fatal) == (threading.get_ident(), "")
     assert "wait_in_here" in functions(stacks[1])
     assert functions(stacks[2])[-1] == "dump"
+
+
+@pytest.mark.parametrize("char", ["x", "\n", "é", "\U0001f600"])
+def test_an_answer_that_would_be_too_long_tells_of_some(char: str) -> None:
+    file = os.memfd_create("stacks")
+    asked: list[bytes] = []
+    inquiry = Inquiry(file, Board(), asked.append, lambda number: None)
+    stacks = {number: f"{char * 20_000} of {number}" for number in range(1000)}
+
+    answer(file, int(asked[0].removeprefix(ASK)), stacks)
+
+    assert inquiry.tick()
+    os.close(file)
+    assert inquiry.stacks.keys() == stacks.keys()
+    told = [stack for stack in inquiry.stacks.values() if stack]
+    assert len(told) >= 5
+    assert all(stack == stacks[number][-MAX_STACK:] for number, stack in enumerate(told))
 
 
 def test_what_is_not_begun_has_no_stack() -> None:

@@ -3,7 +3,7 @@
 Such a client has ``len, drop_all, push(queue_name, task_id, data), pop, get`` and need not inherit from
 anything. It takes a task out before it runs, so it can promise *at most once*: a worker that dies loses what
 it took. It cannot delay or prioritize, knows nothing of single tasks, and keeps no dead letters: what fails
-for good is logged with its payload instead.
+for good is logged instead.
 
 A task that puts itself off (``Snooze``, ``Retry(delay=...)``) is pushed again at once, so that it is safe, and
 this process notes not to run it before its time: it takes it out, and pushes it to the end once more. Another
@@ -32,6 +32,7 @@ from alligator.backends.base import (
     no_room,
 )
 from alligator.exceptions import UnreadableTask
+from alligator.raised import line_of
 from alligator.utils import new_id
 
 log = logging.getLogger("alligator.backend")
@@ -143,9 +144,10 @@ class SimpleBackend(Backend):
                 self._push(held.queue_name, held.task_id, body, settlement.delay)
             elif isinstance(settlement, Bury):
                 log.error(
-                    "This store keeps no dead letters. Lost from queue %r: %r, %s",
+                    "This store keeps no dead letters. Lost from queue %r: task %r of %s bytes, %s",
                     held.queue_name,
-                    held.body,
+                    held.task_id,
+                    len(held.body),
                     settlement.note,
                 )
         return []
@@ -226,7 +228,7 @@ class SimpleBackend(Backend):
             try:
                 self._push(queue_name, held.task_id, held.body, left)
             except Exception as err:  # whatever the client raises: better early than lost
-                log.warning("Task %r runs before its time: %s", held.task_id, err)
+                log.warning("Task %r runs before its time: %s", held.task_id, line_of(err))
                 return held
             if held.body in met:  # there are no others
                 return None

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     what = "whether this version of your program can run all that is queued, scheduled or dead"
     check = commands.add_parser("check", help=what)
     check.add_argument("target", metavar="TARGET")
+    what = "import nothing but what fits, such as 'myapp.tasks.*'; repeatable (anything)"
+    check.add_argument("--allow", action="append", metavar="PATTERN", help=what)
     _add_common(check, "check")
 
     stacks = commands.add_parser("stacks", help="where every running task is now, as a stack")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alligator import schedules
+from alligator import notes, schedules
 from alligator.attempts import Runner
 from alligator.backends.abilities import refusal
 from alligator.commands import letters, listing
@@ -16,6 +16,7 @@ from alligator.exceptions import AlligatorException, InvalidOption
 from alligator.gator import Gator
 from alligator.payloads import Refused
 from alligator.printable import indented, printable
+from alligator.reading import Reading
 from alligator.signatures import check_arguments
 
 NAMED = 3
@@ -46,8 +47,16 @@ class Report:
         return sum(fault.tasks for fault in self.faults)
 
 
-def report(gator: Gator, queue_names: Sequence[str], passed: PassingOver) -> Report:
+def report(
+    gator: Gator, queue_names: Sequence[str], passed: PassingOver, reading: Reading | None
+) -> Report:
     """Read all that is queued or dead, and what schedules queue, as a worker would; run nothing.
+
+    Args:
+        gator: Where to look.
+        queue_names: In which queues.
+        passed: Told of what changes meanwhile.
+        reading: How names lead to functions; None: as anywhere.
 
     Raises:
         InvalidOption: The store cannot list its tasks.
@@ -56,7 +65,7 @@ def report(gator: Gator, queue_names: Sequence[str], passed: PassingOver) -> Rep
         raise InvalidOption(refusal(gator.dsn, "alligator check"))
     faults: dict[tuple[str, str], Fault] = {}
     looked_at = 0
-    runner = Runner(gator.backend, gator.task_class, reading=gator.reading)
+    runner = Runner(gator.backend, gator.task_class, reading=reading)
     for queue_name, task_id, body in _bodies(gator, queue_names, passed):
         looked_at += 1
         problem = _problem_of(body, runner)
@@ -88,7 +97,7 @@ def _problem_of(body: bytes, runner: Runner) -> str | None:
     except AlligatorException as err:
         return str(err)
     except (Exception, SystemExit) as err:  # of a module's own, as it is imported, or of a class
-        return f"{type(err).__name__}: {err}"
+        return notes.describe(err)
     return None
 
 

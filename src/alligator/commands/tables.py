@@ -8,6 +8,7 @@ from typing import Literal
 
 from alligator.printable import printable
 
+Keep = Literal["start", "end"]
 GAP = "  "
 NARROWEST = 8
 """Columns of text that a cell keeps, however narrow the terminal."""
@@ -29,7 +30,7 @@ class Column:
 
     title: str
     align: Literal["left", "right"] = "left"
-    keep: Literal["start", "end"] | None = None
+    keep: Keep | None = None
 
 
 def table(
@@ -50,7 +51,10 @@ def table(
     """
     cells = [
         [column.title for column in columns],
-        *([printable(cell) for cell in row] for row in rows),
+        *(
+            [_bounded(text, column, width) for text, column in zip(row, columns, strict=True)]
+            for row in rows
+        ),
     ]
     widths = [max(map(width_of, texts)) for texts in zip(*cells, strict=True)]
     if width is not None:
@@ -121,8 +125,9 @@ def counted(number: int, what: str) -> str:
 
 def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
     """Take from the widest texts until all fits, or nothing more can go."""
-    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
-        least = [max(NARROWEST, len(column.title)) for column in columns]
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
+    least = [max(NARROWEST, len(column.title)) for column in columns]
+    while excess > 0:
         may_go = [
             place
             for place, column in enumerate(columns)
@@ -130,13 +135,35 @@ def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
         ]
         if not may_go:
             return
-        widths[max(may_go, key=lambda place: widths[place])] -= 1
+        # Down to the next widest at once.
+        widest = max(may_go, key=lambda place: widths[place])
+        floor = max([least[widest], *(widths[place] for place in may_go if place != widest)])
+        taken = min(excess, max(1, widths[widest] - floor))
+        widths[widest] -= taken
+        excess -= taken
+
+
+def _bounded(text: str, column: Column, width: int | None) -> str:
+    """Return what can be shown of a text: anybody may have made it, as long as a store takes it."""
+    if width is None or column.keep is None or len(text) <= width:
+        return printable(text)
+    return CUT + printable(text[-width:]) if column.keep == "end" else printable(text[:width]) + CUT
 
 
 def _fitted(text: str, column: Column, width: int) -> str:
     if width_of(text) > width:
-        while width_of(text) > width - 1:
-            text = text[1:] if column.keep == "end" else text[:-1]
-        text = CUT + text if column.keep == "end" else text + CUT
+        if column.keep == "end":
+            text = CUT + _beginning(text[::-1], width - 1)[::-1]
+        else:
+            text = _beginning(text, width - 1) + CUT
     blank = " " * (width - width_of(text))
     return blank + text if column.align == "right" else text + blank
+
+
+def _beginning(text: str, width: int) -> str:
+    """Return as much of a text as fits."""
+    for place, char in enumerate(text):
+        width -= width_of(char)
+        if width < 0:
+            return text[:place]
+    return text

@@ -169,8 +169,8 @@ class AsyncCrew:
             is_over = True
             try:
                 is_over = job()
-            except BaseException:
-                left_to_its_lease(held, self._holdings)
+            except BaseException as err:
+                left_to_its_lease(held, self._holdings, err)
             if is_over:
                 with self._lock:
                     self._running -= 1
@@ -261,8 +261,8 @@ class AsyncCrew:
             try:
                 if held.call is not None:
                     held.call()
-            except BaseException:
-                left_to_its_lease(held, self._holdings)
+            except BaseException as err:
+                left_to_its_lease(held, self._holdings, err)
             self._ran(1, (time.monotonic() - began) / self._threads)
             with self._lock:
                 self._running -= 1

@@ -1,7 +1,6 @@
 """Threads that run what a worker holds."""
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Self
 
 from alligator.bell import Bell
 from alligator.processes.holdings import Held, Holdings
+from alligator.raised import log_raised
 
 log = logging.getLogger("alligator.worker")
 
@@ -73,8 +73,8 @@ class Crew:
             began = time.monotonic()
             try:
                 self._run(held)
-            except BaseException:
-                left_to_its_lease(held, self._holdings)
+            except BaseException as err:
+                left_to_its_lease(held, self._holdings, err)
             with self._changed:
                 self._running -= 1
                 self._ran(1, (time.monotonic() - began) / self._size)
@@ -92,11 +92,11 @@ class Crew:
         return None
 
 
-def left_to_its_lease(held: Held, holdings: Holdings) -> None:
+def left_to_its_lease(held: Held, holdings: Holdings, err: BaseException) -> None:
     """Forget a task of which nothing came but an exception, as a Task class of the user's own may raise one.
 
     In a thread it would end that thread, and nothing else. So let it be as if it had ended the process: the
     lease lapses, and the task is handed out again, up to three times.
     """
-    log.error("Task %r is left to its lease", held.reservation.task_id, exc_info=sys.exc_info())
+    log_raised(log, "Task %r is left to its lease", held.reservation.task_id, err=err)
     holdings.drop(held)

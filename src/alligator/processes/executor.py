@@ -11,6 +11,7 @@ from alligator.backends.base import Reservation
 from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.processes.holdings import Held, Holdings
+from alligator.raised import log_raised
 
 log = logging.getLogger("alligator.worker")
 
@@ -101,22 +102,23 @@ class Executor:
 
     def _ended(self, held: Held, outcome: Attempt) -> None:
         """Take note of what came of an attempt; its settlement goes out with the next exchange."""
-        if outcome.then is not None:
+        if outcome.has_more:
             # What is to follow the settlement cannot wait for the exchange.
-            self._patiently(lambda: self._backend.settle([outcome.settlement]))
-            self._patiently(outcome.then)
+            late = self._patiently(lambda: self._backend.settle([outcome.settlement]))
+            self._patiently(lambda: outcome.follow(is_late=bool(late)))
         is_ours = isinstance(outcome.task, OurTask)
         if not is_ours:  # before it is finished, or one too many would be taken in its place
             self.completed += 1
-        is_settled = outcome.then is not None or outcome.is_completed
+        is_settled = outcome.has_more or outcome.is_completed
         self._holdings.finish(held, outcome.settlement, is_settled=is_settled)
         if is_ours:
             return
         if outcome.task is not None and outcome.is_success:
             try:
                 self._tell(outcome.task.result)
-            except Exception:
-                log.exception("Task %r is done, but result() raised", held.reservation.task_id)
+            except (Exception, SystemExit) as err:  # of its text, perhaps
+                what = "Task %r is done, but result() raised"
+                log_raised(log, what, held.reservation.task_id, err=err)
 
     def park(self) -> None:
         """Put tasks that may not start yet in line for their limits."""

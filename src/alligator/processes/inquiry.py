@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from alligator.deaths import MAX_STACK
 from alligator.payloads import encode, object_in
 from alligator.processes.board import BEGUN, Board, Posted
 from alligator.processes.stacks import Frame, text_of
@@ -31,6 +32,9 @@ HEARS_WITHIN = 0.2
 """Seconds for a thread of the child to answer, and then for faulthandler."""
 MAX_READ = 4 * 2**20
 """Bytes of an answer to read: a process may run a thousand coroutines."""
+
+MAX_TOLD = MAX_READ // 4
+"""Bytes of the stacks that a child tells of: there is room for an answer that came too late, too."""
 
 _THREAD = re.compile(r"(Current thread|Thread) 0x([0-9a-f]+).*\(most recent call first\):")
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
@@ -69,8 +73,19 @@ def meet_signal() -> None:
 
 def answer(file: int, question: int, stacks: Mapping[int, str]) -> None:
     """Write what was asked for."""
-    told = {"question": question, "stacks": stacks}
+    told = {"question": question, "stacks": _bounded(stacks)}
     os.write(file, encode(told).encode() + b"\n")
+
+
+def _bounded(stacks: Mapping[int, str]) -> dict[int, str]:
+    """Return the ends of stacks, as long as there is room, for half of an answer is none."""
+    told: dict[int, str] = {}
+    room = MAX_TOLD
+    for number, stack in stacks.items():
+        end = stack[-MAX_STACK:]
+        room -= len(encode(end))
+        told[number] = end if room >= 0 else ""
+    return told
 
 
 # In the parent:

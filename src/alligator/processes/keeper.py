@@ -16,6 +16,7 @@ from alligator.attempts import VOID
 from alligator.backends.base import Ack, Backend, Release, Reservation
 from alligator.exceptions import AlligatorException
 from alligator.processes.board import Board, Mark, Posted, State
+from alligator.raised import log_raised
 
 log = logging.getLogger("alligator.processes.keeper")
 
@@ -180,9 +181,9 @@ def keeper_thread(
             try:
                 keeper.tick([board])
                 also()
-            except Exception:
+            except Exception as err:
                 # In a store of the user's own, perhaps. The next beat must come all the same.
-                log.exception("Cannot keep up leases, trying on")
+                log_raised(log, "Cannot keep up leases, trying on", err=err)
 
     thread = threading.Thread(target=keep, name="alligator-keeper", daemon=True)
     thread.start()

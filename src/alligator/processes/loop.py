@@ -9,6 +9,8 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from alligator.raised import log_raised
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -97,8 +99,8 @@ class Loop:
     def _try(self, run: Callable[[], Any]) -> None:
         try:
             run()
-        except BaseException:
-            log.exception("A coroutine has broken off the event loop, which goes on")
+        except BaseException as err:
+            log_raised(log, "A coroutine has broken off the event loop, which goes on", err=err)
 
     async def _wind_up(self, ends_at: float) -> None:
         this = self._asyncio.current_task()

@@ -28,6 +28,7 @@ from alligator.backends.base import (
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.options import AGES
 from alligator.peeks import Peek
+from alligator.raised import line_of
 from alligator.schedules import moments
 from alligator.schedules import schedule_records as form
 from alligator.schedules.cron import Cron
@@ -257,8 +258,8 @@ class Scheduler:
     def _complain(self, queue_name: str, key: str, value: bytes, err: Exception) -> None:
         if self._complaints.get(key) != value:
             self._complaints[key] = value
-            what = "Schedule %r of queue %r queues nothing: %s: %s"
-            log.error(what, form.name_in(key), queue_name, type(err).__name__, err)
+            what = "Schedule %r of queue %r queues nothing: %s"
+            log.error(what, form.name_in(key), queue_name, line_of(err))
 
 
 def _interval(value: object) -> float:

@@ -134,8 +134,7 @@ def tell_dependents(source: Backend, queue_name: str) -> None:
             if held is not None:
                 with keeping(source, held):
                     outcome = Runner(source, Task).attempt(held)
-                source.settle([outcome.settlement])
-                if outcome.then is not None:
-                    outcome.then()
+                late = source.settle([outcome.settlement])
+                outcome.follow(is_late=bool(late))
         if not ours:
             return
