@@ -274,6 +274,14 @@ class SignedStore(Backend):
         """As the store."""
         return self.store.warnings()
 
+    def risks(self, queue_name: str) -> list[str]:
+        """As the store."""
+        return self.store.risks(queue_name)
+
+    def forget(self, queue_name: str) -> None:
+        """As the store."""
+        self.store.forget(queue_name)
+
     def extend(self, reservations: Sequence[Reservation], lease: float) -> list[Reservation]:
         """As the store."""
         return self.store.extend(reservations, lease)

@@ -67,4 +67,7 @@ skinny = Gator(_DSN, task_class=SkinnyTask)
 elsewhere = Gator(_DSN, "elsewhere")
 if _DSN.startswith("redis"):
     careless = Gator(_DSN, backend_class=Careless)
+guarded = Gator(
+    _DSN, keys=["not for production: 32 characters"], allow="shop.*", options={"delay_by": 60}
+)
 no_gator = "a string"

@@ -73,6 +73,19 @@ def test_a_store_that_loses_tasks_is_found_to(server: Server) -> None:
     assert any("takes a task out before it runs" in warning for warning in found["warnings"])
 
 
+@pytest.mark.parametrize("dsn", ["sqlite"], indirect=True)
+def test_what_a_gator_demands_of_tasks_is_heeded_or_does_not_count(dsn: str) -> None:
+    with opened(dsn) as backend:
+        push(backend, "of-the-user")  # makes the file
+
+        found = verified("tests.integration.gators:guarded", SCENE_DSN=dsn)
+
+        assert found["verdict"] == "kept"
+        assert found["pushed"] == found["finished"] > 0
+        assert found["cuts"] == 0
+        assert backend.queues() == ["all"]
+
+
 def test_what_the_settings_endanger_is_told_and_nothing_is_left_in_redis(server: Server) -> None:
     ran = alligator("verify", server.dsn, *SHORT)
 

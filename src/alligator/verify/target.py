@@ -13,7 +13,12 @@ def moved(gator: Gator, address: str, queue_name: str) -> Gator:
     other.queue_name = queue_name
     other.task_kwargs = {}
     other.max_length = None
-    other.backend = gator.build_backend(address)
+    other.allowed = None
+    other.store = other.backend = gator.build_backend(address)
+    if gator.keyring is not None:
+        from alligator.signed_store import SignedStore  # here, for few need it
+
+        other.backend = SignedStore(other.store, gator.keyring)
     if gator.results is gator.backend.records:
         other.results = other.backend.records
     return other
