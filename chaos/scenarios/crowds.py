@@ -18,7 +18,7 @@ LONG = 10
 WITHOUT_END = 0
 
 
-@scenario(["sqlite"], quick=0.1)
+@scenario(["sqlite"], quick=0.05)
 def all_of_one_file_killed(stage: Stage) -> None:
     """Of one file, 8 who push and 2 who work are all killed in one moment: 20 times."""
     for number in range(stage.many(ROUNDS)):
@@ -42,7 +42,7 @@ def _retry_poison(stage: Stage) -> None:
     stage.show(f"{len(letters)} taken for poison, and retried")
 
 
-@scenario(["sqlite"], quick=0.2)
+@scenario(["sqlite"])
 def full_load(stage: Stage) -> None:
     """On one file, 8 push and 4 work as fast as they can, with short leases; nothing is done to them."""
     workers = stage.start("--workers", "4")
@@ -55,7 +55,7 @@ def full_load(stage: Stage) -> None:
     check_file(stage)
 
 
-@scenario(quick=0.2)
+@scenario(quick=0.1)
 def forks_and_threads(stage: Stage) -> None:
     """A process that has used a Gator forks four, and all of them push and ask over it with threads."""
     producers = pushing(stage, "t", processes=5, threads=4, tasks=stage.many(100))
