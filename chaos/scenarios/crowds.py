@@ -37,6 +37,7 @@ def all_of_one_file_killed(stage: Stage) -> None:
 
 def _retry_poison(stage: Stage) -> None:
     """Retry what was held by three who died: which task has killed them, nobody could tell."""
+    stage.look_at_dead()
     letters = [one for one in stage.dead if notes.read(one.note).get("reason") == "poison"]
     stage.gator.backend.retry_dead(stage.gator.queue_name, [one.letter_id for one in letters])
     stage.show(f"{len(letters)} taken for poison, and retried")

@@ -18,6 +18,7 @@ import pytest
 
 from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter, Message, as_bytes
+from alligator.dsn import DSN
 from alligator.verify.journal import Entry, Journal
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
@@ -282,15 +283,18 @@ class Scene:
     def freeze(self, program: Program) -> None:
         """Stop a program, but not while it writes to a file that nobody else could then write to."""
         program.freeze()
-        while self._is_locked:
+        while self.is_locked:
             program.thaw()
             program.freeze()
 
     @property
-    def _is_locked(self) -> bool:
+    def is_locked(self) -> bool:
+        """Whether a process of the scene holds the lock of the store's file."""
         if not self.dsn.startswith("sqlite"):
             return False
-        with (self.folder / "queue.db-lock").open("wb") as file:
+        with Path(f"{DSN.parse(self.dsn).rest}-lock").open(
+            "rb"
+        ) as file:  # it is there: somebody works
             try:
                 flock(file, LOCK_EX | LOCK_NB)
             except BlockingIOError:

@@ -21,14 +21,17 @@ from alligator.verify import jobs
 from alligator.verify.addresses import server_of, through, with_lease
 from alligator.verify.crew import Crew
 from alligator.verify.crews import Crews
-from alligator.verify.findings import Findings, broken_off, found_in
+from alligator.verify.findings import Findings, batch_of, broken_off, found_in
 from alligator.verify.journal import Journal
-from alligator.verify.producing import producing
+from alligator.verify.producing import SHORT, producing
 from alligator.verify.proxy import Proxy
 from alligator.verify.target import moved
 
 LEASE = 3.0
 """Seconds: short, so that much can happen. It is the shortest that beanstalkd can do."""
+RECOVERS_WITHIN = 3 * LEASE
+"""Seconds from a death that broke off a run to the next start of its task, at the most: the lease, another one
+where who took it up was stopped or killed as well, and as much for a machine that does much else."""
 STOPPED_FOR = 1.5 * LEASE
 PROCESSES = 2
 """Worker processes of each crew."""
@@ -60,7 +63,8 @@ class Verdict:
     @property
     def is_good(self) -> bool:
         """Whether every promise was kept."""
-        return self.findings.is_good and not self.wrongly_dead and not self.stuck
+        is_kept = self.findings.is_good and not self.wrongly_dead and not self.stuck
+        return is_kept and self.findings.slowest <= RECOVERS_WITHIN
 
 
 class Trial:
@@ -236,7 +240,7 @@ class Trial:
             for name, note in dead.items()
             if broken_off(self._journal, name) < MAX_DELIVERIES
         ]
-        found = found_in(self._journal, kept=dead)
+        found = found_in(self._journal, kept=dead, batch=batch_of(SHORT))
         return Verdict(found, wrongly, stuck, self._crews.stops, self._cuts)
 
     def _dead(self) -> list[DeadLetter]:
