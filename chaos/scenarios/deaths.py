@@ -6,7 +6,7 @@ from itertools import count
 
 from alligator.verify.findings import batch_of
 from chaos.campaign import scenario
-from chaos.stage import Stage
+from chaos.stage import POISON, Stage
 from tests.features import coroutine_work
 from tests.integration import jobs
 from tests.integration.scenes import until
@@ -14,8 +14,8 @@ from tests.integration.scenes import until
 EVERY = 0.2
 """Seconds between two kills."""
 TASKS = 10_000
-MOMENTS = 0.6
-"""Seconds that a latergator works at the most until it is killed: in less than that, no campaign is over."""
+MOMENTS, FEW_MOMENTS = 2000, 500
+"""Milliseconds that a latergator works at the most until it is killed: less than it has work for."""
 BREAKS_OFF = 0.25
 """The part of all deaths that must meet a run: most do, but for those of who has just started."""
 TREES_BREAK_OFF = 0.1
@@ -37,9 +37,10 @@ def children_killed(stage: Stage) -> None:
         _kill_children(stage, *FOUR)
 
 
-@scenario(["sqlite", "redis", "postgres"], quick=0.05, quick_on=["redis"])
+@scenario(["sqlite", "redis", "postgres"], quick=0.2, quick_on=["redis"])
 def children_of_coroutines_killed(stage: Stage) -> None:
     """A worker process with some 200 tasks in flight is killed at 20 moments."""
+    stage.breaks_off = BREAKS_OFF
     # No more: each time 200 tasks come under suspicion, and have to run alone.
     stage.push_batch(stage.names(10_000), coroutine_work.work, 0.02)
     _kill_children(
@@ -60,15 +61,18 @@ def _kill_children(stage: Stage, *options: str, kills: int | None = None, **sett
     stage.expect(program.runs, "latergator has ended")
 
 
-@scenario(quick=0.08, quick_on=["sqlite", "postgres"])
+@scenario(quick=0.05, quick_on=["sqlite", "postgres"])
 def trees_killed(stage: Stage) -> None:
     """A latergator is killed with all its processes soon after its first task, and another is started."""
     stage.batch, stage.breaks_off = batch_of(TASK), TREES_BREAK_OFF
+    stage.recovers_within *= (
+        POISON  # who takes a task up may die before it begins: each time, a lease more
+    )
     with stage.producing(stage.names(TASKS), jobs.work, TASK):
         program = stage.start(*FOUR)
         while not stage.is_over():
             until(lambda: stage.at_work(program) or stage.is_over(), "somebody works")  # noqa: B023
-            time.sleep(stage.rng.uniform(0.0, MOMENTS))
+            time.sleep(stage.rng.uniform(0.0, stage.many(MOMENTS, FEW_MOMENTS) / 1000))
             stage.kill_tree(program)
             program = stage.start(*FOUR)
 
