@@ -39,7 +39,7 @@ def redis_full(stage: Stage) -> None:
     until(lambda: not _is_taken(stage, f"early{next(early)}"), "the server is full", within=60)
     held = stage.pushed
     stage.start("--workers", "2")
-    for name in stage.names(4000, "late"):
+    for name in stage.names(2000, "late"):
         until(lambda: _is_taken(stage, name), "there is room again", within=60)  # noqa: B023 -- called at once
     stage.show(f"{len(stage.journal.names('refused'))} pushes refused, the first after {held}")
 

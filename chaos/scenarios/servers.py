@@ -23,3 +23,6 @@ def server_killed(stage: Stage) -> None:
             until(lambda: stage.pushed >= due, "tasks are pushed", within=60)  # noqa: B023 -- called at once
             stage.restart_server(away=stage.rng.uniform(0.0, 0.3))
             stage.come_back(program, since=time.monotonic())
+    stage.come_to_rest()
+    for word in ("died", "Leaving"):
+        stage.expect(word not in program.stderr, f"a worker process has not borne it: {word}")
