@@ -42,7 +42,7 @@ def killed_at_any_call(stage: Stage) -> None:
     check_file(stage)
 
 
-@scenario(["sqlite", "postgres"], quick=0.02)
+@scenario(["sqlite", "postgres"], quick=0.02, quick_on=["sqlite"])
 def killed_at_the_first_push_of_all(stage: Stage) -> None:
     """A process that makes the file or the tables, to push, is killed at its n-th system call, for all n."""
     with fork_server(stage.folder / "forks.log") as server:
