@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from alligator.verify.journal import Journal
 
+STOPPED_WITHIN = 2.0
+"""Seconds for a signal to stop a process; one that waits for a disk may take longer."""
 LEAVE_WITHIN = 10.0
 """Seconds for workers to leave that are told to; then they are killed."""
 
@@ -90,11 +93,18 @@ class Crew:
         self._end()
         return len(pids)
 
-    def stop(self) -> int:
-        """Stop it with all its processes, as a machine that sleeps; return how many those are."""
+    def stop(self, is_in_the_way: Callable[[], bool]) -> int:
+        """Stop it with all its processes, as a machine that sleeps; return how many those are.
+
+        Not while that keeps all others from the store: of one machine, all of it sleeps.
+        """
         for pid in self.pids:
             self._journal.note("stop", pid=pid)
         self._stopped = self._halt()
+        while is_in_the_way():
+            for pid in reversed(self._stopped):
+                _signal(pid, signal.SIGCONT)
+            self._stopped = self._halt()
         self._tell_guard()
         return len(self._stopped)
 
@@ -125,8 +135,12 @@ class Crew:
     def _halt(self) -> list[int]:
         """Stop all processes, the parent first: it is not to see the others stop, nor to start new ones."""
         self._signal_parent(signal.SIGSTOP)
-        for pid in self.children:
-            _signal(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + STOPPED_WITHIN
+        while running := [pid for pid in self.pids if _runs(pid)]:
+            for pid in running:
+                _signal(pid, signal.SIGSTOP)  # which takes effect a moment later
+            if time.monotonic() > deadline:
+                break
         return self.pids
 
     def _signal_parent(self, number: int) -> None:
@@ -171,6 +185,10 @@ def _processes() -> list[tuple[int, int, str]]:
                 state, parent = text.rpartition(")")[2].split()[:2]
                 found.append((int(entry.name), int(parent), state))
     return found
+
+
+def _runs(pid: int) -> bool:
+    return any(one == pid and state not in "TtZX" for one, _, state in _processes())
 
 
 def _signal(pid: int, number: int) -> None:

@@ -70,12 +70,12 @@ class Crews:
         successor.start()
         return "told a latergator to leave, and started another"
 
-    def stop(self, seconds: float) -> str:
-        """Stop a crew for so long."""
+    def stop(self, seconds: float, is_in_the_way: Callable[[], bool]) -> str:
+        """Stop a crew for so long; see ``Crew.stop``."""
         if self._stopped is not None:
             return "left a latergator stopped"
         crew = self._awake()
-        count = crew.stop()
+        count = crew.stop(is_in_the_way)
         self.stops += 1
         self._stopped = crew, time.monotonic() + seconds
         return f"stopped a latergator with its processes, {count} in all, for {seconds:g} s"

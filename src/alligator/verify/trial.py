@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
 
@@ -175,7 +176,7 @@ class Trial:
         """Do to workers and connections whatever can be done, again and again."""
         began = time.monotonic()
         crews = self._crews
-        stop = partial(crews.stop, STOPPED_FOR)
+        stop = partial(crews.stop, STOPPED_FOR, partial(_is_locked, self._user_gator))
         ways: list[Callable[[], str]]
         ways = [crews.kill_one, stop, crews.kill_one, crews.kill_all, crews.replace]
         if proxy is not None:
@@ -273,3 +274,15 @@ class Trial:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
                 return
             time.sleep(LOOK)
+
+
+def _is_locked(gator: Gator) -> bool:
+    """Whether somebody writes to the store just now, and it is a file that nobody else can then write to."""
+    if gator.dsn.scheme != "sqlite" or gator.backend_class is not None:
+        return False
+    with Path(f"{gator.dsn.rest}-lock").open("ab") as file:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
