@@ -73,20 +73,26 @@ class Allowed:
         # What a module does when it is imported is its own affair: it may look for functions, too.
         token = READING.set(None)
         try:
-            found: Any = import_module(module_name)
-            for place, part in enumerate(attr_name.split(".")):
-                if place and not isinstance(found, type):
-                    raise self._refused(path, "leads through something that is no class")
-                found = getattr(found, part)
-        except AttributeError:
-            raise UnknownCallableError(f"Module {module_name!r} has no {attr_name!r}.") from None
+            found = self._walked(module_name, attr_name, path)
+            self._check_kind(found, path)
+            if determine_module(found) != module_name:
+                self.check(found)  # the module has it from elsewhere, where it may not be allowed
+            return found
         finally:
             READING.reset(token)
-        self._check_kind(found, path)
-        if (
-            determine_module(found) != module_name
-        ):  # imported there from elsewhere, where it may not be allowed
-            self.check(found)
+
+    def _walked(self, module_name: str, attr_name: str, path: str) -> Any:
+        """Import a module, and go from there to one of its names, through classes alone."""
+        found: Any = import_module(module_name)
+        for place, part in enumerate(attr_name.split(".")):
+            if place and not isinstance(found, type):
+                raise self._refused(path, "leads through something that is no class")
+            try:
+                found = getattr(found, part)
+            except AttributeError:
+                raise UnknownCallableError(
+                    f"Module {module_name!r} has no {attr_name!r}."
+                ) from None
         return found
 
     def find_type(self, module_name: str, attr_name: str) -> Any:

@@ -30,7 +30,13 @@ class Formatter(logging.Formatter):
     """Logs each message in one line, and a traceback in lines that are indented.
 
     An error's text is anybody's. With a line break and a date in it, it could tell of what never was.
+    A message that has lines to follow, such as a stack, has them as ``extra={"below": ...}``.
     """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, and what follows it."""
+        below = getattr(record, "below", "")
+        return super().format(record) + (f"\n{indented(below)}" if below else "")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
         """Return the line."""

@@ -15,6 +15,7 @@ from alligator import Concurrency, Gator, Retry, Snooze, Task
 from alligator.backends.base import Backend, Listed, Message, as_bytes
 from alligator.commands import letters
 from alligator.commands.move import moving
+from alligator.dependencies import is_our_own
 from alligator.exceptions import InvalidArguments, TaskFailed, TaskRefused, UnreadableTask
 from alligator.outbox import outbox_at
 from alligator.outbox.forwarding import Forwarder
@@ -189,6 +190,23 @@ def test_each_key_verifies_and_the_first_one_signs(gators: Gators, stranger: Bac
 
     assert work.done == ["old", "both"]
     assert refused(stranger) == ["late"]
+
+
+def test_what_tells_dependents_is_known_though_it_is_signed(
+    gator: Gator, stranger: Backend
+) -> None:
+    """To a worker without keys, and to who moves tasks."""
+    with gator.batch() as batch:
+        first = batch.task(do, "first")
+        with batch.options(depends_on=[first]) as opts:
+            opts.task(do, "second")
+    gator.get(first.task_id)
+
+    [tells] = queued(stranger, "waiting")
+    assert is_signed(tells.body)
+    assert is_our_own(tells.body)
+    work_off(gator)
+    assert work.done == ["first", "second"]
 
 
 # What a stranger writes does not run:

@@ -102,7 +102,7 @@ def test_a_copy_that_a_task_forks_is_no_second_worker(
     [worker] = program.children
     assert set(program.members) == {program.pid, worker}
     assert scene.journal.names("start") == ["forks", "t1"]
-    assert {entry.pid for entry in scene.journal.entries()} == {worker}
+    assert {entry.pid for entry in scene.journal.entries("finish")} == {worker}
     program.signal(signal.SIGTERM)
     assert program.wait() == 0
     assert program.members == []

@@ -3,6 +3,7 @@
 import asyncio
 import faulthandler
 import inspect
+import logging
 import tempfile
 import threading
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from alligator.backends.base import Reservation
+from alligator.printable import Formatter
 from alligator.processes.board import Mark, Posted, State
 from alligator.processes.inquiry import crash_in, read_dump, stacks_in
 from alligator.processes.stacks import MAX_FRAMES, Begun, Frame, stacks_of, text_of
@@ -226,3 +228,11 @@ def test_what_calls_a_task_is_left_out() -> None:
 
     assert functions(text_of([Frame("run.py", "1", "main"), ours, own])) == ["begin"]
     assert functions(text_of([own, ours])) == ["begin", "begin"]
+
+
+def test_a_stack_in_the_log_passes_for_no_line_of_it() -> None:
+    record = logging.makeLogRecord({"msg": "died", "below": "File 'a'\nERROR forged\x1b[2J"})
+
+    assert Formatter("%(message)s").format(record) == (
+        "died\n    File 'a'\n    ERROR forged\\x1b[2J"
+    )

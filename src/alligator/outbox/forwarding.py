@@ -61,8 +61,9 @@ class Forwarder:
     """
 
     def __init__(self, gator: "Gator", outbox: Outbox) -> None:
-        self._backend = gator.store  # not to sign what is not: that is for who queues
-        self._records = gator.store.records if gator.store.can_find else None
+        # Not to sign what is not: that is for who queues.
+        self._backend = gator.backend if gator.keyring is None else gator.store
+        self._records = self._backend.records if self._backend.can_find else None
         self._outbox = outbox
         self._store = name_of(gator)
         self._failing: dict[str, _Failing] = {}

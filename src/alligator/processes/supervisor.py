@@ -19,7 +19,6 @@ from alligator.backends.base import Ack, Backend, Records, Release, Reservation
 from alligator.bell import Bell
 from alligator.deaths import Death
 from alligator.exceptions import AlligatorException
-from alligator.printable import indented
 from alligator.processes.board import BEGUN, UNFINISHED, Board, End, Mark, Posted, State, Tally
 from alligator.processes.canceler import Canceler
 from alligator.processes.child import HURRY, LEAVE, STOP, Settings
@@ -196,11 +195,11 @@ class Supervisor:
         """Say that a process died, and whether that was a failed start."""
         lived = time.monotonic() - child.began_at
         log.error(
-            "Worker process %s died (%s)%s: replacing it%s",
+            "Worker process %s died (%s)%s: replacing it",
             child.popen.pid,
             death.cause(),
             death.peak(),
-            _lines(death.stack),
+            extra={"below": death.stack},
         )
         has_worked = child.board.tally != Tally() or bool(child.board.read())
         self._failed_starts = 0 if has_worked or lived > SETTLED_LIFE else self._failed_starts + 1
@@ -352,11 +351,11 @@ class Supervisor:
         for held, reason in still:
             what = "was canceled" if reason == stops.CANCELED else "has run for longer than it may"
             log.warning(
-                "Task %r %s, and does not end: replacing its worker process %s%s",
+                "Task %r %s, and does not end: replacing its worker process %s",
                 held.task_id,
                 what,
                 child.popen.pid,
-                _lines(stacks.get(held, "")),
+                extra={"below": stacks.get(held, "")},
             )
         for held, _ in [one for one in overdue if one not in still]:  # it has just ended
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
@@ -431,9 +430,9 @@ class Supervisor:
             for task in child.board.read():
                 if task.state in BEGUN:
                     log.warning(
-                        "Task %r does not end within the grace: giving it back%s",
+                        "Task %r does not end within the grace: giving it back",
                         task.reservation.task_id,
-                        _lines(child.stack_of(task)),
+                        extra={"below": child.stack_of(task)},
                     )
 
     @contextmanager
@@ -479,11 +478,6 @@ def _autopsy(child: Process) -> tuple[Death, dict[int, str]]:
         return death, {}
     crash, stacks = crash_in(child.stacks, posted)
     return death._replace(stack=crash), stacks
-
-
-def _lines(stack: str) -> str:
-    """Return a stack as it follows a line of the log."""
-    return f"\n{indented(stack)}" if stack else ""
 
 
 def _listed(paths: list[str]) -> str:
