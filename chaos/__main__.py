@@ -4,47 +4,46 @@ python -m chaos [--store NAME ...] [--scenario NAME ...] [--seed N] [--quick] [-
 """
 
 import argparse
-import itertools
 import json
 import logging
 import random
+import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
+from types import FrameType
 
-import pytest
-
-from chaos.campaign import Scenario, Trial, played
+from chaos.campaign import Scenario, Trial
 from chaos.controls.playing import controls
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
+from chaos.trying import NotPlayed, tried
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Play what is asked for, and print a row for each trial; 1 if one is not as it should be."""
     options = _options(words)
     logging.disable()  # what happens to tasks in this process is told by the journal
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     print(HEAD, flush=True)
     trials: list[Trial] = []
     failed = 0
     programme = _programme(options)
-    patient = [one for one in programme if one[0].is_patient]
-    with ThreadPoolExecutor(max(1, len(patient))) as together:
-        tried = partial(_tried, options)
-        alone = map(tried, [one for one in programme if not one[0].is_patient])
-        for trial in itertools.chain(alone, together.map(tried, patient)):
-            if trial is None:
-                failed += 1
-            else:
-                trials.append(trial)
-                print(row(trial), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
+    # Those that mostly wait do so beside each other, when the others have the machine no more to themselves.
+    parties = [[one] for one in programme if not one[0].is_patient]
+    parties.append([one for one in programme if one[0].is_patient])
+    for party in parties:
+        for outcome in tried(party, options.seed, is_quick=options.quick):
+            if isinstance(outcome, NotPlayed):
+                failed += outcome.is_failure
+                print(f"{outcome.scenario} on {outcome.store}: {outcome.why}", flush=True)
+                continue
+            trials.append(outcome)
+            print(row(outcome), flush=True)
+            if options.json:  # each time: whatever ends the campaign, this is there
+                options.json.write_text(json.dumps([asdict(one) for one in trials], indent=1))
     bad = [trial for trial in trials if not trial.is_good]
     for trial in bad:
         found = trial.findings
@@ -55,16 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if bad or failed else 0
 
 
-def _tried(options: argparse.Namespace, one: tuple[Scenario, str]) -> Trial | None:
-    """Play a scenario on a store; None: that failed, and it was said why."""
-    scenario, store = one
-    with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
-        size = scenario.quick if options.quick else scenario.full
-        try:
-            return played(scenario, store, Path(folder), options.seed, size)
-        except (Exception, pytest.fail.Exception):
-            traceback.print_exc()
-            return None
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:

@@ -80,12 +80,12 @@ class Trial:
 
     @property
     def is_good(self) -> bool:
-        """Whether every promise was kept; of a control, whether the harness has seen that none was made."""
-        if self.loses is None:
-            return True
-        if self.loses:
-            return bool(self.findings.lost or self.findings.unexplained)
-        return self.findings.is_good and not self.remarks
+        """Whether every promise was kept; of a control, whether it ran and lost what it is known to lose."""
+        if self.loses is False:
+            return self.findings.is_good and not self.remarks
+        # What never ran is lost to the last task, and proves nothing.
+        has_run = self.findings.finished > 0 and not self.remarks
+        return has_run and (self.loses is None or bool(self.findings.lost))
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -120,12 +120,10 @@ def played(scenario: Scenario, store: str, folder: Path, seed: int, size: float 
             try:
                 scenario.play(stage)
             except pytest.fail.Exception as err:
-                if scenario.loses:  # no remark makes a difference there
-                    raise RuntimeError(str(err)) from err
                 stage.remarks.append(str(err))
             stage.come_to_rest()
             findings = stage.findings()
-            if (stage.remarks or not findings.is_good) and not scenario.loses:
+            if stage.remarks or not (findings.is_good or scenario.loses is not False):
                 stage.remarks += map(_last_words, stage.programs[-3:])
         finally:
             for program in stage.programs:

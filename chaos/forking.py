@@ -6,6 +6,8 @@ So they are there in some milliseconds, and begin with what matters.
 import json
 import logging
 import os
+import select
+import signal
 import subprocess
 import sys
 import traceback
@@ -13,6 +15,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+import pytest
 
 from alligator import Gator, inline
 from alligator.backends import beanstalk_backend, postgres_backend, redis_backend, sqlite_backend
@@ -22,6 +26,8 @@ from chaos.steps import STEPS
 from chaos.stores import LEASE
 from tests.integration.scenes import ROOT
 
+ANSWERS_WITHIN = 60.0
+"""Seconds for a step, which takes some milliseconds."""
 IMPORTED = beanstalk_backend, postgres_backend, redis_backend, sqlite_backend
 
 
@@ -35,16 +41,22 @@ class ForkServer:
     def fork(self, step: str, dsn: str, queue: str, ids: list[str], journal: str) -> int:
         """Make a process that is going to take a step, in a queue with these tasks; return its process id."""
         self._order(json.dumps([step, dsn, queue, ids, journal]))
-        return int(self._answers.readline())
+        return self._answer()
 
     def go(self) -> int:
         """Let the process take it, and end; return its exit status."""
         self._order("go")
-        return int(self._answers.readline())
+        return self._answer()
 
     def _order(self, text: str) -> None:
         self._orders.write(f"{text}\n")
         self._orders.flush()
+
+    def _answer(self) -> int:
+        # Each order has one line for an answer: none is read already, and waits in our own buffer.
+        if not select.select([self._answers], [], [], ANSWERS_WITHIN)[0]:
+            pytest.fail(f"no answer within {ANSWERS_WITHIN:g} s: the process has not ended")
+        return int(self._answers.readline())
 
 
 @contextmanager
@@ -54,12 +66,21 @@ def fork_server(log: Path) -> Generator[ForkServer]:
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=ROOT,
+            process_group=0,
         ) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None
-        yield ForkServer(process.stdin, process.stdout)
+        try:
+            yield ForkServer(process.stdin, process.stdout)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # with what has not ended
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ then it forks the others. TASKS is how many each thread pushes; 0: without end.
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from itertools import count
 
@@ -14,15 +15,19 @@ from alligator import Gator
 from alligator.verify.journal import Journal
 from tests.integration import jobs
 
+LOOK = 0.2
+"""Seconds between two looks whether the parent lives."""
+
 
 def main(dsn: str, path: str, name: str, forks: str, threads: str, tasks: str) -> int:
     """Push, and wait for all that was forked; return how many of them have failed."""
     gator, journal = Gator(dsn), Journal(path)
     push(gator, journal, f"{name}-first")
-    pids: list[int] = []
+    first, pids = os.getpid(), list[int]()
     for fork in range(int(forks)):
         pid = os.fork()
         if pid == 0:
+            _leave_without(first)
             os._exit(_push_in_threads(gator, journal, f"{name}-{fork}", int(threads), int(tasks)))
         pids.append(pid)
     failed = _push_in_threads(gator, journal, f"{name}-parent", int(threads), int(tasks))
@@ -39,6 +44,17 @@ def push(gator: Gator, journal: Journal, name: str) -> None:
     if gator.backend.can_find:
         found = gator.backend.find(gator.queue_name, task.task_id)
         assert found is None or f'"{name}"'.encode() in found.body, f"{name} is {found}"
+
+
+def _leave_without(parent: int) -> None:
+    """End this process soon after its parent, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _push_in_threads(gator: Gator, journal: Journal, name: str, threads: int, tasks: int) -> int:

@@ -238,7 +238,9 @@ class Stage(Scene):
     def pause(self, pid: int) -> None:
         """Stop a process so that nobody notices, if what is promised is kept: no run may be doubled by it."""
         kill(pid, signal.SIGSTOP)
-        while self.is_locked:  # not while it writes to a file that nobody else could then write to
+        while (
+            self.is_written_to
+        ):  # not while it writes to a file that nobody else could then write to
             kill(pid, signal.SIGCONT)
             kill(pid, signal.SIGSTOP)
 

@@ -22,6 +22,9 @@ class FailedOnPurpose(Exception):
     """As tasks raise it."""
 
 
+WORKERS: set[int] = set()
+"""Processes that heed a signal to leave."""
+
 # What the tasks do:
 
 
@@ -46,7 +49,7 @@ def leave_at_first(journal: str, name: str) -> None:
     """Tell the worker to leave, at the first run; if there is one who heeds it."""
     Journal(journal).note("start", name)
     is_first = len(Journal(journal).entries("start", name)) == 1
-    if is_first and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if is_first and os.getpid() in WORKERS:
         os.kill(os.getpid(), signal.SIGTERM)
     Journal(journal).note("finish", name)
 
@@ -97,6 +100,7 @@ def cancel(gator: Gator, ids: Sequence[str], journal: Journal) -> None:
 def work(gator: Gator, ids: Sequence[str], journal: Journal) -> None:
     """Work until a task says to leave: settle what has run, give back the rest."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 -- what the worker says is of no interest
+    WORKERS.add(os.getpid())
     Worker(gator, lease=LEASE).run_forever()
 
 
@@ -123,4 +127,8 @@ STEPS = {
     "bury": Step(run, (fail,)),
     "cancel": Step(cancel, (jobs.work,)),
     "stop": Step(work, (jobs.work, leave_at_first, jobs.work, jobs.work)),
+    # What a worker does by other ways than a Gator that pops a task:
+    "work_release": Step(work, (fail_at_first, leave_at_first), {"retries": 1}),
+    "work_bury": Step(work, (fail, leave_at_first)),
+    "work_batch": Step(work, (*[jobs.work] * 12, leave_at_first, jobs.work, jobs.work)),
 }

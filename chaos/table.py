@@ -46,6 +46,8 @@ def _slowest(times: list[float]) -> str:
 
 
 def _verdict(trial: Trial) -> str:
+    if trial.loses is not False and (trial.remarks or not trial.findings.finished):
+        return "**has not run as it should**"
     if trial.loses:
         return "loses, as is known" if trial.is_good else "**loses nothing, against what is known**"
     if trial.loses is None:

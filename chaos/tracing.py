@@ -22,28 +22,38 @@ FRUITLESS = {
 """Calls that change nothing outside of the process: a kill at one of them is a kill at the next that does."""
 
 
-def calls_in(log: Path) -> Counter[str]:
-    """Return how often a process has made each system call that may matter to others, by what strace wrote.
+def points_in(log: Path, apart_from: str) -> list[tuple[str, int]]:
+    """Return the system calls of a process that may matter to others, by what strace wrote.
 
-    Of several threads the one counts that made most: strace counts the calls of each by themselves.
+    Each is the kind, and which of its kind it is. Of several threads the one counts that made most: strace
+    counts the calls of each by themselves.
+
+    Args:
+        log: What strace wrote.
+        apart_from: A file that is none of the process's own doings: the journal.
 
     Example:
-        >>> log = tmp_path / "log"
-        >>> _ = log.write_text("7 fsync(3) = 0\\n7 poll( <unfinished ...>\\n7 <... poll resumed>) = 0\\n")
-        >>> sorted(calls_in(log).items())
-        [('fsync', 1), ('poll', 1)]
+        >>> from tempfile import mkdtemp
+        >>> log = Path(mkdtemp()) / "log"
+        >>> lines = "write(3</journal>) = 9", "fsync(4</file>) = 0", "write(4</file>) = 9", "poll( <unfinished"
+        >>> _ = log.write_text("".join(f"7 {line} ...>\\n" for line in lines))
+        >>> points_in(log, apart_from="/journal")
+        [('fsync', 1), ('poll', 1), ('write', 2)]
     """
-    calls = re.findall(r"^(\d+) +(\w+)\(", log.read_text(errors="replace"), re.MULTILINE)
-    most = Counter[str]()
-    for (_, name), times in Counter(calls).items():
-        if name not in FRUITLESS:
-            most[name] = max(most[name], times)
-    return most
+    seen, points = Counter[tuple[str, str]](), set[tuple[str, int]]()
+    for line in log.read_text(errors="replace").splitlines():
+        call = re.match(r"(\d+) +(\w+)\(", line)
+        if call is None or call[2] in FRUITLESS:
+            continue
+        seen[call[1], call[2]] += 1
+        if apart_from not in line:
+            points.add((call[2], seen[call[1], call[2]]))
+    return sorted(points)
 
 
 def counting(log: Path) -> list[str]:
-    """Return strace's options for counting calls."""
-    return ["-o", str(log)]
+    """Return strace's options for counting calls, with the names of the files that they are about."""
+    return ["-y", "-o", str(log)]
 
 
 def killing(name: str, number: int) -> list[str]:
@@ -61,5 +71,9 @@ def traced(pid: int, options: Sequence[str]) -> Generator[None]:
         said = process.stderr.readline()
         if "attached" not in said:
             missing(f"strace may not trace here: {said.strip()}")
-        yield
+        try:
+            yield
+        except BaseException:
+            process.kill()  # it would wait for the end of what it traces
+            raise
         process.stderr.read()

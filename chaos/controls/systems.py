@@ -1,12 +1,15 @@
 """Other task queues: how each is started as its documentation advises, and where it keeps what."""
 
 import os
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from tests.integration.scenes import ROOT
 
 PYTHON = Path(os.environ.get("CHAOS_CONTROLS", Path(sys.prefix) / "controls")) / "bin" / "python"
 """That of an environment where they are installed: ``make chaos`` makes it."""
@@ -60,6 +63,15 @@ class Huey(System):
 
     def waiting(self) -> int:
         return int(self._redis.llen("huey.redis.chaos") + self._redis.zcard("huey.schedule.chaos"))
+
+    def kept(self) -> dict[str, set[str]]:
+        # It reads them itself: what they are in is a matter of its own.
+        words = [str(PYTHON), "-m", "chaos.controls.huey_waiting"]
+        environment = os.environ | {"CONTROL_DSN": self._dsn}
+        told = subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        return {"waiting": set(told.stdout.split())} if told.stdout else {}
 
 
 class RQ(System):

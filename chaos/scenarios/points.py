@@ -10,8 +10,8 @@ from chaos.campaign import scenario
 from chaos.files import check_file
 from chaos.forking import ForkServer, fork_server
 from chaos.stage import Stage
-from chaos.steps import STEPS, FailedOnPurpose
-from chaos.tracing import calls_in, counting, killing, traced
+from chaos.steps import STEPS, FailedOnPurpose, fail
+from chaos.tracing import counting, killing, points_in, traced
 from tests.integration import jobs
 from tests.support.postgres import PostgresServer
 
@@ -19,6 +19,10 @@ AT_LEAST = 12
 """Points in the shortest campaign."""
 PATIENCE = 60.0
 KILLED = -9
+TRIES = 4
+"""Steps to take, until one comes to a point: they poll and yield now more, now less."""
+MAY_MISS = 0.02
+"""Of all points."""
 
 
 class Point(NamedTuple):
@@ -84,24 +88,27 @@ class Sweep:
         for turn in ("first", "second"):  # at first there is more to do, such as to bring scripts
             status = self._take(step, f"{step}-{turn}", counting(self._log))
             self._stage.expect(status == 0, f"{step}, undisturbed, ended with {status}")
-        return [
-            Point(step, call, number)
-            for call, times in calls_in(self._log).items()
-            for number in range(1, times + 1)
-        ]
+        return [Point(step, *point) for point in points_in(self._log, self._stage.journal.path)]
 
     def play(self, points: Sequence[Point]) -> None:
         """Take steps up to these points, or in a smaller campaign to some of them."""
         chosen = self._stage.rng.sample(points, self._stage.many(len(points), AT_LEAST))
-        killed = 0
-        for point in chosen:
-            queue = "-".join(map(str, point))
+        missed = [point for point in chosen if not self._is_killed_at(point)]
+        self._stage.show(f"{len(chosen) - len(missed)} of {len(chosen)} points")
+        self._stage.expect(
+            len(missed) <= MAY_MISS * len(chosen), f"did not come there: {missed[:20]}"
+        )
+
+    def _is_killed_at(self, point: Point) -> bool:
+        """Take a step up to a point; return whether it came there, if only at another try."""
+        for number in range(TRIES):
+            queue = "-".join(map(str, (*point, number)))
             status = self._take(point.step, queue, killing(point.call, point.number))
             # The calls of a process are not always the same: it may come to its end before that point.
             self._stage.expect(status in (KILLED, 0), f"{queue} ended with {status}")
-            killed += status == KILLED
-        self._stage.show(f"{killed} of {len(chosen)} points")
-        self._stage.expect(killed > len(chosen) / 2, "most of them did not come there")
+            if status == KILLED:
+                return True
+        return False
 
     def _take(self, step: str, queue: str, tracing: Sequence[str]) -> int:
         ids = self._prepare(step, queue)
@@ -120,7 +127,7 @@ class Sweep:
         for number, func in enumerate(STEPS[step].tasks):
             name = f"{queue}-{number}"
             ids.append(stage.push(name, func, gator=gator, **STEPS[step].options).task_id)
-            if step == "bury":
+            if func is fail:
                 stage.rightly_dead.add(name)
         if stage.place.server is None:
             stage.gator.backend.close()  # the last to leave a file tidies up: disturb that, too

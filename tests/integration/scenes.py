@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter, Message, as_bytes
 from alligator.dsn import DSN
+from alligator.verify.files import is_written_to
 from alligator.verify.journal import Entry, Journal
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
@@ -103,9 +103,10 @@ class Program:
                 start_new_session=True,
             )
         self.pid = self._process.pid
-        # Should this process be killed, the guard's end of the pipe closes. Workers end with their parent.
+        # Should this process be killed, the guard's end of the pipe closes. Who was forked to push is of the
+        # program's group; workers are not, and end with their parent.
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", f"read _; kill -9 {self.pid}"],
+            ["/bin/sh", "-c", f"read _; kill -9 -{self.pid}"],
             stdin=subprocess.PIPE,
             process_group=0,
         )
@@ -170,7 +171,7 @@ class Program:
             kill(pid, signal.SIGCONT)
 
     def kill_all(self) -> float:
-        """Kill all its processes in one moment, as a power cut does; return when."""
+        """Kill all its processes in one moment; return when."""
         if self.runs:
             self.freeze()
         now = time.monotonic()
@@ -283,23 +284,14 @@ class Scene:
     def freeze(self, program: Program) -> None:
         """Stop a program, but not while it writes to a file that nobody else could then write to."""
         program.freeze()
-        while self.is_locked:
+        while self.is_written_to:
             program.thaw()
             program.freeze()
 
     @property
-    def is_locked(self) -> bool:
-        """Whether a process of the scene holds the lock of the store's file."""
-        if not self.dsn.startswith("sqlite"):
-            return False
-        with Path(f"{DSN.parse(self.dsn).rest}-lock").open(
-            "rb"
-        ) as file:  # it is there: somebody works
-            try:
-                flock(file, LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+    def is_written_to(self) -> bool:
+        """Whether the store is a file, and somebody writes to it just now."""
+        return is_written_to(DSN.parse(self.dsn))
 
     # What became of it all:
 

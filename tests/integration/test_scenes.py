@@ -16,7 +16,7 @@ def test_who_holds_the_file_is_seen_wherever_it_is(tmp_path: Path) -> None:
     seen: list[bool] = []
     for operation in (LOCK_UN, LOCK_EX, LOCK_UN):
         flock(lock, operation)
-        seen.append(scene.is_locked)
+        seen.append(scene.is_written_to)
     os.close(lock)
     scene.gator.backend.close()
 

@@ -21,6 +21,8 @@ from alligator.verify.trial import LEASE, Tell, Trial, Verdict
 
 FEW = 10
 """Tasks to name of each kind."""
+PREFIX = "alligator-verify-"
+"""Of the names of queues that are used."""
 
 
 def verify(
@@ -68,7 +70,7 @@ def _place(gator: Gator, target: str) -> Generator[tuple[Gator, str]]:
         return
     if "://" not in target:
         raise BackendRefused(f"There is no file {path}. The first task to be queued makes it.")
-    other = path.with_name(f"alligator-verify-{secrets.token_hex(8)}.db")
+    other = path.with_name(f"{PREFIX}{secrets.token_hex(8)}.db")
     address = gator.dsn.url.replace(gator.dsn.rest, str(other), 1)
     there = moved(gator, address, gator.queue_name)
     try:
@@ -86,13 +88,19 @@ def _queue_in(gator: Gator, queue_name: str | None) -> str:
             raise InvalidOption(
                 "--queue is for stores that make no queues. Here, a new one is used, and removed in the end."
             )
-        name = f"alligator-verify-{secrets.token_hex(8)}"
+        name = f"{PREFIX}{secrets.token_hex(8)}"
         checked(gator, [name])
         return name
     if queue_name is None:
         raise InvalidOption(
             f"{gator.dsn} makes no queues by itself. Make one for this alone (alligator migrate TARGET "
-            "--create-queues --queue NAME), and name it: --queue NAME."
+            f"--create-queues --queue NAME), and name it: --queue NAME. The name is to begin with {PREFIX}"
+        )
+    # That it is empty at one moment does not say that nobody uses it.
+    if not queue_name.startswith(PREFIX):
+        raise InvalidOption(
+            f"Queue {printable(queue_name)} may be in use, and its tasks would be run or removed. Name one "
+            f"that was made for this alone, and whose name begins with {PREFIX}"
         )
     checked(gator, [queue_name])
     if sum(gator.backend.count(queue_name)):
@@ -140,6 +148,8 @@ def verdict_text(verdict: Verdict, found: Sequence[str]) -> str:
         f"{verdict.cuts:,} cuts",
     }
     lines = [f"{title:22}  {value}" for title, value in rows.items()]
+    if verdict.faults:
+        lines += ["", "What workers did:", *(f"- {printable(one)}" for one in verdict.faults)]
     if found:
         lines += ["", "What its settings endanger:", *(f"- {printable(one)}" for one in found)]
     kept = "Every promise was kept." if verdict.is_good else "A promise was broken."
@@ -162,6 +172,7 @@ def verdict_json(
         "double": {"explained": findings.explained, "unexplained": findings.unexplained},
         "wrongly_dead": verdict.wrongly_dead,
         "left": verdict.stuck,
+        "workers": verdict.faults,
         "slowest_recovery": findings.slowest if findings.recoveries else None,
         "lease": LEASE,
         "kills": findings.kills,

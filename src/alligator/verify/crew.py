@@ -11,10 +11,13 @@ from pathlib import Path
 
 from alligator.verify.journal import Journal
 
-STOPPED_WITHIN = 2.0
-"""Seconds for a signal to stop a process; one that waits for a disk may take longer."""
 LEAVE_WITHIN = 10.0
 """Seconds for workers to leave that are told to; then they are killed."""
+TRIES = 200
+"""Times to look whether all have stopped, or to stop one anew that writes to a file just then."""
+LOOK = 0.001
+LINES = 4
+"""Of its log, to be shown when it is at fault."""
 
 
 class Crew:
@@ -27,15 +30,25 @@ class Crew:
         environment: Its environment.
         log: The file for what it says.
         journal: The journal.
+        is_busy: Whether somebody writes to the store just now, and so is not to be stopped.
     """
 
     def __init__(
-        self, words: Sequence[str], environment: dict[str, str], log: Path, journal: Journal
+        self,
+        words: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        journal: Journal,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._words = [sys.executable, "-m", "alligator.latergator", *words]
         self._environment = environment
         self._log = log
         self._journal = journal
+        self._is_busy = is_busy
+        self._is_told = False
+        self.faults: list[str] = []
+        """What it did that it was not to do, with the last lines of its log."""
         self._parent: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._stopped: list[int] = []
@@ -60,8 +73,14 @@ class Crew:
         """What it has said."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    @property
+    def last_words(self) -> str:
+        """The end of what it has said, in one line."""
+        return " ".join(self.said.split("\n")[-LINES:]).strip()
+
     def start(self) -> None:
         """Start it."""
+        self._is_told = False
         with self._log.open("ab") as log:
             self._parent = subprocess.Popen(
                 self._words,
@@ -85,6 +104,7 @@ class Crew:
 
     def kill(self) -> int:
         """Kill it with all its processes, as a machine that fails; return how many those were."""
+        self.look()
         pids = self._halt()
         for pid in pids:
             self._journal.note("kill", pid=pid)
@@ -93,59 +113,84 @@ class Crew:
         self._end()
         return len(pids)
 
-    def stop(self, is_in_the_way: Callable[[], bool]) -> int:
+    def stop(self) -> int:
         """Stop it with all its processes, as a machine that sleeps; return how many those are.
 
-        Not while that keeps all others from the store: of one machine, all of it sleeps.
+        Nobody is stopped who writes to a file, for that would stop all who use it. None are, and 0 is returned,
+        where that is so at all times.
         """
+        self.look()
         for pid in self.pids:
             self._journal.note("stop", pid=pid)
-        self._stopped = self._halt()
-        while is_in_the_way():
-            for pid in reversed(self._stopped):
-                _signal(pid, signal.SIGCONT)
+        for _ in range(TRIES):
             self._stopped = self._halt()
-        self._tell_guard()
-        return len(self._stopped)
+            self._tell_guard()
+            if not self._is_busy():
+                return len(self._stopped)
+            self._wake()
+        self.go()
+        return 0
 
     def go(self) -> None:
         """Let it go on."""
+        self._wake()
         pids, self._stopped = self._stopped, []
-        for pid in reversed(pids):
-            _signal(pid, signal.SIGCONT)
+        for pid in pids:
             self._journal.note("go", pid=pid)
         self._tell_guard()
 
     def tell_to_leave(self) -> None:
         """Tell it to leave, when it has finished what it runs; if it was told already, at once."""
+        self.look()
         self.go()
+        self._is_told = True
         if self.runs:
             self._signal_parent(signal.SIGTERM)
+
+    def look(self) -> None:
+        """Look whether it has ended, though nobody has told it to."""
+        if self._parent is not None and not self.runs and not self._is_told:
+            self._blame(f"ended by itself, with status {self._parent.returncode}")
+            self._is_told = True  # once is enough
 
     def end(self) -> None:
         """Wait until it has left; if it does not, kill it."""
         if self._parent is None:
             return
         try:
-            self._parent.wait(LEAVE_WITHIN)
+            status = self._parent.wait(LEAVE_WITHIN)
         except subprocess.TimeoutExpired:
+            self._blame(f"did not leave within {LEAVE_WITHIN:g} s")
             self.kill()
+        else:
+            self.look()
+            if status and not self.faults:
+                self._blame(f"left with status {status}")
         self._end()
+
+    def _blame(self, what: str) -> None:
+        self.faults.append(f"a latergator {what}. {self.last_words}".rstrip())
 
     def _halt(self) -> list[int]:
         """Stop all processes, the parent first: it is not to see the others stop, nor to start new ones."""
         self._signal_parent(signal.SIGSTOP)
-        deadline = time.monotonic() + STOPPED_WITHIN
-        while running := [pid for pid in self.pids if _runs(pid)]:
-            for pid in running:
-                _signal(pid, signal.SIGSTOP)  # which takes effect a moment later
-            if time.monotonic() > deadline:
+        for _ in range(TRIES):  # it takes effect a moment later
+            pids = {*self.pids}
+            running = [pid for pid, _, state in _processes() if pid in pids and state not in "TtZX"]
+            if not running:
                 break
+            for pid in running:
+                _signal(pid, signal.SIGSTOP)
+            time.sleep(LOOK)
         return self.pids
 
     def _signal_parent(self, number: int) -> None:
         if self._parent is not None:
             self._parent.send_signal(number)
+
+    def _wake(self) -> None:
+        for pid in reversed(self._stopped):
+            _signal(pid, signal.SIGCONT)
 
     def _tell_guard(self) -> None:
         if self._guard is not None and self._guard.stdin is not None:
@@ -185,10 +230,6 @@ def _processes() -> list[tuple[int, int, str]]:
                 state, parent = text.rpartition(")")[2].split()[:2]
                 found.append((int(entry.name), int(parent), state))
     return found
-
-
-def _runs(pid: int) -> bool:
-    return any(one == pid and state not in "TtZX" for one, _, state in _processes())
 
 
 def _signal(pid: int, number: int) -> None:

@@ -35,6 +35,11 @@ class Crews:
         """Those that are to work."""
         return self._active
 
+    @property
+    def faults(self) -> list[str]:
+        """What they did that they were not to do, in words."""
+        return [fault for crew in (*self._active, *self._leaving) for fault in crew.faults]
+
     def start(self) -> None:
         """Start all."""
         for crew in self._active:
@@ -70,12 +75,14 @@ class Crews:
         successor.start()
         return "told a latergator to leave, and started another"
 
-    def stop(self, seconds: float, is_in_the_way: Callable[[], bool]) -> str:
-        """Stop a crew for so long; see ``Crew.stop``."""
+    def stop(self, seconds: float) -> str:
+        """Stop a crew for so long."""
         if self._stopped is not None:
             return "left a latergator stopped"
         crew = self._awake()
-        count = crew.stop(is_in_the_way)
+        count = crew.stop()
+        if not count:
+            return "found a latergator that writes at all times, and did not stop it"
         self.stops += 1
         self._stopped = crew, time.monotonic() + seconds
         return f"stopped a latergator with its processes, {count} in all, for {seconds:g} s"

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from alligator.verify import jobs
 from alligator.verify.addresses import server_of, through, with_lease
 from alligator.verify.crew import Crew
 from alligator.verify.crews import Crews
+from alligator.verify.files import is_written_to
 from alligator.verify.findings import Findings, batch_of, broken_off, found_in
 from alligator.verify.journal import Journal
 from alligator.verify.producing import SHORT, producing
@@ -60,12 +60,14 @@ class Verdict:
     """Tasks that were still queued when nothing happened any more."""
     stops: int
     cuts: int
+    faults: list[str]
+    """What workers did that they were not to do: they ended by themselves, or did not leave."""
 
     @property
     def is_good(self) -> bool:
         """Whether every promise was kept."""
-        is_kept = self.findings.is_good and not self.wrongly_dead and not self.stuck
-        return is_kept and self.findings.slowest <= RECOVERS_WITHIN
+        is_bad = self.wrongly_dead or self.stuck or self.faults
+        return self.findings.is_good and not is_bad and self.findings.slowest <= RECOVERS_WITHIN
 
 
 class Trial:
@@ -158,7 +160,8 @@ class Trial:
             environment["ALLIGATOR_CONN"] = address
         else:
             words.insert(0, self._target)
-        return Crew(words, environment, folder / f"workers-{new_id()}", self._journal)
+        log = folder / f"workers-{new_id()}"
+        return Crew(words, environment, log, self._journal, partial(is_written_to, self._gator.dsn))
 
     def _begin(self) -> None:
         """Start the workers, and wait until each crew runs tasks."""
@@ -167,7 +170,7 @@ class Trial:
         while not all(map(self._crews.at_work, self._crews.active)):
             for crew in self._crews.active:
                 if not crew.runs or time.monotonic() > deadline:
-                    why = " ".join(crew.said.split("\n")[-4:]).strip() or "They run no task."
+                    why = crew.last_words or "They run no task."
                     raise BackendRefused(f"Workers cannot be started. {why}")
             if self._ended.wait(LOOK):
                 return
@@ -176,7 +179,7 @@ class Trial:
         """Do to workers and connections whatever can be done, again and again."""
         began = time.monotonic()
         crews = self._crews
-        stop = partial(crews.stop, STOPPED_FOR, partial(_is_locked, self._user_gator))
+        stop = partial(crews.stop, STOPPED_FOR)
         ways: list[Callable[[], str]]
         ways = [crews.kill_one, stop, crews.kill_one, crews.kill_all, crews.replace]
         if proxy is not None:
@@ -222,7 +225,7 @@ class Trial:
             # What is lost cannot be waited for; what a store does not count may still come back.
             if not left and (not self._missing() or now > moved_at + LEASE + 1.0):
                 return 0
-            if now > moved_at + PATIENCE:
+            if now > moved_at + PATIENCE or not any(crew.runs for crew in self._crews.active):
                 return left
         return 0
 
@@ -242,7 +245,7 @@ class Trial:
             if broken_off(self._journal, name) < MAX_DELIVERIES
         ]
         found = found_in(self._journal, kept=dead, batch=batch_of(SHORT))
-        return Verdict(found, wrongly, stuck, self._crews.stops, self._cuts)
+        return Verdict(found, wrongly, stuck, self._crews.stops, self._cuts, self._crews.faults)
 
     def _dead(self) -> list[DeadLetter]:
         try:
@@ -274,15 +277,3 @@ class Trial:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
                 return
             time.sleep(LOOK)
-
-
-def _is_locked(gator: Gator) -> bool:
-    """Whether somebody writes to the store just now, and it is a file that nobody else can then write to."""
-    if gator.dsn.scheme != "sqlite" or gator.backend_class is not None:
-        return False
-    with Path(f"{gator.dsn.rest}-lock").open("ab") as file:
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

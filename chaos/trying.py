@@ -1,0 +1,122 @@
+"""Trials, each in a process of its own: so one that hangs can be ended, and all end with the campaign."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import pytest
+
+from chaos.campaign import Scenario, Trial, played
+
+LONGEST_TRIAL = 3600.0
+"""Seconds after which a trial hangs."""
+ENDS_WITHIN = 30.0
+"""Seconds for one to end what it has started; then its guards do."""
+LOOK = 0.5
+"""Seconds between two looks whether the campaign goes on."""
+
+FORKING = get_context("fork")  # a scenario cannot be sent to a process that does not have it
+
+
+@dataclass(frozen=True, slots=True)
+class NotPlayed:
+    """A trial that did not come to its end."""
+
+    scenario: str
+    store: str
+    why: str
+    is_failure: bool = True
+    """Whether that is anybody's fault: what is not installed is not."""
+
+
+def tried(
+    party: Sequence[tuple[Scenario, str]],
+    seed: int,
+    *,
+    is_quick: bool,
+    within: float = LONGEST_TRIAL,
+) -> Generator[Trial | NotPlayed]:
+    """Play scenarios on stores, all at the same time; return what came of each, as they come to their end."""
+    deadline = time.monotonic() + within
+    running = [_Running(scenario, store, seed, is_quick=is_quick) for scenario, store in party]
+    try:
+        while running:
+            wait([one.answer for one in running], max(0.0, deadline - time.monotonic()))
+            is_late = time.monotonic() > deadline
+            for one in [one for one in running if is_late or one.answer.poll()]:
+                running.remove(one)
+                yield one.outcome()
+    finally:
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.end()
+
+
+class _Running:
+    """A trial under way."""
+
+    def __init__(self, scenario: Scenario, store: str, seed: int, *, is_quick: bool) -> None:
+        self._names = scenario.name, store
+        self.answer, theirs = FORKING.Pipe(duplex=False)
+        size = scenario.quick if is_quick else scenario.full
+        words = theirs, scenario, store, seed, size
+        sys.stdout.flush()
+        self.process = FORKING.Process(target=_play, args=words)
+        self.process.start()
+        theirs.close()
+
+    def outcome(self) -> Trial | NotPlayed:
+        """Return what came of it."""
+        try:
+            found = self.answer.recv() if self.answer.poll() else "it took too long"
+        except EOFError:
+            found = "its process has ended"
+        self.end()
+        if isinstance(found, Trial | NotPlayed):
+            return found
+        return NotPlayed(*self._names, found)
+
+    def end(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.join(ENDS_WITHIN)
+        self.process.kill()
+        self.process.join()
+
+
+def _play(answer: Connection, scenario: Scenario, store: str, seed: int, size: float) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    threading.Thread(target=_leave_without, args=(os.getppid(),), daemon=True).start()
+    try:
+        with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
+            found: Trial | NotPlayed = played(scenario, store, Path(folder), seed, size)
+    except pytest.skip.Exception as err:
+        found = NotPlayed(scenario.name, store, f"not played: {err}", is_failure=False)
+    except (Exception, pytest.fail.Exception):
+        found = NotPlayed(scenario.name, store, traceback.format_exc())
+    answer.send(found)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):  # a second one is not to break off the tidying up
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _leave_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)  # guards end what was started
