@@ -238,9 +238,7 @@ class Stage(Scene):
     def pause(self, pid: int) -> None:
         """Stop a process so that nobody notices, if what is promised is kept: no run may be doubled by it."""
         kill(pid, signal.SIGSTOP)
-        while (
-            self.is_written_to
-        ):  # not while it writes to a file that nobody else could then write to
+        while self.is_locked:  # not while it writes to a file that nobody else could then write to
             kill(pid, signal.SIGCONT)
             kill(pid, signal.SIGSTOP)
 
@@ -257,7 +255,7 @@ class Stage(Scene):
             self.journal.note("go", pid=pid)
 
     def restart_server(self, away: float = 0.0) -> None:
-        """Kill the store's server as a power cut does, and start it anew after some seconds."""
+        """Kill the store's server, and start it anew after some seconds."""
         assert self.place.server is not None
         self.journal.note("down")
         self.place.server.kill()

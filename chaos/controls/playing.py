@@ -27,7 +27,7 @@ SLOWLY = 0.005
 """Seconds that a task takes, so that some wait whenever the server is killed."""
 
 
-def server_killed(stage: Stage) -> None:
+def server_killed_amid_work(stage: Stage) -> None:
     """The server is killed three times amid pushes and runs, and started anew after half a second."""
     stage.start("--workers", "2")
     names = stage.names(TASKS)
@@ -63,20 +63,24 @@ def _control(
 
 
 OURS = [
-    _control("redis, nothing on disk", server_killed, _redis_with(*NOTHING_KEPT), quick=0.2),
+    _control(
+        "redis, nothing on disk", server_killed_amid_work, _redis_with(*NOTHING_KEPT), quick=0.2
+    ),
 ]
 HUEY = [
     # It takes a task out of the store before it runs.
     _control("huey", children_killed, redis, Huey, full=0.2, quick=0.04),
     _control("huey", trees_killed, redis, Huey, full=0.1),
-    _control("huey, redis as shipped", server_killed, _redis_with(*AS_SHIPPED), Huey),
+    _control("huey, redis as shipped", server_killed_amid_work, _redis_with(*AS_SHIPPED), Huey),
 ]
 RQS = [
     # With one queue, it moves a task in one step to where it is found again.
     _control("rq", children_killed, redis, RQ, full=0.02, loses=None),
     # With several, it takes it out, and a moment later writes down that it did.
     _control("rq, three queues", trees_killed, redis, RQByPriority, full=0.03),
-    _control("rq, redis as shipped", server_killed, _redis_with(*AS_SHIPPED), RQ, full=0.2),
+    _control(
+        "rq, redis as shipped", server_killed_amid_work, _redis_with(*AS_SHIPPED), RQ, full=0.2
+    ),
 ]
 
 

@@ -1,8 +1,8 @@
 """Old names of functions: what was queued before one was renamed or moved finds it all the same."""
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+import sys
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
 from alligator.exceptions import InvalidOption
@@ -28,19 +28,40 @@ class Aliases:
 
     def __init__(self, renamed: Mapping[str, str]) -> None:
         self._renamed = _checked(renamed)
+        self._most = max((old.count(".") + 1 for old in self._renamed), default=1)
 
     def now(self, path: str) -> str:
         """Return what a path is today; most are as they were."""
-        old = path
-        while old and old not in self._renamed:
-            old = old.rpartition(".")[0]
-        return self._renamed[old] + path[len(old) :] if old else path
+        # No more than the longest that was renamed: a stranger may have sent a path of a million dots.
+        parts = path.split(".", self._most)[: self._most]
+        for count in range(len(parts), 0, -1):
+            old = ".".join(parts[:count])
+            if (new := self._renamed.get(old)) is not None:
+                return path if _is_new(path, old, new) else new + path[len(old) :]
+        return path
 
     def find(self, module_name: str, attr_name: str) -> tuple[str, str]:
-        """Return in which module, and by which name there, something is to be found today."""
+        """Return in which module, and by which name there, something is to be found today.
+
+        What that module is in is imported.
+        """
+        return self._find(module_name, attr_name, _is_there)
+
+    def find_loaded(self, module_name: str, attr_name: str) -> tuple[str, str]:
+        """Return the same, as far as modules are loaded. Nothing is imported."""
+        return self._find(module_name, attr_name, _is_loaded)
+
+    def _find(
+        self, module_name: str, attr_name: str, is_module: Callable[[str], bool]
+    ) -> tuple[str, str]:
         path = f"{module_name}.{attr_name}"
         now = self.now(path)
-        return (module_name, attr_name) if now == path else _parted(now)
+        return (module_name, attr_name) if now == path else _parted(now, is_module)
+
+
+def _is_new(path: str, old: str, new: str) -> bool:
+    """Return whether a path is one of today already: a module may have become a package, with itself in it."""
+    return f"{new}.".startswith(f"{old}.") and f"{path}.".startswith(f"{new}.")
 
 
 def _checked(renamed: Mapping[str, str]) -> dict[str, str]:
@@ -60,16 +81,21 @@ def _checked(renamed: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=1024)
-def _parted(path: str) -> tuple[str, str]:
+def _parted(path: str, is_module: Callable[[str], bool]) -> tuple[str, str]:
     """Return the module of a path, and what follows it: the author of the program says only the whole."""
-    parts = path.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:length])
-        try:
-            is_module = find_spec(module) is not None
-        except Exception:  # what it is in is no package, or cannot be imported
-            is_module = False
-        if is_module:
-            return module, ".".join(parts[length:])
-    return ".".join(parts[:-1]), parts[-1]  # whoever imports it says what is wrong
+    module, *rest = path.split(".")
+    while len(rest) > 1 and is_module(f"{module}.{rest[0]}"):
+        module += f".{rest.pop(0)}"
+    return module, ".".join(rest)
+
+
+def _is_there(module_name: str) -> bool:
+    # Asked for anew each time: what is not there yet may be on its way, in the middle of a deploy.
+    try:
+        return _is_loaded(module_name) or find_spec(module_name) is not None
+    except Exception:  # what it is in is no package, or cannot be imported
+        return False
+
+
+def _is_loaded(module_name: str) -> bool:
+    return sys.modules.get(module_name) is not None

@@ -24,7 +24,8 @@ class Allowed:
     that out.
 
     A name that fits is still refused if it leads to no function, or to one that the module has imported from
-    elsewhere: ``myapp.tasks.*`` does not open ``subprocess.run`` because ``myapp.tasks`` uses it.
+    elsewhere: ``myapp.tasks.*`` does not open ``subprocess.run`` because ``myapp.tasks`` uses it; nor, of a
+    class there, what it has from a base class in another module.
 
     Args:
         patterns: At least one.
@@ -55,10 +56,25 @@ class Allowed:
             TaskRefused: It may not.
             UnknownModuleError, UnknownCallableError: No name leads to it.
         """
-        path = ".".join(path_of(func))
+        # It is known by its names in this program, and not by those that a payload may have for it.
+        token = READING.set(None)
+        try:
+            module_name, attr_name = path_of(func)
+        finally:
+            READING.reset(token)
+        path = f"{module_name}.{attr_name}"
+        self.check_path(path)
+        self._check_kind(func, path)
+        self._check_bound(func, module_name, path)
+
+    def check_path(self, path: str) -> None:
+        """Check that a name is one of those that may run.
+
+        Raises:
+            TaskRefused: It is not.
+        """
         if path not in self:
             raise self._refused(path, "is not among what may run here")
-        self._check_kind(func, path)
 
     def find(self, module_name: str, attr_name: str) -> Any:
         """Import a function, if it is allowed.
@@ -68,31 +84,30 @@ class Allowed:
             UnknownModuleError, UnknownCallableError: There is none.
         """
         path = f"{module_name}.{attr_name}"
-        if path not in self:
-            raise self._refused(path, "is not among what may run here")
+        self.check_path(path)
         # What a module does when it is imported is its own affair: it may look for functions, too.
         token = READING.set(None)
         try:
-            found = self._walked(module_name, attr_name, path)
-            self._check_kind(found, path)
-            if determine_module(found) != module_name:
-                self.check(found)  # the module has it from elsewhere, where it may not be allowed
-            return found
+            within: Any = None
+            found: Any = import_module(module_name)
+            parts = attr_name.split(".")
+            for place, part in enumerate(parts):
+                if place and not isinstance(found, type):
+                    raise self._refused(path, "leads through something that is no class")
+                within, found = found, getattr(found, part)
+                if place:
+                    self._check_home(within, parts[place:], module_name, path)
+        except AttributeError:
+            raise UnknownCallableError(f"Module {module_name!r} has no {attr_name!r}.") from None
         finally:
             READING.reset(token)
-
-    def _walked(self, module_name: str, attr_name: str, path: str) -> Any:
-        """Import a module, and go from there to one of its names, through classes alone."""
-        found: Any = import_module(module_name)
-        for place, part in enumerate(attr_name.split(".")):
-            if place and not isinstance(found, type):
-                raise self._refused(path, "leads through something that is no class")
-            try:
-                found = getattr(found, part)
-            except AttributeError:
-                raise UnknownCallableError(
-                    f"Module {module_name!r} has no {attr_name!r}."
-                ) from None
+        self._check_kind(found, path)
+        if getattr(found, "__self__", None) is not within:
+            self._check_bound(found, module_name, path)
+        if (
+            determine_module(found) != module_name
+        ):  # imported there from elsewhere, where it may not be allowed
+            self.check(found)
         return found
 
     def find_type(self, module_name: str, attr_name: str) -> Any:
@@ -113,6 +128,30 @@ class Allowed:
         is_function = isroutine(func) or hasattr(func, "__wrapped__") or hasattr(func, "__code__")
         if isinstance(func, type) or not callable(func) or not is_function:
             raise self._refused(path, "is no function")
+
+    def _check_bound(self, func: Any, module_name: str, path: str) -> None:
+        """Check a class method, by the class that it is bound to."""
+        if isinstance(owner := getattr(func, "__self__", None), type):
+            self._check_home(owner, [getattr(func, "__name__", "")], module_name, path)
+
+    def _check_home(self, owner: type, parts: Sequence[str], module_name: str, path: str) -> None:
+        """Check what a class has from another one: that may be of a module which is not allowed.
+
+        Args:
+            owner: The class that was asked.
+            parts: What it was asked for, and what then follows.
+            module_name: What that is allowed to be of.
+            path: The whole name, for errors.
+        """
+        home = next((one for one in owner.__mro__ if parts[0] in vars(one)), None)
+        if home is None:  # as type.mro is, which each class answers to
+            raise self._refused(path, "belongs to what the class is made by, and not to the class")
+        own_path = ".".join((home.__module__, home.__qualname__, *parts))
+        if home.__module__ != module_name and own_path not in self:
+            raise self._refused(
+                path,
+                f"is not its own: {own_path!r:.200}, which it is, is not among what may run here",
+            )
 
     def _refused(self, path: str, why: str) -> TaskRefused:
         few = ", ".join(self.patterns[:_FEW]) + (", ..." if len(self.patterns) > _FEW else "")

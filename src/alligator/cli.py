@@ -172,7 +172,7 @@ def _show(gator: Gator, options: argparse.Namespace) -> int:
 def _retry(gator: Gator, options: argparse.Namespace) -> int:
     refs, unknown = _chosen(gator, options)
     retry = revival.retry if options.with_dependents else letters.retry
-    outcome = retry(gator.backend, refs)
+    outcome = retry(gator.backend, refs, with_expired=not options.all)
     if options.json:
         _print_json(reports.outcome_json("retried", outcome, unknown))
     elif refs:

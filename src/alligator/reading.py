@@ -47,8 +47,10 @@ class Reading:
             TaskRefused: It is not allowed.
             UnknownModuleError, UnknownCallableError: There is none.
         """
-        place = self._today(module_name, attr_name)
-        return self._plainly(*place) if self._allowed is None else self._allowed.find(*place)
+        module_name, attr_name = self._today(module_name, attr_name)
+        if self._allowed is None:
+            return self._plainly(module_name, attr_name)
+        return self._allowed.find(module_name, attr_name)
 
     def find_type(self, module_name: str, attr_name: str) -> Any:
         """Return a type of exception by the name that a payload has for it.
@@ -57,8 +59,11 @@ class Reading:
             TaskRefused: It is not allowed.
             UnknownModuleError, UnknownCallableError: There is none.
         """
-        place = self._today(module_name, attr_name)
-        return self._plainly(*place) if self._allowed is None else self._allowed.find_type(*place)
+        if self._allowed is None:
+            return self._plainly(*self._today(module_name, attr_name))
+        if self._aliases is not None:
+            module_name, attr_name = self._aliases.find_loaded(module_name, attr_name)
+        return self._allowed.find_type(module_name, attr_name)
 
     def _plainly(self, module_name: str, attr_name: str) -> Any:
         # What a module does when it is imported is its own affair: it may look for functions, too.
@@ -71,7 +76,13 @@ class Reading:
     def _today(self, module_name: str, attr_name: str) -> tuple[str, str]:
         if self._aliases is None:
             return module_name, attr_name
-        return self._aliases.find(module_name, attr_name)
+        if self._allowed is not None:  # first, for to look for a module imports what it is in
+            self._allowed.check_path(self._aliases.now(f"{module_name}.{attr_name}"))
+        token = READING.set(None)
+        try:
+            return self._aliases.find(module_name, attr_name)
+        finally:
+            READING.reset(token)
 
 
 def reading_by(allowed: "Allowed | None", aliases: "Aliases | None") -> Reading | None:

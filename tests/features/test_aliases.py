@@ -1,6 +1,9 @@
 """What was queued under an old name runs under the new one."""
 
 import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,22 @@ from tests.features.work import done, work_off
 
 OLD = "shop_of_old.mail"
 NEW = "tests.features.work"
+
+
+@pytest.fixture
+def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package that looks for a function when it is imported, as one does that adds schedules."""
+    name = "pack_of_today"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text(
+        "from alligator.utils import import_attr\nfrom tests.features.work import done\n"
+        "done.append('imported')\nimport_attr('operator', 'add')\n"
+    )
+    (tmp_path / name / "mail.py").write_text("from tests.features.work import do as do\n")
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]
+    yield name
+    for loaded in [one for one in sys.modules if one.partition(".")[0] == name]:
+        del sys.modules[loaded]
 
 
 def push_old(gator: Gator, name: str, *args: Any, **options: Any) -> None:
@@ -84,3 +103,41 @@ def test_it_is_the_new_name_that_has_to_be_allowed(gator: Gator) -> None:
         renamed(gator, {OLD: NEW}, allow=f"{OLD}.*").pop()
 
     assert done == ["hello"]
+
+
+def test_nothing_is_imported_to_find_out_what_is_not_allowed(gator: Gator, pack: str) -> None:
+    push_old(gator, "send", "hello")
+
+    with pytest.raises((TaskRefused, TaskFailed), match="allow has"):
+        renamed(gator, {OLD: f"{pack}.mail"}, allow=[f"{NEW}.*"]).pop()
+
+    assert (pack in sys.modules, done) == (False, [])
+
+
+def test_nor_for_an_exception(gator: Gator, pack: str) -> None:
+    rare = {"module": OLD, "callable": "Rare"}
+    push_old(gator, "do", "hello", retry_on=[rare])
+    renames = {OLD: f"{pack}.mail", f"{OLD}.do": f"{NEW}.do"}
+
+    with pytest.raises((TaskRefused, TaskFailed), match="no exception of a module that is loaded"):
+        renamed(gator, renames, allow=[f"{NEW}.*"]).pop()
+
+    assert (pack in sys.modules, done) == (False, [])
+
+
+def test_an_exception_by_its_old_name_where_only_some_may_run(gator: Gator) -> None:
+    push_old(gator, "do", "hello", retry_on=[{"module": OLD, "callable": "Rare"}])
+
+    work_off(renamed(gator, {OLD: NEW}, allow=[f"{NEW}.*"]))
+
+    assert done == ["hello"]
+
+
+def test_what_the_module_is_in_may_look_for_functions_as_it_is_imported(
+    gator: Gator, pack: str
+) -> None:
+    push_old(gator, "do", "hello")
+
+    work_off(renamed(gator, {OLD: f"{pack}.mail"}, allow=[f"{pack}.mail.do", f"{NEW}.do"]))
+
+    assert done == ["imported", "hello"]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def gator() -> Gator:
     return Gator("locmem://", allow=[f"{HERE}.*"])
 
 
-def push(gator: Gator, module: str, name: str, **options: Any) -> None:
+def push(gator: Gator, module: str, name: str, *args: Any, **options: Any) -> None:
     """Queue a call as somebody else would who can write to the store."""
     payload = {
         "task_id": "t1",
@@ -35,6 +36,7 @@ def push(gator: Gator, module: str, name: str, **options: Any) -> None:
         "async": True,
         "module": module,
         "callable": name,
+        "args": args,
     }
     gator.backend.push("all", "t1", json.dumps({**payload, "options": options}))
 
@@ -176,6 +178,83 @@ def test_all_below_does_not_open_what_is_imported_there() -> None:
     push(gator, HERE, "os.system")
 
     assert "leads through something that is no class" in why_refused(gator)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Archive.open", "'tarfile.TarFile.open', which it is, is not among"),
+        ("Listing.open", "'tarfile.TarFile.open', which it is, is not among"),
+        ("Shelf.Tape.open", "'tarfile.TarFile.open', which it is, is not among"),
+        ("TarFile.open", "'tarfile.TarFile.open', which it is, is not among"),
+        ("open_archive", "'tarfile.TarFile.open', which it is, is not among"),
+        ("Archive.add", "'tarfile.TarFile.add', which it is, is not among"),
+        ("Archive.mro", "belongs to what the class is made by"),
+        ("Made.add_to_class", "belongs to what the class is made by"),
+        ("Box.fromkeys", "'builtins.dict.fromkeys', which it is, is not among"),
+        ("Text.maketrans", "'builtins.str.maketrans', which it is, is not among"),
+        ("Kind.mro", "'builtins.type.mro', which it is, is not among"),
+    ],
+)
+def test_what_a_class_has_from_elsewhere_is_not_its_own(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    gator = Gator("locmem://", allow=[f"{HERE}.**"])
+    written = tmp_path / "written"
+    push(gator, HERE, name, str(written), "w")
+
+    assert why in why_refused(gator)
+    assert not written.exists()
+    assert work.done == []
+
+
+@pytest.mark.parametrize(
+    ("name", "does"),
+    [
+        ("Archive.own", "own"),
+        ("Listing.own", "own"),
+        ("Shelf.Tape.own", "own"),
+        ("Archive.taken", "Mailer"),
+    ],
+)
+def test_what_a_class_has_from_another_of_its_module_is(name: str, does: str) -> None:
+    gator = Gator("locmem://", allow=[f"{HERE}.**"])
+    push(gator, HERE, name)
+
+    work_off(gator)
+
+    assert work.done == [does]
+    assert sum(gator.backend.count("all")) == 0
+
+
+def test_what_a_class_has_from_elsewhere_runs_where_that_is_allowed_too() -> None:
+    gator = Gator("locmem://", allow=[f"{HERE}.**", "builtins.dict.fromkeys"])
+    task = gator.options(keep_result=60).task(allowed_work.Box.fromkeys, ["a"])
+
+    work_off(gator)
+
+    assert task.wait(timeout=5) == {"a": None}
+
+
+def test_nor_is_it_queued() -> None:
+    gator = Gator("locmem://", allow=[f"{HERE}.**"])
+    for func, args in ((allowed_work.Archive.open, "x"), (allowed_work.Archive.mro, "")):
+        with pytest.raises(TaskRefused):
+            gator.task(func, *args)
+    gator.task(allowed_work.Listing.own)
+    work_off(gator)
+
+    assert work.done == ["own"]
+
+
+def test_a_function_of_elsewhere_runs_if_it_is_allowed_by_its_own_name() -> None:
+    """Also one that is a method of an object: another name than its own leads to it."""
+    gator = Gator("locmem://", allow=[f"{HERE}.*", "random.choice"])
+    push(gator, HERE, "choice", [1])
+
+    work_off(gator)
+
+    assert sum(gator.backend.count("all")) == 0
 
 
 def test_what_has_moved_runs_under_its_old_name_if_both_are_allowed() -> None:

@@ -109,6 +109,42 @@ def test_with_its_dependents_it_is_run_too(gator: Gator) -> None:
     assert done == ["first", "second"]
 
 
+def test_what_nobody_has_named_stays_dead(gator: Gator) -> None:
+    """An old task may have been put back by somebody, to be met by who retries all that is dead."""
+    expired(gator, "t1", "t2")
+    with gator.options(task_id="t3", expires=600) as opts:
+        opts.task(fail, "t3")
+    work_off(gator)
+    for retry in (letters.retry, revival.retry):
+        outcome = retry(gator.backend, refs(gator), with_expired=False)
+
+        assert [ref.task_id for ref in outcome.expired] == ["t1", "t2"]
+        assert [ref.task_id for ref in outcome.done] == ["t3"]
+        assert (outcome.stayed, outcome.gone) == ([], [])
+        work_off(gator)
+        assert sorted(ref.task_id for ref in refs(gator)) == ["t1", "t2", "t3"]
+    assert done == ["t3"] * 3
+
+
+def test_nor_is_run_what_waited_for_such_a_one(gator: Gator) -> None:
+    with gator.options(expires=0.02) as opts:
+        first = opts.task(do, "first")
+    with gator.options(depends_on=first) as opts:
+        second = opts.task(do, "second")
+    let_pass(gator.backend, 0.1)
+    work_off(gator)
+    work_off(gator)
+
+    outcome = revival.retry(gator.backend, refs(gator), with_expired=False)
+
+    assert outcome.done == []
+    assert {ref.task_id for ref in outcome.expired} == {first.task_id, second.task_id}
+    outcome = revival.retry(gator.backend, refs(gator))
+    assert len(outcome.done) == 2
+    work_off(gator)
+    assert done == ["first", "second"]
+
+
 def test_a_payload_in_a_form_of_its_own_stays_as_it_is(gator: Gator) -> None:
     odd = Gator(str(gator.dsn), task_class=OddTask, backend_class=lambda _: gator.backend)
     with odd.options(task_id="t1", expires=0.02) as opts:

@@ -284,12 +284,12 @@ class Scene:
     def freeze(self, program: Program) -> None:
         """Stop a program, but not while it writes to a file that nobody else could then write to."""
         program.freeze()
-        while self.is_written_to:
+        while self.is_locked:
             program.thaw()
             program.freeze()
 
     @property
-    def is_written_to(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether the store is a file, and somebody writes to it just now."""
         return is_written_to(DSN.parse(self.dsn))
 

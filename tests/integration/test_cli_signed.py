@@ -106,6 +106,54 @@ def test_without_keys_one_that_has_expired_keeps_its_signature(dsn: str) -> None
     ours.backend.close()
 
 
+def test_what_was_put_back_after_it_expired_is_left_out_of_all(dsn: str) -> None:
+    ours = Gator(dsn, keys=[KEY])
+    with ours.options(task_id="t1", expires=0.001) as opts:
+        task = opts.task(jobs.add, 1, 2)
+    [queued], _ = Gator(dsn).backend.walk("all", "waiting")
+    assert task.expires is not None
+    expires_at = task.expires[1]
+    until(lambda: ours.backend.now() > expires_at, "it has expired")
+    ours.cancel("t1")
+    Gator(dsn).backend.push("all", "t1", queued.body)  # by somebody who has seen it
+    work_off(ours)
+    keys = {"ALLIGATOR_KEYS": KEY}
+
+    for words in (["--all"], ["--all", "--with-dependents"]):
+        assert said("dead", dsn, "retry", *words, **keys) == (
+            "1 dead letter left out, for what has expired has to be named, and so has what failed "
+            "because of it.\n"
+        )
+    outcome = told("dead", dsn, "retry", "--all", **keys)
+    assert ([one["task_id"] for one in outcome["expired"]], outcome["retried"]) == (["t1"], [])
+    assert ours.backend.count("all") == (0, 0, 0, 1)
+    ours.backend.close()
+
+
+def test_without_keys_what_is_signed_is_not_retried_with_its_dependents(dsn: str) -> None:
+    """They would be told by a task that is not signed, and so in vain."""
+    ours, keys = Gator(dsn, keys=[KEY]), {"ALLIGATOR_KEYS": KEY}
+    with ours.options(task_id="first", expires=0.001) as opts:
+        task = opts.task(jobs.add, 1, 2)
+    assert task.expires is not None
+    expires_at = task.expires[1]
+    with ours.options(task_id="second", depends_on=["first"]) as opts:
+        opts.task(jobs.add, 3, 4)
+    until(lambda: ours.backend.now() > expires_at, "it has expired")
+    work_off(ours)
+    work_off(ours)
+    assert ours.backend.count("all").dead == 2
+
+    complaint = refused("dead", dsn, "retry", "first", "--with-dependents")
+
+    assert "2 dead letters of these, such as 'first', are signed, and here are no keys" in complaint
+    assert ours.backend.count("all") == (0, 0, 0, 2)
+    said("dead", dsn, "retry", "first", "--with-dependents", **keys)
+    work_off(ours)
+    assert sum(ours.backend.count("all")) == 0
+    ours.backend.close()
+
+
 def test_a_key_that_is_too_short_is_told_and_not_shown(dsn: str) -> None:
     complaint = refused("status", dsn, ALLIGATOR_KEYS="hunter2")
 

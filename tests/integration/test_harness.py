@@ -67,10 +67,10 @@ def test_a_process_is_not_stopped_while_somebody_writes_to_the_stages_file(tmp_p
         stage = Stage(place, tmp_path, seed=1, size=1.0)
         stage.push("t1")
 
-        before = stage.is_written_to
+        before = stage.is_locked
         with (tmp_path / "store" / "queue.db-lock").open("rb") as file:
             flock(file, LOCK_EX)
-            during = stage.is_written_to
+            during = stage.is_locked
 
         assert (before, during) == (False, True)
         stage.gator.backend.close()

@@ -84,7 +84,7 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill(self) -> None:
-        """End the server as a power cut does: SIGKILL, with all its processes."""
+        """Kill the server with all its processes. What it gave to the operating system is still there."""
         self._end(signal.SIGKILL)
 
     def run(self, statement: str) -> list[tuple[object, ...]]:

@@ -106,7 +106,7 @@ class Server:
         self._end(by_force=False)
 
     def kill(self) -> None:
-        """End the server as a power cut does: SIGKILL."""
+        """Kill the server. What it gave to the operating system is still there, as after no power cut."""
         self._end(by_force=True)
 
     def command(self, *words: str) -> str:

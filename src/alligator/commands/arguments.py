@@ -130,7 +130,8 @@ def _add_actions(dead: argparse.ArgumentParser) -> None:
     purge.add_argument("--yes", action="store_true", help="do not ask")
     for action, name in ((retry, "dead retry"), (purge, "dead purge")):
         action.add_argument("ids", type=_task_id, nargs="*", metavar="ID", help=an_id)
-        action.add_argument("--all", action="store_true", help="all there are")
+        but = ", but for what has expired" if action is retry else ""
+        action.add_argument("--all", action="store_true", help=f"all there are{but}")
         _add_common(action, name, is_action=True)
 
 

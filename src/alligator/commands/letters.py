@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from alligator import notes, payloads
@@ -70,6 +70,8 @@ class Ref:
     """Whether it failed because of another task."""
     expires_at: float | None = None
     """When its task expires, or has expired."""
+    is_unchecked: bool = False
+    """Whether it is signed, and there are no keys here."""
 
     @classmethod
     def to(cls, letter: DeadLetter) -> "Ref":
@@ -77,7 +79,9 @@ class Ref:
         # A look at how it begins: the note has a traceback, and there may be very many.
         is_dependent = letter.note.startswith('{"reason":"dependency"')
         expires_at = Peek.into(letter.body).expires_at if b'"expires"' in letter.body else None
-        return cls(letter.queue_name, letter.letter_id, letter.task_id, is_dependent, expires_at)
+        is_unchecked = payloads.signature_of(letter.body) == "unchecked"
+        which = letter.queue_name, letter.letter_id, letter.task_id
+        return cls(*which, is_dependent, expires_at, is_unchecked)
 
     @property
     def task(self) -> Name:
@@ -100,6 +104,8 @@ class Outcome:
     """Someone else has just retried or purged them."""
     waiting: list[Ref] = field(default_factory=list[Ref])
     """Those of ``done`` that wait for others."""
+    expired: list[Ref] = field(default_factory=list[Ref])
+    """Not retried: they have expired, or failed for what has, and nobody has named them."""
 
 
 def callable_of(body: bytes) -> str | None:
@@ -168,16 +174,28 @@ def find(
     return found
 
 
-def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
+def retry(backend: Backend, refs: Sequence[Ref], *, with_expired: bool = True) -> Outcome:
     """Queue dead letters again, in this order; of several that a task has, the last only.
 
     What fails again meanwhile is a new dead letter, and is left. What failed because of another task does not
-    wait for that any more (see revival.py). What has expired is run all the same.
+    wait for that any more (see revival.py).
+
+    Args:
+        backend: The store.
+        refs: Which.
+        with_expired: Whether what has expired is run all the same, as a person wants it who has named it. To
+            expire is all that ends a replay: somebody without a key may have put an old task back, for the
+            next one to meet who retries all that is dead. (Where a store cannot tell what is queued, it
+            is queued again, and expires again.)
     """
     last = {ref.task: ref for ref in refs}
-    forget_needs(backend, last.values())
     now = backend.now()
     expired = [ref for ref in last.values() if backend.can_find and ref.has_expired(now)]
+    if not with_expired and expired:
+        left = {ref.task for ref in expired}
+        outcome = retry(backend, [ref for ref in refs if ref.task not in left])
+        return replace(outcome, expired=expired)
+    forget_needs(backend, last.values())
     late = set(expired)
     done = in_pages(backend.retry_dead, (ref for ref in last.values() if ref not in late))
     for at in range(0, len(expired), PAGE):

@@ -171,6 +171,8 @@ def outcome_json(done: str, outcome: Outcome, unknown: Sequence[str]) -> dict[st
     parts = {done: outcome.done, "stayed": outcome.stayed, "gone": outcome.gone}
     if outcome.waiting:
         parts["waiting"] = outcome.waiting
+    if outcome.expired:
+        parts["expired"] = outcome.expired
     return {
         **{name: [_ref_json(ref) for ref in refs] for name, refs in parts.items()},
         "not_found": list(unknown),
@@ -183,6 +185,11 @@ def outcome_text(done: str, outcome: Outcome) -> str:
     if waiting := len(outcome.waiting):
         lines += [f"Of these, {waiting:,} {'wait' if waiting > 1 else 'waits'} for others of them."]
     lines += _each(outcome.stayed, "its task is queued again already, so this dead letter stays")
+    if outcome.expired:
+        lines += [
+            f"{counted(len(outcome.expired), 'dead letter')} left out, for what has expired has to be named, "
+            "and so has what failed because of it."
+        ]
     lines += _each(outcome.gone, "it is gone, someone else has just retried or purged it")
     return "\n".join(lines)
 

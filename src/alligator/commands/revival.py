@@ -7,6 +7,7 @@ from functools import partial
 from alligator.backends.base import Backend
 from alligator.commands import letters
 from alligator.commands.letters import Outcome, Ref
+from alligator.commands.tables import counted
 from alligator.dependencies import LOOK, first_look, follow_of, wake
 from alligator.dependencies.edges import (
     Edge,
@@ -19,13 +20,14 @@ from alligator.dependencies.edges import (
     records_of,
     unlink,
 )
+from alligator.exceptions import InvalidOption
 
 HELD_BACK = 3 * LOOK
 """Seconds that what failed first is held back, should we die: by then those that wait for it have looked by
 themselves, and so are told of its end."""
 
 
-def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
+def retry(backend: Backend, refs: Sequence[Ref], *, with_expired: bool = True) -> Outcome:
     """Queue dead letters again, and what failed because of them, in whatever queue.
 
     Each waits for those that it failed for, if they are queued again too. What failed for others as well stays
@@ -34,14 +36,22 @@ def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     Args:
         backend: The store.
         refs: What is named; of several dead letters that a task has, the last counts.
+        with_expired: As in ``letters.retry``; what failed because of such a one then stays dead, too.
+
+    Raises:
+        InvalidOption: They are signed, and here are no keys: what is to wake those that wait has to be signed,
+            too. Nothing was changed.
     """
     named = {ref.task: ref for ref in refs}
     free = {task: ref for task, ref in named.items() if backend.find(*task) is None}
     dead, because_of = _reached(backend, named, free)
     needs = {task: edges_in(backend, needs_of(task)) for task in dead}
     failed = {task: {on for on, edge in needs[task].items() if edge.failed} for task in dead}
-    gone = _gone(dead, failed, because_of, free)
-    found = named | {task: ref for task, ref in dead.items() if task not in gone}
+    late = set[Name]() if with_expired else _late(dead, failed, backend.now())
+    gone = _gone(dead, failed, because_of, free.keys() - late, late)
+    found = {task: ref for task, ref in (named | dead).items() if task not in gone}
+    if because_of:
+        _check_keys(found.values())
     # Also what stays dead is to know of it if something that it needs succeeds now.
     again = {
         task: {on for on in needs[task] if on in because_of and on not in gone} for task in dead
@@ -64,8 +74,19 @@ def retry(backend: Backend, refs: Sequence[Ref]) -> Outcome:
     _forget_failures(backend, because_of, {task: failed[task] - again[task] for task in dead})
 
     others = [ref for task, ref in found.items() if task not in named]
-    outcome = letters.outcome_of(backend, [*refs, *others], done)
-    return replace(outcome, waiting=[ref for ref in outcome.done if ref.task in waiting])
+    asked = [ref for ref in refs if ref.task not in late]
+    outcome = letters.outcome_of(backend, [*asked, *others], done)
+    waits = [ref for ref in outcome.done if ref.task in waiting]
+    return replace(outcome, waiting=waits, expired=[dead[task] for task in dead if task in late])
+
+
+def _check_keys(refs: Collection[Ref]) -> None:
+    if unchecked := [ref for ref in refs if ref.is_unchecked]:
+        raise InvalidOption(
+            f"{counted(len(unchecked), 'dead letter')} of these, such as {unchecked[0].task_id!r:.200}, are "
+            "signed, and here are no keys to sign what will tell those that wait: set ALLIGATOR_KEYS, or name "
+            "a module:gator that has them. (Without --with-dependents it takes no keys.)"
+        )
 
 
 def _reached(
@@ -92,14 +113,25 @@ def _reached(
     return dead, because_of
 
 
+def _late(
+    dead: Mapping[Name, Ref], failed: Mapping[Name, Collection[Name]], now: float
+) -> set[Name]:
+    """Return what has expired, and what failed because of that, directly or not."""
+    late = {task for task, ref in dead.items() if ref.has_expired(now)}
+    while more := [task for task in dead if task not in late and not late.isdisjoint(failed[task])]:
+        late.update(more)
+    return late
+
+
 def _gone(
     dead: Collection[Name],
     failed: Mapping[Name, Collection[Name]],
     because_of: Collection[Name],
     named: Collection[Name],
+    late: Collection[Name],
 ) -> set[Name]:
-    """Return what stays dead, though it is not named: it failed for others too, which are not retried."""
-    gone: set[Name] = set()
+    """Return what stays dead: what is late, and what is not named and failed for others too that stay dead."""
+    gone = set(late)
     while more := [
         task
         for task in dead

@@ -1,0 +1,33 @@
+"""Worker processes whose latergator is killed alone."""
+
+import signal
+import time
+
+from chaos.campaign import scenario
+from chaos.stage import Stage
+from chaos.stores import BEANSTALK_LEASE
+from tests.integration import jobs
+from tests.integration.scenes import until
+
+LONGEST_LIFE = BEANSTALK_LEASE + 5.0
+"""Seconds that a worker process may outlive its latergator."""
+TASKS = 4000
+
+
+@scenario(quick=0.1, quick_on=["beanstalk"])
+def parents_killed(stage: Stage) -> None:
+    """A latergator is killed, its worker processes are not, and another is started: 20 times."""
+    stage.push_batch(stage.names(TASKS), jobs.work, 0.02)
+    longest = 0.0
+    for _ in range(stage.many(20, at_least=3)):
+        program = stage.start("--workers", "4")
+        until(lambda: stage.at_work(program) or stage.is_done(), "somebody works")  # noqa: B023
+        time.sleep(stage.rng.uniform(0.0, 0.3))
+        for pid in program.children:
+            stage.journal.note("leave", pid=pid)
+        stage.journal.note("kill", pid=program.pid)
+        killed_at = program.signal(signal.SIGKILL)
+        until(lambda: not program.members, "no worker outlives it", within=LONGEST_LIFE)  # noqa: B023
+        longest = max(longest, time.monotonic() - killed_at)
+    stage.show(f"none outlived it by {longest:.2f} s")
+    stage.start("--workers", "4")
