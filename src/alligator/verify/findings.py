@@ -57,11 +57,11 @@ class Trouble:
     pid: int | None = None
     is_death: bool = False
 
-    def explains(self, run: Run, again_at: float) -> bool:
+    def explains(self, run: Run, again_at: float, held_on: float = HELD_ON) -> bool:
         """Whether it may be why a task ran again at some moment, though it had run."""
         if self.pid not in (None, run.start.pid):
             return False
-        settled_at = again_at if run.end is None else min(again_at, run.end.at + HELD_ON)
+        settled_at = again_at if run.end is None else min(again_at, run.end.at + held_on)
         return self.began_at <= settled_at and self.ended_at >= run.start.at
 
 
@@ -117,6 +117,7 @@ def found_in(
     *,
     retries_anew: bool = False,
     batch: int = LARGEST_BATCH,
+    held_on: float = HELD_ON,
 ) -> Findings:
     """Judge what happened by the journal, and by what the store has kept.
 
@@ -128,6 +129,7 @@ def found_in(
             dies just there leaves both, each of which may run to its end.
         batch: How many finished tasks a process may hold that are not settled yet, at the most: so many second
             runs one thing that befell it may explain.
+        held_on: Seconds that one may wait so: longer where a long task may come behind it in its batch.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -148,7 +150,7 @@ def found_in(
         for run, later in pairwise(each)
         if not run.is_retried_by(later)
     ]
-    causes = _causes(again, troubles, batch)
+    causes = _causes(again, troubles, batch, held_on)
     if retries_anew:
         causes = [
             cause or _of_retries(runs[name], at, troubles)
@@ -173,7 +175,7 @@ def found_in(
 
 
 def _causes(
-    again: Iterable[tuple[str, Run, float]], troubles: Iterable[Trouble], batch: int
+    again: Iterable[tuple[str, Run, float]], troubles: Iterable[Trouble], batch: int, held_on: float
 ) -> list[list[Trouble]]:
     """Return what explains each second run. What finished waits only as a batch for its settlement."""
     by_pid: dict[int | None, list[Trouble]] = defaultdict(list)
@@ -183,7 +185,7 @@ def _causes(
     causes: list[list[Trouble]] = []
     for _, run, at in again:
         pid = run.start.pid
-        cause = [one for one in (*by_pid[pid], *by_pid[None]) if one.explains(run, at)]
+        cause = [one for one in (*by_pid[pid], *by_pid[None]) if one.explains(run, at, held_on)]
         if run.end is not None:
             cause = [one for one in cause if excused[one, pid] < batch][:1]
             excused.update((one, pid) for one in cause)
@@ -215,14 +217,14 @@ def _revivals(entries: Sequence[Entry]) -> list[float]:
     return found
 
 
-def broken_off(journal: Journal, name: str) -> int:
+def broken_off(journal: Journal, name: str, held_on: float = HELD_ON) -> int:
     """Return how many runs of a task something has ended, or may have."""
     entries = journal.entries()
     troubles = troubles_in(entries)
     runs = runs_in(entries).get(name, [])
     ends = [*(later.start.at for later in runs[1:]), float("inf")]
     return sum(
-        any(one.explains(run, again_at) for one in troubles)
+        any(one.explains(run, again_at, held_on) for one in troubles)
         for run, again_at in zip(
             runs, ends, strict=False
         )  # one end is left over where none has run

@@ -33,6 +33,8 @@ LEASE = 3.0
 RECOVERS_WITHIN = 3 * LEASE
 """Seconds from a death that broke off a run to the next start of its task, at the most: the lease, another one
 where who took it up was stopped or killed as well, and as much for a machine that does much else."""
+HELD_ON = 1.5 * LEASE + 0.3
+"""Seconds that a finished task may wait for its settlement: behind the longest task, in one batch."""
 STOPPED_FOR = 1.5 * LEASE
 PROCESSES = 2
 """Worker processes of each crew."""
@@ -242,9 +244,9 @@ class Trial:
         wrongly = [
             f"{name}: {note:.200}"
             for name, note in dead.items()
-            if broken_off(self._journal, name) < MAX_DELIVERIES
+            if broken_off(self._journal, name, HELD_ON) < MAX_DELIVERIES
         ]
-        found = found_in(self._journal, kept=dead, batch=batch_of(SHORT))
+        found = found_in(self._journal, kept=dead, batch=batch_of(SHORT), held_on=HELD_ON)
         return Verdict(found, wrongly, stuck, self._crews.stops, self._cuts, self._crews.faults)
 
     def _dead(self) -> list[DeadLetter]:
