@@ -8,16 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
+from alligator.processes.pacing import LARGEST_BATCH
 from alligator.verify.findings import Findings, broken_off, found_in
+from alligator.verify.journal import Entry
 from chaos.stores import LEASE, Place
 from tests.integration import jobs
-from tests.integration.scenes import Program, Scene, kill
+from tests.integration.scenes import Program, Scene, kill, until
 
 PATIENCE = 0.05
 """Seconds until a call is repeated that the store did not answer."""
@@ -26,7 +29,13 @@ LONGEST = 90.0
 MANY = 1_000_000
 """Dead letters to look at, at the most: all."""
 BACK_TO_WORK = 5.0
-"""Seconds from a server's return to the next start of a task, at the most."""
+"""Seconds from a server's return until each worker begins a new task, at the most."""
+AWHILE = 0.02
+"""Seconds that a task takes which is to show that each process works: time for the others to take one, too."""
+SWEEP = 1.0
+"""Seconds between two looks of an idle worker for hand-outs whose lease is over, at the most."""
+SPARE = 1.0
+"""Seconds more that a machine may take which does much else."""
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 
@@ -52,9 +61,16 @@ class Stage(Scene):
         self.shown: list[str] = []
         """What the table shows beside the figures."""
         self.back_to_work = BACK_TO_WORK
-        """Seconds from the server's return to the next start of a task, at the most."""
+        """Seconds from the server's return until each worker begins a new task, at the most."""
+        self.recovers_within = LEASE + SWEEP + SPARE
+        """Seconds from a death that broke off a run to the next start of its task, at the most."""
+        self.batch = LARGEST_BATCH
+        """How many finished tasks a process may hold that are not settled, at the most."""
+        self.breaks_off = 0.0
+        """The part of all deaths which must have broken off a run: else they tried little."""
         self.pushed = 0
         """How many pushes have returned."""
+        self._poison = POISON
         self._size = size
         self._producers = 0
         self._began_at = time.monotonic()
@@ -169,8 +185,27 @@ class Stage(Scene):
 
     def at_work(self, program: Program) -> list[int]:
         """Return the processes of a program that have started a task."""
-        started = {entry.pid for entry in self.journal.entries("start")}
+        return self.at_work_since(program, 0.0)
+
+    def at_work_since(self, program: Program, moment: float) -> list[int]:
+        """Return those that have started one after some moment."""
+        started = {entry.pid for entry in self.journal.entries("start") if entry.at > moment}
         return [pid for pid in program.children if pid in started]
+
+    def come_back(self, program: Program, since: float) -> None:
+        """Push tasks until each process of a program has begun one of them."""
+        numbers = count()
+        prefix = f"back{len(self.journal.entries('up'))}"
+
+        def all_work() -> bool:
+            self.produce([f"{prefix}-{next(numbers)}"], jobs.work, AWHILE)
+            ours = {entry.pid for entry in self._starts(f"{prefix}-") if entry.at > since}
+            return len(program.children) > 0 and ours >= {*program.children}
+
+        until(all_work, "all work again", within=self.back_to_work)
+
+    def _starts(self, prefix: str) -> list[Entry]:
+        return [one for one in self.journal.entries("start") if one.name.startswith(prefix)]
 
     # Those who disturb them:
 
@@ -181,6 +216,8 @@ class Stage(Scene):
 
     def kill_tree(self, *programs: Program) -> None:
         """Kill programs with all their processes, in one moment."""
+        # Nobody lives to tell which of a batch had not begun. They count a delivery; then each is held alone.
+        self._poison = POISON - 1
         for program in programs:
             program.freeze()
         for program in programs:
@@ -259,19 +296,41 @@ class Stage(Scene):
                 return
             time.sleep(0.02)
 
+    def look_at_dead(self) -> dict[str, str]:
+        """Take note of each dead letter that none should be; return all their names and notes."""
+        dead = {_name_of(letter.body): letter.note for letter in self.dead}
+        for name, note in dead.items():
+            if name not in self.rightly_dead and broken_off(self.journal, name) < self._poison:
+                self.remarks.append(f"{name} is a dead letter: {note:.300}")
+        return dead
+
     def names_of_dead(self) -> list[str]:
         """Return the names of the tasks that are dead letters."""
         return [_name_of(letter.body) for letter in self.dead]
 
     def findings(self) -> Findings:
         """Judge what happened."""
-        dead = {_name_of(letter.body): letter.note for letter in self.dead}
-        for name, note in dead.items():
-            if name not in self.rightly_dead and broken_off(self.journal, name) < POISON:
-                self.remarks.append(f"{name} is a dead letter: {note:.300}")
-        found = found_in(self.journal, dead, retries_anew=not self.gator.backend.keeps_ids)
+        if (
+            self._size >= 1.0
+        ):  # in the whole campaign, also whether anything still starts that is done
+            time.sleep(LEASE + SWEEP)
+        dead = self.look_at_dead()
+        found = found_in(
+            self.journal,
+            dead,
+            retries_anew=not self.gator.backend.keeps_ids,
+            batch=self.batch,
+        )
         slowest = max(found.revivals, default=0.0)
         self.expect(slowest <= self.back_to_work, f"back to work only after {slowest:.1f} s")
+        self.expect(
+            found.slowest <= self.recovers_within,
+            f"recovered only after {found.slowest:.1f} s: more than {self.recovers_within:g} s",
+        )
+        self.expect(
+            len(found.recoveries) >= int(found.kills * self.breaks_off),
+            f"{found.kills} were killed, which broke off no more than {len(found.recoveries)} runs",
+        )
         return found
 
 

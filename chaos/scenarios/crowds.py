@@ -5,7 +5,7 @@ import time
 from alligator import notes
 from chaos.campaign import scenario
 from chaos.files import check_file
-from chaos.stage import Stage
+from chaos.stage import POISON, Stage
 from chaos.stores import LEASE
 from tests.integration import jobs
 from tests.integration.scenes import Program, until
@@ -21,6 +21,7 @@ WITHOUT_END = 0
 @scenario(["sqlite"], quick=0.05)
 def all_of_one_file_killed(stage: Stage) -> None:
     """Of one file, 8 who push and 2 who work are all killed in one moment: 20 times."""
+    stage.recovers_within *= POISON  # as in trees_killed
     for number in range(stage.many(ROUNDS)):
         stage.push(f"round{number}")
         workers = stage.start("--workers", "2")
@@ -37,6 +38,7 @@ def all_of_one_file_killed(stage: Stage) -> None:
 
 def _retry_poison(stage: Stage) -> None:
     """Retry what was held by three who died: which task has killed them, nobody could tell."""
+    stage.look_at_dead()
     letters = [one for one in stage.dead if notes.read(one.note).get("reason") == "poison"]
     stage.gator.backend.retry_dead(stage.gator.queue_name, [one.letter_id for one in letters])
     stage.show(f"{len(letters)} taken for poison, and retried")

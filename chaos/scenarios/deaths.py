@@ -2,9 +2,11 @@
 
 import signal
 import time
+from itertools import count
 
+from alligator.verify.findings import batch_of
 from chaos.campaign import scenario
-from chaos.stage import Stage
+from chaos.stage import POISON, Stage
 from tests.features import coroutine_work
 from tests.integration import jobs
 from tests.integration.scenes import until
@@ -12,20 +14,33 @@ from tests.integration.scenes import until
 EVERY = 0.2
 """Seconds between two kills."""
 TASKS = 10_000
+MOMENTS, FEW_MOMENTS = 2000, 500
+"""Milliseconds that a latergator works at the most until it is killed: less than it has work for."""
+BREAKS_OFF = 0.25
+"""The part of all deaths that must meet a run: most do, but for those of who has just started."""
+TREES_BREAK_OFF = 0.1
+"""As much where all die: also parents, and whole crews that wait in the end for the leases of the last ones."""
 FOUR = "--workers", "4"
+TASK = 0.004
+"""Seconds that a task takes."""
+ROUNDS = 200
+LEFT = 200
+"""Tasks that wait at the least while any latergator is told to leave, so that each finds work."""
 COROUTINES = "--workers", "2", "--concurrency", "200", "--threads", "4"
 
 
 @scenario(quick=0.05)
 def children_killed(stage: Stage) -> None:
     """A worker process is killed every 0.2 s."""
-    with stage.producing(stage.names(TASKS), jobs.work, 0.004):
+    stage.batch, stage.breaks_off = batch_of(TASK), BREAKS_OFF
+    with stage.producing(stage.names(TASKS), jobs.work, TASK):
         _kill_children(stage, *FOUR)
 
 
-@scenario(["sqlite", "redis", "postgres"], quick=0.05, quick_on=["redis"])
+@scenario(["sqlite", "redis", "postgres"], quick=0.2, quick_on=["redis"])
 def children_of_coroutines_killed(stage: Stage) -> None:
     """A worker process with some 200 tasks in flight is killed at 20 moments."""
+    stage.breaks_off = BREAKS_OFF
     # No more: each time 200 tasks come under suspicion, and have to run alone.
     stage.push_batch(stage.names(10_000), coroutine_work.work, 0.02)
     _kill_children(
@@ -46,14 +61,18 @@ def _kill_children(stage: Stage, *options: str, kills: int | None = None, **sett
     stage.expect(program.runs, "latergator has ended")
 
 
-@scenario(quick=0.02, quick_on=["sqlite", "postgres"])
+@scenario(quick=0.05, quick_on=["sqlite", "postgres"])
 def trees_killed(stage: Stage) -> None:
     """A latergator is killed with all its processes soon after its first task, and another is started."""
-    with stage.producing(stage.names(TASKS), jobs.work, 0.004):
+    stage.batch, stage.breaks_off = batch_of(TASK), TREES_BREAK_OFF
+    stage.recovers_within *= (
+        POISON  # who takes a task up may die before it begins: each time, a lease more
+    )
+    with stage.producing(stage.names(TASKS), jobs.work, TASK):
         program = stage.start(*FOUR)
         while not stage.is_over():
             until(lambda: stage.at_work(program) or stage.is_over(), "somebody works")  # noqa: B023
-            time.sleep(stage.rng.uniform(0.0, 2.0))
+            time.sleep(stage.rng.uniform(0.0, stage.many(MOMENTS, FEW_MOMENTS) / 1000))
             stage.kill_tree(program)
             program = stage.start(*FOUR)
 
@@ -61,12 +80,21 @@ def trees_killed(stage: Stage) -> None:
 @scenario(quick=0.025, quick_on=["sqlite", "beanstalk"])
 def told_to_leave(stage: Stage) -> None:
     """A latergator gets SIGTERM at any moment, and another is started: 200 times."""
-    stage.push_batch(stage.names(5000), jobs.work, 0.002)
-    for _ in range(stage.many(200)):
+    numbers = count()
+    met = 0
+    rounds = stage.many(ROUNDS)
+    for number in range(rounds):
+        if stage.counts.waiting < LEFT:
+            stage.push_batch([f"t{next(numbers)}" for _ in range(5 * LEFT)], jobs.work, 0.002)
         program = stage.start("--workers", "2")
         until(lambda: program.children, "it has started a process")  # noqa: B023 -- by then it heeds signals
+        if number % 4:  # else it is told while it starts
+            until(lambda: stage.at_work(program), "somebody works")  # noqa: B023
         time.sleep(stage.rng.uniform(0.0, 0.4))
+        met += bool(stage.at_work(program))
         program.signal(signal.SIGTERM)
         stage.expect(program.wait() == 0, "latergator did not exit with 0")
         stage.expect(not program.stderr, f"latergator logged: {program.stderr:.200}")
+    stage.expect(met >= rounds // 2, f"only {met} of {rounds} met somebody at work")
+    stage.show(f"{met} of {rounds} met somebody at work")
     stage.start("--workers", "2")

@@ -32,6 +32,7 @@ def answers_to_pushes_lost(stage: Stage) -> None:
         for part in (names[0::2], names[1::2]):
             producers.enter_context(stage.producing(part))
     stage.show(f"{len(lost)} answers lost")
+    stage.expect(len(lost) >= len(names) // 40, f"only {len(lost)} answers were lost")
     if stage.gator.backend.keeps_ids:
         waiting = stage.counts.waiting
         stage.expect(waiting == len(names), f"{len(names)} were pushed, and {waiting} wait")
@@ -53,6 +54,7 @@ def answers_to_workers_lost(stage: Stage) -> None:
         stage.come_to_rest()
         proxy.lose(None)
     stage.show(f"{len(lost)} answers lost")
+    stage.expect(len(lost) >= max(1, len(names) // 200), f"only {len(lost)} answers were lost")
     if is_strict:
         late, name = _longest_left_lying(stage, names)
         stage.show(f"a task waited for {max(0.0, late):.2f} s behind later ones")
@@ -69,13 +71,14 @@ def network_silent(stage: Stage) -> None:
     stage.back_to_work += ANSWERS_WITHIN[stage.place.name]
     with _behind_proxy(stage) as (proxy, dsn):
         stage.push_batch(stage.names(200), jobs.work, 0.02)
-        stage.start("--workers", "2", SCENE_DSN=dsn)
-        until(lambda: stage.journal.names("start"), "work has begun")
+        program = stage.start("--workers", "2", SCENE_DSN=dsn)
+        until(lambda: len(stage.at_work(program)) == 2, "work has begun")
         stage.journal.note("down")
         proxy.fall_silent()
         time.sleep(SILENT)
         proxy.speak()
         stage.journal.note("up")
+        stage.come_back(program, since=time.monotonic())
         stage.come_to_rest()
 
 
@@ -118,10 +121,14 @@ def _pushing_to(stage: Stage, dsn: str) -> Generator[None]:
 def _lose_one_in(count: int, stage: Stage, proxy: Proxy, note: str = "") -> list[float]:
     """Let answers be lost from now on; return when, as it happens."""
     lost: list[float] = []
+    coming = stage.rng.randrange(count)
 
     def loses() -> bool:
-        if stage.rng.randrange(count):
+        nonlocal coming
+        if coming:
+            coming -= 1
             return False
+        coming = stage.rng.randrange(2 * count)  # as often, and never after more
         if note:
             stage.journal.note(note)
         lost.append(time.monotonic())

@@ -1,5 +1,7 @@
 """Servers that die, and come back with what they have on disk."""
 
+import time
+
 from chaos.campaign import scenario
 from chaos.stage import Stage
 from tests.integration import jobs
@@ -15,11 +17,12 @@ def server_killed(stage: Stage) -> None:
     names = stage.names(TASKS)
     program = stage.start("--workers", "2")
     with stage.producing(names, jobs.work, 0.002):
-        until(lambda: stage.journal.names("start"), "work has begun")
+        until(lambda: len(stage.at_work(program)) == 2, "both work")
         for number in range(1, KILLS + 1):
             due = len(names) * number // (KILLS + 1)
             until(lambda: stage.pushed >= due, "tasks are pushed", within=60)  # noqa: B023 -- called at once
             stage.restart_server(away=stage.rng.uniform(0.0, 0.3))
+            stage.come_back(program, since=time.monotonic())
     stage.come_to_rest()
     for word in ("died", "Leaving"):
         stage.expect(word not in program.stderr, f"a worker process has not borne it: {word}")

@@ -1,6 +1,7 @@
 """Processes that stand still for longer than their leases, and then go on as if nothing had been."""
 
 import time
+from collections.abc import Callable
 
 from chaos.campaign import scenario
 from chaos.stage import Stage
@@ -22,12 +23,15 @@ def trees_asleep(stage: Stage) -> None:
     for _ in range(stage.many(4)):
         with stage.asleep(sleepy):
             time.sleep(stage.rng.uniform(SHORTEST, LONGEST))
-        until(lambda: stage.is_done() or stage.at_work(sleepy), "it works again")
+        woken_at = time.monotonic()
+        until(lambda: stage.is_done() or stage.at_work_since(sleepy, woken_at), "it works again")  # noqa: B023
         time.sleep(stage.rng.uniform(0.5, 1.0))
     stage.come_to_rest()
     # What the sleepy one did to a task that it had lost, the steady one would have complained of.
     stage.expect(not steady.stderr, f"the other one logged: {steady.stderr:.1000}")
-    stage.show(f"void: {sleepy.stderr.count('void')} runs")
+    void = sleepy.stderr.count("void")
+    stage.expect(void, "no run was void: nobody slept with a task")
+    stage.show(f"void: {void} runs")
 
 
 @scenario(quick=0.1, quick_on=["postgres"])
@@ -40,10 +44,7 @@ def children_asleep(stage: Stage) -> None:
     is_kept = stage.gator.backend.shares_leases
     for _ in range(stage.many(4)):
         pid = stage.rng.choice(program.children)
-        if is_kept:
-            stage.pause(pid)
-        else:
-            stage.stop(pid)
+        _stop_amid_a_run(stage, pid, stage.pause if is_kept else stage.stop)
         time.sleep(stage.rng.uniform(SHORTEST, LONGEST))
         stage.go(pid)
         time.sleep(stage.rng.uniform(0.2, 0.5))
@@ -51,3 +52,18 @@ def children_asleep(stage: Stage) -> None:
     stage.expect(program.runs and hungry.runs, "a latergator has ended")
     if is_kept:
         stage.expect(not hungry.stderr, f"the other one logged: {hungry.stderr:.1000}")
+
+
+def _stop_amid_a_run(stage: Stage, pid: int, stop: Callable[[int], None]) -> None:
+    """Stop a process that is then found to have begun a task, and not finished it."""
+
+    def is_stopped_there() -> bool:
+        stop(pid)
+        mine = [one for one in stage.journal.entries() if one.pid == pid]
+        runs = [one.kind for one in mine if one.kind in ("start", "finish")]
+        if runs and runs[-1] == "start":
+            return True
+        stage.go(pid)
+        return False
+
+    until(is_stopped_there, "it runs a task")

@@ -1,14 +1,23 @@
 """What a journal tells: whether any task was lost, ran though it should not, or ran twice without a cause."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from alligator.processes.pacing import BATCH_SECONDS, LARGEST_BATCH
 from alligator.verify.journal import Entry, Journal
 
-HELD_ON = 2.0
-"""Seconds that a finished task may wait for its settlement: what happens by then explains a second run."""
+HELD_ON = 0.3
+"""Seconds that a finished task may wait for its settlement: what happens by then explains a second run.
+
+A worker settles what is done after each batch; the rest is for the exchange, on a busy machine.
+"""
+DIES_WITHIN = 1.0
+"""Seconds after which a process that was killed is gone: later, its number may be another's."""
+LEAVES_WITHIN = 10.0
+"""As much for one that was told to leave, with its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +29,16 @@ class Run:
     """None: it was broken off, or has not ended."""
 
     @property
-    def is_to_be_followed(self) -> bool:
-        """Whether the task is to run again, by what this run said."""
+    def is_failed(self) -> bool:
+        """Whether it ended with an error, and so may be tried again."""
         return self.end is not None and self.end.kind == "fail"
+
+    def is_retried_by(self, later: "Run") -> bool:
+        """Whether another run is what was to follow this one: a further attempt, begun after its failure."""
+        end = self.end
+        if end is None or end.kind != "fail":
+            return False
+        return later.start.at >= end.at and later.start.attempt > self.start.attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +57,11 @@ class Trouble:
     pid: int | None = None
     is_death: bool = False
 
-    def explains(self, run: Run, again_at: float) -> bool:
+    def explains(self, run: Run, again_at: float, held_on: float = HELD_ON) -> bool:
         """Whether it may be why a task ran again at some moment, though it had run."""
         if self.pid not in (None, run.start.pid):
             return False
-        settled_at = again_at if run.end is None else min(again_at, run.end.at + HELD_ON)
+        settled_at = again_at if run.end is None else min(again_at, run.end.at + held_on)
         return self.began_at <= settled_at and self.ended_at >= run.start.at
 
 
@@ -67,7 +83,10 @@ class Findings:
     recoveries: list[float]
     """Seconds from each death that broke off a run to the next start of its task."""
     revivals: list[float]
-    """Seconds from each return of the server to the next start of any task."""
+    """Seconds from each return of the server until each worker began a task that was pushed after it.
+
+    Infinite where none began any, though some were pushed.
+    """
     kills: int
     """How many processes were killed."""
 
@@ -82,8 +101,23 @@ class Findings:
         return max(self.recoveries, default=0.0)
 
 
+def batch_of(seconds: float) -> int:
+    """Return how many tasks that take so long a process may have finished, and not settled: those of a batch.
+
+    Example:
+        >>> batch_of(0.004)
+        13
+    """
+    return min(int(BATCH_SECONDS / seconds) + 1, LARGEST_BATCH)
+
+
 def found_in(
-    journal: Journal, kept: Collection[str] = (), *, retries_anew: bool = False
+    journal: Journal,
+    kept: Collection[str] = (),
+    *,
+    retries_anew: bool = False,
+    batch: int = LARGEST_BATCH,
+    held_on: float = HELD_ON,
 ) -> Findings:
     """Judge what happened by the journal, and by what the store has kept.
 
@@ -93,6 +127,9 @@ def found_in(
             and what is still queued.
         retries_anew: Whether a retry is a new message in the store, beside the old one for a moment: then who
             dies just there leaves both, each of which may run to its end.
+        batch: How many finished tasks a process may hold that are not settled yet, at the most: so many second
+            runs one thing that befell it may explain.
+        held_on: Seconds that one may wait so: longer where a long task may come behind it in its batch.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -111,14 +148,14 @@ def found_in(
         (name, run, later.start.at)
         for name, each in runs.items()
         for run, later in pairwise(each)
-        if not run.is_to_be_followed
+        if not run.is_retried_by(later)
     ]
-    causes = [
-        [one for one in troubles if one.explains(run, at)]
-        or (_of_retries(runs[name], at, troubles) if retries_anew else [])
-        for name, run, at in again
-    ]
-    starts = sorted(run.start.at for each in runs.values() for run in each)
+    causes = _causes(again, troubles, batch, held_on)
+    if retries_anew:
+        causes = [
+            cause or _of_retries(runs[name], at, troubles)
+            for (name, _, at), cause in zip(again, causes, strict=True)
+        ]
     return Findings(
         pushed=len(pushed),
         finished=len(finished),
@@ -132,29 +169,62 @@ def found_in(
             for death in cause
             if death.is_death and run.end is None
         ],
-        revivals=[
-            next((start - entry.at for start in starts if start > entry.at), 0.0)
-            for entry in entries
-            if entry.kind == "up"
-        ],
+        revivals=_revivals(entries),
         kills=sum(entry.kind == "kill" for entry in entries),
     )
 
 
+def _causes(
+    again: Iterable[tuple[str, Run, float]], troubles: Iterable[Trouble], batch: int, held_on: float
+) -> list[list[Trouble]]:
+    """Return what explains each second run. What finished waits only as a batch for its settlement."""
+    by_pid: dict[int | None, list[Trouble]] = defaultdict(list)
+    for one in troubles:
+        by_pid[one.pid].append(one)
+    excused: Counter[tuple[Trouble, int]] = Counter()
+    causes: list[list[Trouble]] = []
+    for _, run, at in again:
+        pid = run.start.pid
+        cause = [one for one in (*by_pid[pid], *by_pid[None]) if one.explains(run, at, held_on)]
+        if run.end is not None:
+            cause = [one for one in cause if excused[one, pid] < batch][:1]
+            excused.update((one, pid) for one in cause)
+        causes.append(cause)
+    return causes
+
+
 def _of_retries(runs: Iterable[Run], at: float, troubles: Iterable[Trouble]) -> list[Trouble]:
     """Return what may have broken off the step from one of these runs to its retry."""
-    failed = [run for run in runs if run.is_to_be_followed and run.start.at < at]
+    failed = [run for run in runs if run.is_failed and run.start.at < at]
     return [one for one in troubles if any(one.explains(run, at) for run in failed)]
 
 
-def broken_off(journal: Journal, name: str) -> int:
+def _revivals(entries: Sequence[Entry]) -> list[float]:
+    """Return how long each worker took after each ``up``. Not by tasks that it may have held all the while."""
+    ups = [entry.at for entry in entries if entry.kind == "up"]
+    downs = [entry.at for entry in entries if entry.kind == "down"]
+    found: list[float] = []
+    for up in ups:
+        until = min((at for at in downs if at > up), default=math.inf)
+        new = {one.name for one in entries if one.kind == "push" and up < one.at < until}
+        firsts: dict[int, float] = {}
+        for one in entries:
+            if one.kind == "start" and one.name in new and up < one.at < until:
+                firsts.setdefault(one.pid, one.at - up)
+        workers = {one.pid for one in entries if one.kind == "start" and one.at < up}
+        back = [at for pid, at in firsts.items() if pid in workers]
+        found += back or ([min(firsts.values(), default=math.inf)] if new else [])
+    return found
+
+
+def broken_off(journal: Journal, name: str, held_on: float = HELD_ON) -> int:
     """Return how many runs of a task something has ended, or may have."""
     entries = journal.entries()
     troubles = troubles_in(entries)
     runs = runs_in(entries).get(name, [])
     ends = [*(later.start.at for later in runs[1:]), float("inf")]
     return sum(
-        any(one.explains(run, again_at) for one in troubles)
+        any(one.explains(run, again_at, held_on) for one in troubles)
         for run, again_at in zip(
             runs, ends, strict=False
         )  # one end is left over where none has run
@@ -191,9 +261,12 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
         pid = entry.pid if entry.kind in ("stop", "go") else None
         match entry.kind:
             case "kill":
-                found.append(Trouble(entry.at, float("inf"), entry.pid, is_death=True))
+                found.append(Trouble(entry.at, entry.at + DIES_WITHIN, entry.pid, is_death=True))
+                stopped_at = open_.pop(("stop", entry.pid), None)
+                if stopped_at is not None:
+                    found.append(Trouble(stopped_at, entry.at, entry.pid))
             case "leave":
-                found.append(Trouble(entry.at, float("inf"), entry.pid))
+                found.append(Trouble(entry.at, entry.at + LEAVES_WITHIN, entry.pid))
             case "cut":
                 # Who held a task may start it a moment later, though it went to another.
                 found.append(Trouble(entry.at, entry.at + HELD_ON))

@@ -7,17 +7,21 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from alligator.running import current_task
+
 
 class Entry(NamedTuple):
     """One line: something that happened, to whom or what, and when.
 
-    ``at`` is of the monotonic clock, which all processes of a machine share.
+    ``at`` is of the monotonic clock, which all processes of a machine share; ``attempt`` is that of the task
+    which has noted this, and 0 where none of Alligator's has.
     """
 
     kind: str
     name: str
     pid: int
     at: float
+    attempt: int = 0
 
 
 class Journal:
@@ -57,7 +61,10 @@ class Journal:
 
     def note(self, kind: str, name: str = "", pid: int | None = None) -> None:
         """Add a line. It is there, whole, whatever happens to this process next."""
-        line = json.dumps([kind, name, pid or os.getpid(), round(time.monotonic(), 6)]) + "\n"
+        task = current_task()
+        attempt = task.attempt if task.task_id else 0
+        fields = kind, name, pid or os.getpid(), round(time.monotonic(), 6), attempt
+        line = json.dumps(fields) + "\n"
         file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
         try:
             os.write(file, line.encode())

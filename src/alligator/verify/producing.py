@@ -19,6 +19,8 @@ LOOK_EVERY = 25
 ANSWER_WITHIN = 30.0
 """Seconds for the store to answer again."""
 ASK_EVERY = 0.05
+SHORT = 0.02
+"""Seconds that the shortest tasks take."""
 
 
 @contextmanager
@@ -79,4 +81,4 @@ def _seconds(number: int, lease: float) -> float:
     """Return how long a task takes: most hardly any time, some a while, a few longer than a lease."""
     if number % 400 == 40:
         return 1.5 * lease
-    return lease / 10 if number % 50 == 0 else 0.02
+    return lease / 10 if number % 50 == 0 else SHORT

@@ -22,14 +22,19 @@ from alligator.verify.addresses import server_of, through, with_lease
 from alligator.verify.crew import Crew
 from alligator.verify.crews import Crews
 from alligator.verify.files import is_written_to
-from alligator.verify.findings import Findings, broken_off, found_in
+from alligator.verify.findings import Findings, batch_of, broken_off, found_in
 from alligator.verify.journal import Journal
-from alligator.verify.producing import producing
+from alligator.verify.producing import SHORT, producing
 from alligator.verify.proxy import Proxy
 from alligator.verify.target import moved
 
 LEASE = 3.0
 """Seconds: short, so that much can happen. It is the shortest that beanstalkd can do."""
+RECOVERS_WITHIN = 3 * LEASE
+"""Seconds from a death that broke off a run to the next start of its task, at the most: the lease, another one
+where who took it up was stopped or killed as well, and as much for a machine that does much else."""
+HELD_ON = 1.5 * LEASE + 0.3
+"""Seconds that a finished task may wait for its settlement: behind the longest task, in one batch."""
 STOPPED_FOR = 1.5 * LEASE
 PROCESSES = 2
 """Worker processes of each crew."""
@@ -64,7 +69,7 @@ class Verdict:
     def is_good(self) -> bool:
         """Whether every promise was kept."""
         is_bad = self.wrongly_dead or self.stuck or self.faults
-        return self.findings.is_good and not is_bad
+        return self.findings.is_good and not is_bad and self.findings.slowest <= RECOVERS_WITHIN
 
 
 class Trial:
@@ -239,9 +244,9 @@ class Trial:
         wrongly = [
             f"{name}: {note:.200}"
             for name, note in dead.items()
-            if broken_off(self._journal, name) < MAX_DELIVERIES
+            if broken_off(self._journal, name, HELD_ON) < MAX_DELIVERIES
         ]
-        found = found_in(self._journal, kept=dead)
+        found = found_in(self._journal, kept=dead, batch=batch_of(SHORT), held_on=HELD_ON)
         return Verdict(found, wrongly, stuck, self._crews.stops, self._cuts, self._crews.faults)
 
     def _dead(self) -> list[DeadLetter]:
