@@ -34,6 +34,8 @@ LOOK_EVERY = 0.5
 some seconds after another has taken over, and they are lost."""
 LOOK_LATER = 5.0
 """Seconds until then when they do not answer."""
+LEAST_LIMIT = 2**20
+"""Bytes: no Redis can be told to refuse what is no longer than this."""
 ASK_TIME_EVERY = 60.0
 """Seconds after which the server is asked for its time again; between, its clock is as fast as ours."""
 
@@ -186,13 +188,35 @@ class Server:
                 packed = connection.pack_commands(words)
             except UnicodeEncodeError:  # of an id that is no text; hiredis knows no encoding_errors
                 packed = connection.pack_commands([list(map(_encoded, one)) for one in words])
-            connection.send_packed_command(packed)
-            return [self._answer(connection) for _ in commands]
+            try:
+                connection.send_packed_command(packed)
+                return [self._answer(connection) for _ in commands]
+            except exceptions.ConnectionError:
+                connection.disconnect()
+                if self._is_too_big(connection, words):
+                    raise exceptions.ResponseError(_TOO_BIG) from None
+                raise
+
+    def _is_too_big(self, connection: Any, words: Sequence[Sequence[Any]]) -> bool:
+        """Whether a server that has hung up takes nothing of that size.
+
+        It says so, and hangs up amid what is still sent to it: often one hears of the latter only.
+        """
+        longest = max(len(word) for command in words for word in command)
+        if longest <= LEAST_LIMIT:
+            return False
+        try:
+            connection.send_command("CONFIG", "GET", "proto-max-bulk-len")
+            return longest > int(connection.read_response()[1])
+        except (exceptions.RedisError, LookupError):  # it is away; or we may not ask
+            return False
 
     def _answer(self, connection: Any) -> Any:
         try:
             return connection.read_response()
         except exceptions.ResponseError as err:  # to be raised when all answers have been read
+            if str(err).startswith("Protocol error"):
+                raise  # there are no more: the server hangs up
             return err
 
     def _subscribe(self, listener: Any, channels: Sequence[str]) -> None:
@@ -343,6 +367,7 @@ def _is_stale(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
+_TOO_BIG = "invalid bulk length"
 _PASSING = (
     "READONLY",
     "LOADING",
@@ -388,7 +413,7 @@ def ours(err: exceptions.RedisError, address: Address) -> AlligatorException:
         if address.is_cluster:
             return BackendUnavailable(f"{dsn} cannot answer now: {text}")
         return BackendRefused(f"{dsn} is a node of a cluster: write redis+cluster://... ({text})")
-    if "invalid bulk length" in text:
+    if _TOO_BIG in text:
         return TaskTooBig(
             f"{dsn} takes nothing as big as that (its proto-max-bulk-len): let the task carry less, such as "
             "the name of a file, or a key."
