@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from alligator import Gator, LeaseLost
+from alligator import Gator, LeaseLost, Task
 from alligator.backends.base import Counts
 from alligator.exceptions import InvalidOption, ResultNotKept, TaskExists, TaskFailed
 from alligator.testing.running import A_MOMENT, later
@@ -336,16 +336,21 @@ def test_what_was_not_committed_is_tried_again(gator: Gator, work: Callable[[int
     assert (rows(gator.dsn.url), gator.backend.count("all")) == (0, Counts(dead=1))
 
 
+def push_hooked(gator: Gator, work: Callable[[int], None]) -> Task:
+    """Queue a task that may be tried again, and whose hooks are noted."""
+    joining_work.hooked.clear()
+    hooks = {"on_success": joining_work.note_success, "on_error": joining_work.note_error}
+    with gator.options(retries=1, keep_result=60, **hooks) as opts:
+        return opts.task(work, 1)
+
+
 @pytest.mark.parametrize(
     "work", [joining_work.order_and_raise_after_the_commit, joining_work.order_and_snooze]
 )
 def test_what_is_raised_after_the_commit_undoes_nothing(
     gator: Gator, work: Callable[[int], None], log: pytest.LogCaptureFixture
 ) -> None:
-    joining_work.hooked.clear()
-    hooks = {"on_success": joining_work.note_success, "on_error": joining_work.note_error}
-    with gator.options(retries=1, keep_result=60, **hooks) as opts:
-        task = opts.task(work, 1)
+    task = push_hooked(gator, work)
     with gator.options(depends_on=[task]) as opts:
         opts.task(joining_work.order, 2)
 
@@ -443,10 +448,7 @@ def test_who_has_lost_the_task_cannot_commit(gator: Gator, log: pytest.LogCaptur
 def test_what_was_not_committed_is_not_done_though_another_holds_the_task(
     gator: Gator, work: Callable[[int], None], log: pytest.LogCaptureFixture
 ) -> None:
-    joining_work.hooked.clear()
-    hooks = {"on_success": joining_work.note_success, "on_error": joining_work.note_error}
-    with gator.options(retries=1, keep_result=60, **hooks) as opts:
-        task = opts.task(work, 1)
+    task = push_hooked(gator, work)
 
     with suppress(ValueError):
         gator.pop()

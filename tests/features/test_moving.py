@@ -211,24 +211,30 @@ def die() -> None:
     raise Killed
 
 
+def after_kills(made: Callable[[], House]) -> Iterator[House]:
+    """Move houses, each mover killed one call later than the one before, until one ends; give each of them."""
+    for call in itertools.count():
+        house = made()
+        try:
+            with house.faults.at(call, die):
+                house.move()
+        except Killed:
+            yield house
+        else:
+            return
+
+
 @pytest.mark.parametrize("works_between", [False, True], ids=["at-once", "after-work"])
 def test_wherever_the_mover_is_killed_each_task_runs_once(
     tmp_path: Path, works_between: bool
 ) -> None:
-    call = 0
+    kills = 0
     with houses("locmem", tmp_path) as made:
-        for call in itertools.count():
-            house = made()
-            try:
-                with house.faults.at(call, die):
-                    house.move()
-            except Killed:
-                if works_between:
-                    house.work()
-                house.check()
-            else:
-                break
-        assert call > 50
+        for kills, house in enumerate(after_kills(made), 1):  # noqa: B007 -- counted
+            if works_between:
+                house.work()
+            house.check()
+        assert kills > 50
 
 
 def test_wherever_the_mover_is_killed_again_and_again_each_task_runs_once(tmp_path: Path) -> None:
@@ -300,22 +306,15 @@ def test_workers_may_hold_a_task_that_is_being_moved(tmp_path: Path) -> None:
 
 
 def test_a_move_to_one_store_can_still_be_ended_after_one_to_another(tmp_path: Path) -> None:
-    call = 0
+    kills = 0
     with houses("locmem", tmp_path) as made:
-        for call in itertools.count():
-            house = made()
+        for kills, house in enumerate(after_kills(made), 1):  # noqa: B007 -- counted
             third = locmem_backend.Client("locmem://", house.clock)
-            try:
-                with house.faults.at(call, die):
-                    house.move()
-            except Killed:
-                move(house.source, third, [QUEUE, "bin"])
-                move(house.source, house.target, [QUEUE, "bin"])
-                assert move(third, house.target, [QUEUE, "bin"]).is_all
-                house.check()
-            else:
-                break
-        assert call > 50
+            move(house.source, third, [QUEUE, "bin"])
+            move(house.source, house.target, [QUEUE, "bin"])
+            assert move(third, house.target, [QUEUE, "bin"]).is_all
+            house.check()
+        assert kills > 50
 
 
 def killed_at(owner: object, call: str, source: Backend, target: Backend) -> None:
@@ -361,21 +360,14 @@ def test_moves_of_the_same_id_to_two_stores_are_told_from_each_other() -> None:
 def test_what_is_being_moved_here_is_not_moved_on(tmp_path: Path) -> None:
     parked = 0
     with houses("locmem", tmp_path) as made:
-        for call in itertools.count():
-            house = made()
+        for house in after_kills(made):
             third = locmem_backend.Client("locmem://", house.clock)
-            try:
-                with house.faults.at(call, die):
-                    house.move()
-            except Killed:
-                if any(map(is_parked, due_in(house.target))):
-                    parked += 1
-                    with pytest.raises(InvalidOption, match="is being moved here"):
-                        move(house.target, third, [QUEUE, "bin"])
-                    assert third.count(QUEUE) == (0, 0, 0, 0)
-                    house.check()
-            else:
-                break
+            if any(map(is_parked, due_in(house.target))):
+                parked += 1
+                with pytest.raises(InvalidOption, match="is being moved here"):
+                    move(house.target, third, [QUEUE, "bin"])
+                assert third.count(QUEUE) == (0, 0, 0, 0)
+                house.check()
     assert parked > 5
 
 
@@ -670,15 +662,7 @@ def test_a_schedule_that_is_removed_does_not_come_back(tmp_path: Path, removes_h
     """Wherever the mover was killed; and nor does it go where it still is."""
     removed = 0
     with houses("locmem", tmp_path) as made:
-        for call in itertools.count():
-            house = made()
-            try:
-                with house.faults.at(call, die):
-                    house.move()
-            except Killed:
-                pass
-            else:
-                break
+        for call, house in enumerate(after_kills(made)):
             at = house.target if removes_here else house.source
             was_there = records_of(at).get(SCHEDULE) == b"a schedule"
             if was_there:

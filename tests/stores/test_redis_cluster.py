@@ -14,7 +14,7 @@ from alligator.backends.redis.connection import Command
 from alligator.backends.redis.connection import Server as Connected
 from alligator.backends.redis.records import name_of
 from alligator.bell import Bell
-from alligator.exceptions import BackendRefused, BackendUnavailable
+from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
 from alligator.testing.running import A_MOMENT, in_a_thread, later
 from alligator.testing.stores import (
     FAR_OFF,
@@ -184,6 +184,19 @@ def held_in(client: Backend, queue_names: Sequence[str], worker: str) -> list[Re
     return [held for name in queue_names for held in client.reserve([name], worker).reservations]
 
 
+def assert_the_others_are_seen_to(
+    client: Backend, held: Sequence[Reservation], error: type[AlligatorException]
+) -> None:
+    """Extend and recover, which fails for the first queue and for no other."""
+    first, *others = [one.queue_name for one in held]
+    with pytest.raises(error):
+        client.extend(held, FAR_OFF)
+    assert lapses_late(client, *others)
+    with pytest.raises(error):
+        client.recover([first, *others], "one")
+    assert [client.count(name) for name in others] == [Counts(waiting=1)] * len(others)
+
+
 def test_a_slot_that_moves_keeps_no_lease_from_its_neighbours(
     servers: Cluster, client: Backend
 ) -> None:
@@ -191,12 +204,7 @@ def test_a_slot_that_moves_keeps_no_lease_from_its_neighbours(
     held = held_in(client, [first, *others], "one")
 
     with moving(servers, first):
-        with pytest.raises(BackendUnavailable):
-            client.extend(held, FAR_OFF)
-        assert lapses_late(client, *others)
-        with pytest.raises(BackendUnavailable):
-            client.recover([first, *others], "one")
-        assert [client.count(name) for name in others] == [Counts(waiting=1)] * len(others)
+        assert_the_others_are_seen_to(client, held, BackendUnavailable)
 
     assert client.count(first) == Counts(running=1)
 
@@ -209,12 +217,7 @@ def test_a_queue_that_is_refused_keeps_no_lease_from_its_neighbours(
     held = held_in(client, [first, *others], "one")
     node.command("SET", f"{key_of(first)}leases", "another-kind")
 
-    with pytest.raises(BackendRefused):
-        client.extend(held, FAR_OFF)
-    assert lapses_late(client, *others)
-    with pytest.raises(BackendRefused):
-        client.recover([first, *others], "one")
-    assert [client.count(name) for name in others] == [Counts(waiting=1)] * len(others)
+    assert_the_others_are_seen_to(client, held, BackendRefused)
 
 
 def test_a_slot_that_went_to_a_node_that_is_away_keeps_no_lease_from_its_old_neighbours(

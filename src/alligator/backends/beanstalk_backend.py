@@ -271,6 +271,7 @@ class Client(Backend):
                 letters = Letters(connection, queue_name).listed(task_id, limit, skip)
             if letters.is_whole or is_last_try:
                 return letters.some
+            # Another reads them just now: by chance, so that the two do not meet again.
             time.sleep(random() * AGAIN_WITHIN)
 
     def retry_dead(

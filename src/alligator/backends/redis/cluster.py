@@ -142,7 +142,7 @@ class Cluster:
         left = list(range(len(commands)))
         for pause in PAUSES:
             if pause:
-                time.sleep(pause)
+                time.sleep(pause)  # a slot is being moved, and no node tells when that is done
             for node, some in itertools.groupby(left, lambda at: self._node_of(_key(commands[at]))):
                 places = list(some)
                 try:

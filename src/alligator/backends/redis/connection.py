@@ -194,7 +194,7 @@ class Server:
             except exceptions.ConnectionError:
                 connection.disconnect()
                 if self._is_too_big(connection, words):
-                    raise exceptions.ResponseError(_TOO_BIG) from None
+                    raise _too_big(self._address) from None
                 raise
 
     def _is_too_big(self, connection: Any, words: Sequence[Sequence[Any]]) -> bool:
@@ -367,7 +367,6 @@ def _is_stale(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
-_TOO_BIG = "invalid bulk length"
 _PASSING = (
     "READONLY",
     "LOADING",
@@ -413,11 +412,15 @@ def ours(err: exceptions.RedisError, address: Address) -> AlligatorException:
         if address.is_cluster:
             return BackendUnavailable(f"{dsn} cannot answer now: {text}")
         return BackendRefused(f"{dsn} is a node of a cluster: write redis+cluster://... ({text})")
-    if _TOO_BIG in text:
-        return TaskTooBig(
-            f"{dsn} takes nothing as big as that (its proto-max-bulk-len): let the task carry less, such as "
-            "the name of a file, or a key."
-        )
+    if "invalid bulk length" in text:
+        return _too_big(address)
     if "unexpected symbol near '#'" in text:
         return BackendRefused(f"{dsn} is too old: Alligator needs Redis 7.0 or newer, or Valkey.")
     return BackendRefused(f"{dsn}: {text}")
+
+
+def _too_big(address: Address) -> TaskTooBig:
+    return TaskTooBig(
+        f"{address.dsn} takes nothing as big as that (its proto-max-bulk-len): let the task carry less, "
+        "such as the name of a file, or a key."
+    )

@@ -311,6 +311,7 @@ def _may_pass(outcome: dict[str, Any]) -> bool:
 
 
 def _pause(attempt: int) -> None:
+    # SQS asks for this, and tells nobody when it would take more.
     time.sleep(retries.with_jitter(retries.backoff(attempt, base=0.2)))
 
 

@@ -24,6 +24,7 @@ from alligator.testing.stores import (
     let_pass,
     push,
     skip_unless_it_finds,
+    skip_unless_it_prioritizes,
     take,
     take_ready,
 )
@@ -181,8 +182,7 @@ def test_the_position_counts_who_is_handed_out_before(backend: Backend) -> None:
 
 
 def test_the_priority_is_told_in_every_state(backend: Backend) -> None:
-    if not backend.can_prioritize:
-        pytest.skip("this store knows no priorities")
+    skip_unless_it_prioritizes(backend)
     messages = [
         Message("t1", b"", priority=100),
         Message("t2", b"", priority=-100),

@@ -17,6 +17,7 @@ from alligator.testing.stores import (
     push,
     skip_if_it_names_tasks,
     skip_unless_it_delays,
+    skip_unless_it_finds,
     skip_unless_it_limits_exactly,
     skip_unless_it_makes_queues,
     skip_unless_it_picks,
@@ -157,8 +158,7 @@ def test_a_task_that_is_queued_already_is_not_queued_twice(backend: Backend) -> 
 
 
 def test_what_follows_a_task_needs_no_room(backend: Backend) -> None:
-    if not backend.can_find:
-        pytest.skip("this store knows no single tasks")
+    skip_unless_it_finds(backend)
     message = Message("t1", b"", follow=Follow("after", b"well", b"badly"))
     backend.push_many(QUEUE, [message], max_length=1)
     held = take(backend)

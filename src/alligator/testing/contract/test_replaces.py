@@ -29,6 +29,7 @@ from alligator.testing.stores import (
     ready,
     replace,
     skip_unless_it_finds,
+    skip_unless_it_prioritizes,
     take,
     take_ready,
     until,
@@ -109,8 +110,7 @@ def test_a_delayed_task_is_replaced_by_one_of_another_moment(backend: Backend) -
 
 
 def test_a_replacement_has_its_own_priority(backend: Backend) -> None:
-    if not backend.can_prioritize:
-        pytest.skip("this store knows no priorities")
+    skip_unless_it_prioritizes(backend)
     backend.push_many(QUEUE, [Message("t1", b"", priority=5), Message("t2", b"", priority=-5)])
     push(backend, "t3")
 

@@ -34,6 +34,7 @@ from alligator.testing.stores import (
     ready,
     replace,
     skip_unless_it_finds,
+    skip_unless_it_prioritizes,
     soon_but_after,
     take,
     take_ready,
@@ -119,8 +120,7 @@ def test_a_replacement_that_has_to_wait_is_delayed_then(backend: Backend, end: S
 
 @ends
 def test_a_replacement_has_its_own_priority_then(backend: Backend, end: Settle) -> None:
-    if not backend.can_prioritize:
-        pytest.skip("this store knows no priorities")
+    skip_unless_it_prioritizes(backend)
     backend.push_many(QUEUE, [Message("t1", b"", priority=-5)])
     held = take(backend, worker=WORKER)
     replace(backend, "t1", priority=5)

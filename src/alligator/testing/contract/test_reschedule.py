@@ -33,6 +33,7 @@ from alligator.testing.stores import (
     push,
     skip_unless_it_delays,
     skip_unless_it_finds,
+    skip_unless_it_prioritizes,
     soon_but_after,
     take,
     take_ready,
@@ -363,8 +364,7 @@ def test_who_waits_is_woken_when_a_dead_letters_moment_comes(backend: Backend) -
 
 
 def test_a_dead_letter_that_waits_for_its_moment_keeps_its_priority(backend: Backend) -> None:
-    if not backend.can_prioritize:
-        pytest.skip("this store knows no priorities")
+    skip_unless_it_prioritizes(backend)
     backend.push_many(QUEUE, [Message("t1", b"", priority=MAX_PRIORITY)])
     backend.settle([Bury(take(backend), "note")])
     push(backend, "t2")
