@@ -4,6 +4,8 @@ import os
 import select
 from enum import Enum
 
+from alligator.descriptors import Descriptors, Opened
+
 
 class Woken(Enum):
     """What ended a wait."""
@@ -18,18 +20,14 @@ class Bell:
     """A pipe to wait on. Unlike a Condition, it may be rung from a signal handler that interrupts its wait."""
 
     def __init__(self) -> None:
-        self._pid = 0
-        self._ends = (-1, -1)
+        self._pipe = Opened(_pipe)
         self._is_interrupted = False
-        self._open()  # now, for two threads that did so at first use would each have a pipe of their own
-
-    def __del__(self) -> None:
-        self.close()
 
     def ring(self) -> None:
         """Wake up one who waits; without one, the next wait ends at once."""
+        pipe = self._pipe.get()
         try:
-            os.write(self._open()[1], b"r")
+            os.write(pipe.files[1], b"r")
         except BlockingIOError:  # full of rings nobody waited for: the next wait ends anyway
             pass
 
@@ -45,7 +43,8 @@ class Bell:
 
     def wait(self, timeout: float, *others: int) -> Woken:
         """Wait for a ring, an interruption or something to read on ``others`` (file descriptors)."""
-        reader = self._open()[0]
+        pipe = self._pipe.get()
+        reader = pipe.files[0]
         poll = select.poll()
         for file in (reader, *others):
             poll.register(file, select.POLLIN)
@@ -65,19 +64,15 @@ class Bell:
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when it has been rung: for others to wait on, too."""
-        return self._open()[0]
+        return self._pipe.get().files[0]
 
     def close(self) -> None:
         """Close the pipe; the next use opens another."""
-        if self._pid == os.getpid():
-            for end in self._ends:
-                os.close(end)
-        self._pid = 0
+        self._pipe.close()
 
-    def _open(self) -> tuple[int, int]:
-        if self._pid != os.getpid():  # never opened, or by the process that forked this one
-            reader, writer = os.pipe()
-            os.set_blocking(reader, False)
-            os.set_blocking(writer, False)
-            self._ends, self._pid = (reader, writer), os.getpid()
-        return self._ends
+
+def _pipe() -> Descriptors:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    return Descriptors(reader, writer)

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -118,7 +118,8 @@ class _Watched:
 
     The interpreter raises at its next step in that thread, wherever that is. So the end of the block first says
     that it has come. If the watcher was about to raise by then, the end waits for it, and takes back what was
-    raised and has not been met by then.
+    raised and has not been met by then. If the interpreter ignored it, for that step was one of a finalizer, it
+    is raised anew.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -144,24 +145,58 @@ class _Watched:
         if self._is_firing and os.getpid() == self._pid:  # a fork has no watcher
             self._has_fired.acquire()
             _raise_in(self._thread, None)
+        if _fired.get(self._thread) is self:
+            del _fired[self._thread]
         if isinstance(err, TaskTimeout) and self._is_firing:
             err.args = _over(self._seconds).args  # the interpreter makes it of its type alone
 
     def fire(self) -> None:
         """Raise, unless the block has ended. For the watcher."""
-        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented for such use
-        if _is_final(frames.get(self._thread)):
-            self.due_at = time.monotonic() + _MOMENT
-            _WATCHER.watch(self)
-            return
         self._is_firing = True
         if not self.is_over:
+            _hear_of_ignored()
+            _fired[self._thread] = self
             _raise_in(self._thread, TaskTimeout)
         self._has_fired.release()
 
+    def fire_again(self) -> None:
+        """Raise once more, for nobody heard of it. In its own thread."""
+        self._is_firing = False
+        self._has_fired.acquire()
+        self.due_at = time.monotonic() + _MOMENT
+        _WATCHER.watch(self)
+
+
+_fired: dict[int, _Watched] = {}
+"""What has been raised last, by threads."""
+
+
+class _Ignored:
+    """Hears of exceptions that the interpreter ignores; what is none of ours goes to the hook before it.
+
+    To look whether a thread is in a finalizer, before anything is raised there, would be to walk the frames of
+    a thread that runs. It has freed some in our hands, and files that were in use: CPython 3.11 crashed.
+    """
+
+    def __init__(self, former: "Callable[[sys.UnraisableHookArgs], object]") -> None:
+        self._former = former
+
+    def __call__(self, ignored: "sys.UnraisableHookArgs") -> None:
+        limit = _fired.get(threading.get_ident())
+        if limit is None or limit.is_over or not issubclass(ignored.exc_type, TaskTimeout):
+            self._former(ignored)
+        else:
+            limit.fire_again()
+
+
+def _hear_of_ignored() -> None:
+    # Not yet; or the program has set its own since.
+    if not isinstance(sys.unraisablehook, _Ignored):
+        sys.unraisablehook = _Ignored(sys.unraisablehook)
+
 
 def _is_final(frame: FrameType | None) -> bool:
-    """Whether a frame is within a finalizer: what is raised there, the interpreter ignores."""
+    """Whether a frame of this thread is within a finalizer: what is raised there, the interpreter ignores."""
     while frame is not None:
         name, module = frame.f_code.co_name, frame.f_globals.get("__name__")
         if name == "__del__" or module in ("weakref", "_weakrefset"):

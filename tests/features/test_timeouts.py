@@ -372,11 +372,12 @@ UNTIDY = pytest.mark.filterwarnings(
 )
 
 
-def use_the_store(gator: Gator) -> None:
+def use_the_store(gator: Gator, seconds: float) -> None:
     """Ask the store for things, one after the other, and see that each answer is to its question."""
     backend = gator.backend
     assert backend.records is not None
-    while True:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         name = os.urandom(8).hex()
         backend.records.set(f"storm/{name}", name.encode(), 10)
         assert backend.records.get(f"storm/{name}") == name.encode()
@@ -390,14 +391,20 @@ def use_the_store(gator: Gator) -> None:
 def interrupted_often(gator: Gator, runs: int) -> None:
     """Interrupt that again and again, and see that the next question is answered at once."""
     assert gator.backend.records is not None
+    unheard = 0
     for _ in range(runs):
-        with pytest.raises(TaskTimeout), time_limit(0.001 * 50 ** random.random()):
-            use_the_store(gator)
+        try:
+            with time_limit(0.001 * 50 ** random.random()):
+                use_the_store(gator, seconds=5)
+            unheard += 1  # a store's client catches all errors here and there; a worker would end its process
+        except TaskTimeout:
+            pass
         asked_at = time.monotonic()
         name = os.urandom(8).hex()
         gator.backend.records.set(f"calm/{name}", name.encode(), 10)
         assert gator.backend.records.get(f"calm/{name}") == name.encode()
         assert time.monotonic() - asked_at < 5
+    assert unheard <= 1
 
 
 @UNTIDY

@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -154,6 +155,31 @@ def test_what_nobody_would_hear_is_said_later(place: Place) -> None:
             spin(FAR)
 
     place(call)
+
+
+def test_a_programs_own_hook_hears_of_all_that_is_ignored_but_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError("its own fault")
+
+    ignored: list[str] = []
+
+    def note(told: "sys.UnraisableHookArgs") -> None:
+        ignored.append(repr(told.exc_value))
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
+
+    def run(number: int) -> None:
+        for final in (Final, Failing, Final):
+            with pytest.raises(TaskTimeout, match=r"0\.05 s"), time_limit(0.05):
+                final()
+                spin(FAR)
+
+    in_threads(1, run)
+
+    assert ignored == ["ValueError('its own fault')"]
 
 
 def storm(runs: int) -> int:

@@ -219,10 +219,12 @@ class OpenFile:
         if self.pid != os.getpid():
             _inherited.append(self.db)  # to close it here would disturb the process it belongs to
             return
-        with INSIDE:
-            self.db.close()
-        if hasattr(self, "lock"):
-            os.close(self.lock)
+        try:
+            with INSIDE:
+                self.db.close()
+        finally:  # a task's timeout may be raised here, too
+            if hasattr(self, "lock"):
+                os.close(self.lock)
 
 
 class _File(OpenFile):

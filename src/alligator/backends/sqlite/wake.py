@@ -6,7 +6,11 @@ has no named pipes, asking remains.
 """
 
 import os
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from alligator.descriptors import Descriptors, Opened
 
 SHORTEST_LOOK, LONGEST_LOOK = 0.001, 0.05
 """Seconds between two looks for what other processes wrote, though nobody rang: the ring may have woken another
@@ -21,58 +25,45 @@ class Wake:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pipe = -1
-        self._opened: dict[None, int] = {}
+        self._pipe = Opened(partial(_pipe_at, path))
         self._is_possible = hasattr(os, "mkfifo")
-
-    def __del__(self) -> None:
-        self.close()
 
     def ring(self) -> None:
         """Wake up whoever waits; without anyone, the next to wait."""
-        if self.files():
+        for pipe in self._opened():
             try:
-                os.write(self._pipe, b"r")
+                os.write(pipe.files[0], b"r")
             except BlockingIOError:  # full of rings nobody waited for: whoever waits next is woken
                 pass
 
     def files(self) -> tuple[int, ...]:
         """Return the descriptor to wait on; none where there are no named pipes."""
-        if self._pipe < 0 and self._is_possible:
-            self._open()
-        return (self._pipe,) if self._pipe >= 0 else ()
+        return tuple(file for pipe in self._opened() for file in pipe.files)
 
     def clear(self) -> None:
         """Take out what rang. To be called before a look: what rings after it, the next wait meets."""
-        if self.files():
+        for pipe in self._opened():
             try:
-                os.read(self._pipe, 65536)
+                os.read(pipe.files[0], 65536)
             except BlockingIOError:
                 pass
 
-    def _open(self) -> None:
-        try:
-            os.mkfifo(self._path, 0o666)
-        except FileExistsError:
-            pass
-        except OSError:
-            self._is_possible = False
-            return
-        try:
-            # For reading too, though a writer only writes: else opening needs somebody at the other end.
-            pipe = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
-        except OSError:  # of another user, perhaps
-            self._is_possible = False
-            return
-        # One step, and no lock: a process that is forked while another thread held that would wait for ever.
-        self._pipe = self._opened.setdefault(None, pipe)
-        if self._pipe != pipe:  # another thread was faster
-            os.close(pipe)
-
     def close(self) -> None:
         """Close the pipe; the next use opens it again."""
-        opened, self._opened = self._opened, {}
-        self._pipe = -1
-        for pipe in opened.values():
-            os.close(pipe)
+        self._pipe.close()
+
+    def _opened(self) -> tuple[Descriptors, ...]:
+        if not self._is_possible:
+            return ()
+        try:
+            return (self._pipe.get(),)
+        except OSError:  # no named pipes here; or it is of another user, perhaps
+            self._is_possible = False
+            return ()
+
+
+def _pipe_at(path: Path) -> Descriptors:
+    with suppress(FileExistsError):
+        os.mkfifo(path, 0o666)
+    # For reading too, though a writer only writes: else opening needs somebody at the other end.
+    return Descriptors(os.open(path, os.O_RDWR | os.O_NONBLOCK))
