@@ -68,11 +68,11 @@ def test_each_task_tells_where_it_is(scene: Scene) -> None:
 
 @pytest.mark.parametrize("dsn", ["sqlite", "redis"], indirect=True)
 @pytest.mark.parametrize(
-    ("bad", "where"),
+    ("bad", "bad_where"),
     [(jobs.hold_the_lock, "hold_the_lock"), (jobs.sleep_in_c, "sleep_in_c"), (None, "")],
 )
 def test_each_of_several_in_a_process_has_a_stack_of_its_own(
-    bad: Callable[..., Any] | None, where: str, scene: Scene
+    bad: Callable[..., Any] | None, bad_where: str, scene: Scene
 ) -> None:
     gate = str(scene.folder / "gate")
     expected = {"gated": "wait_at_gate", "sleeps": "sleep"}
@@ -83,11 +83,13 @@ def test_each_of_several_in_a_process_has_a_stack_of_its_own(
     if bad is not None:
         scene.push("bad", bad)
         running(scene, "bad")
-        expected["bad"] = where
+        expected["bad"] = bad_where
 
     found = stacks_of(scene)
 
-    assert {name: last_function(task) for name, task in found.items()} == expected
+    assert found.keys() == expected.keys()
+    for name, where in expected.items():  # "gated" looks at a file now and then
+        assert f" in {where}" in found[name]["stack"]
 
 
 def test_coroutines_tell_where_they_wait(scene: Scene) -> None:

@@ -11,7 +11,6 @@ Both write into a file in memory, which the parent reads. So does faulthandler w
 
 import faulthandler
 import os
-import re
 import signal
 import time
 from collections import Counter
@@ -22,7 +21,8 @@ from typing import Any, cast
 from alligator.deaths import MAX_STACK
 from alligator.payloads import encode, object_in
 from alligator.processes.board import BEGUN, Board, Posted
-from alligator.processes.stacks import Frame, text_of
+from alligator.processes.dumps import Dump, read_dump
+from alligator.processes.stacks import text_of
 
 ASK = b"l "
 """How the line begins that asks a child for its stacks; a number follows."""
@@ -35,22 +35,6 @@ MAX_READ = 4 * 2**20
 
 MAX_TOLD = MAX_READ // 4
 """Bytes of the stacks that a child tells of: there is room for an answer that came too late, too."""
-
-_THREAD = re.compile(r"(Current thread|Thread) 0x([0-9a-f]+).*\(most recent call first\):")
-_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
-_FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """What faulthandler wrote."""
-
-    threads: Mapping[int, list[Frame]]
-    """By their idents: their frames, the outermost first."""
-    current: int = 0
-    """The one that faulthandler was called in."""
-    fatal: str = ""
-    """What the process died of, such as "Segmentation fault"; empty: it was only asked."""
 
 
 # In the child:
@@ -164,24 +148,6 @@ def clear(file: int) -> None:
 def text_in(file: int) -> str:
     """Return what was written, without moving the position."""
     return os.pread(file, MAX_READ, 0).decode(errors="backslashreplace")
-
-
-def read_dump(text: str) -> Dump:
-    """Read what faulthandler has written."""
-    threads: dict[int, list[Frame]] = {}
-    current = ident = 0
-    fatal = _FATAL.search(text)
-    for line in text[fatal.start() if fatal else 0 :].splitlines():
-        if found := _THREAD.match(line):
-            ident = int(found[2], 16)
-            threads[ident] = []
-            if found[1] == "Current thread":
-                current = ident
-        elif (found := _FRAME.match(line)) and ident:
-            threads[ident].insert(0, Frame(found[1], found[2].replace("???", "?"), found[3]))
-        elif not line.startswith("  "):
-            ident = 0  # what else it tells, such as the stack in C
-    return Dump(threads, current, fatal[1] if fatal else "")
 
 
 def stacks_in(dump: Dump, posted: Iterable[Posted]) -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import FrameType
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from alligator.deaths import MAX_STACK
 from alligator.processes.board import BEGUN, Board
+from alligator.processes.dumps import MORE, Frame, dump_of_this
 from alligator.stack_records import Told
 
 MAX_FRAMES = 50
@@ -25,14 +25,6 @@ _CALLERS = {
 """What calls a task's function. Frames from there on are the task's own."""
 
 
-class Frame(NamedTuple):
-    """Where a function is."""
-
-    file: str
-    line: str
-    function: str
-
-
 class Begun(NamedTuple):
     """A task that was begun here."""
 
@@ -44,10 +36,10 @@ class Begun(NamedTuple):
 
 def stacks_of(tasks: Iterable[Begun]) -> dict[int, str]:
     """Return the stacks of tasks that run in this process, by their numbers."""
-    threads = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented for such use
+    threads = dump_of_this().threads
     stacks: dict[int, str] = {}
     for task in tasks:
-        frames = _waiting(task.coroutine) or _running(threads.get(task.thread))
+        frames = _waiting(task.coroutine) or threads.get(task.thread, [])
         stacks[task.number] = text_of(frames)
     return stacks
 
@@ -65,15 +57,6 @@ def told_of(board: Board, stacks: Mapping[int, str]) -> list[Told]:
         )
         for task in sorted(begun, key=lambda task: task.began_at or task.since)
     ]
-
-
-def _running(frame: FrameType | None) -> list[Frame]:
-    """Return the stack of a thread."""
-    frames: list[Frame] = []
-    while frame is not None and len(frames) < _MOST_FRAMES:
-        frames.append(_at(frame))
-        frame = frame.f_back
-    return frames[::-1]
 
 
 def _waiting(coroutine: Any) -> list[Frame]:
@@ -115,7 +98,10 @@ def text_of(frames: list[Frame]) -> str:
         default=-1,
     )
     shown = frames[last_of_ours + 1 :] or frames
-    lines = [f'File "{one.file}", line {one.line}, in {one.function}' for one in shown]
+    lines = [
+        f'File "{one.file}", line {one.line}, in {one.function}' for one in shown if one is not MORE
+    ]
     if (more := len(lines) - MAX_FRAMES) > 0:
-        lines = [f"({more:,} more)", *lines[more:]]
+        at_least = "at least " if MORE in shown else ""
+        lines = [f"({at_least}{more:,} more)", *lines[more:]]
     return "\n".join(lines)
