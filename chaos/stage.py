@@ -310,9 +310,7 @@ class Stage(Scene):
 
     def findings(self) -> Findings:
         """Judge what happened."""
-        if (
-            self._size >= 1.0
-        ):  # in the whole campaign, also whether anything still starts that is done
+        if self._size >= 1.0:  # the whole campaign: does anything still start that is done?
             time.sleep(LEASE + SWEEP)
         dead = self.look_at_dead()
         found = found_in(

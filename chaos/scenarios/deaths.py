@@ -65,9 +65,8 @@ def _kill_children(stage: Stage, *options: str, kills: int | None = None, **sett
 def trees_killed(stage: Stage) -> None:
     """A latergator is killed with all its processes soon after its first task, and another is started."""
     stage.batch, stage.breaks_off = batch_of(TASK), TREES_BREAK_OFF
-    stage.recovers_within *= (
-        POISON  # who takes a task up may die before it begins: each time, a lease more
-    )
+    # Who takes a task up may die before it begins: each time, a lease more.
+    stage.recovers_within *= POISON
     with stage.producing(stage.names(TASKS), jobs.work, TASK):
         program = stage.start(*FOUR)
         while not stage.is_over():

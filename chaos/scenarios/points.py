@@ -1,5 +1,6 @@
 """Kills at each point of what a process does."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ class Point(NamedTuple):
 @scenario(quick=0.01)
 def killed_at_any_call(stage: Stage) -> None:
     """A process that pushes, runs, settles, cancels or leaves is killed at its n-th system call, for all n."""
+    stage.recovers_within = math.inf  # no worker is there, before the last point
     can_cancel = stage.gator.backend.can_pick
     steps = [step for step in STEPS if can_cancel or step != "cancel"]
     with fork_server(stage.folder / "forks.log") as server:
