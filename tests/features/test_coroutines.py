@@ -83,7 +83,8 @@ def test_what_the_loop_has_not_run_yet_is_not_to_blame_for_a_death(gator: Gator)
         finally:
             jobs.released.set()
 
-    assert done == ["loop", *range(5)]
+    assert done[0] == "loop"
+    assert sorted(done[1:]) == list(range(5))  # whichever of the dispatchers was faster
 
 
 def test_coroutines_do_not_keep_a_function(gator: Gator) -> None:
