@@ -185,11 +185,11 @@ class Stage(Scene):
 
     def at_work(self, program: Program) -> list[int]:
         """Return the processes of a program that have started a task."""
-        return self.at_work_since(program, 0.0)
+        return self.at_work_since(program, program.began_at)
 
     def at_work_since(self, program: Program, moment: float) -> list[int]:
         """Return those that have started one after some moment."""
-        started = {entry.pid for entry in self.journal.entries("start") if entry.at > moment}
+        started = {entry.pid for entry in self.journal.since(moment) if entry.kind == "start"}
         return [pid for pid in program.children if pid in started]
 
     def come_back(self, program: Program, since: float) -> None:

@@ -9,7 +9,7 @@ from chaos.campaign import scenario
 from chaos.stage import POISON, Stage
 from tests.features import coroutine_work
 from tests.integration import jobs
-from tests.integration.scenes import until
+from tests.integration.scenes import Program, until
 
 EVERY = 0.2
 """Seconds between two kills."""
@@ -24,6 +24,7 @@ FOUR = "--workers", "4"
 TASK = 0.004
 """Seconds that a task takes."""
 ROUNDS = 200
+CREWS = 3
 LEFT = 200
 """Tasks that wait at the least while any latergator is told to leave, so that each finds work."""
 COROUTINES = "--workers", "2", "--concurrency", "200", "--threads", "4"
@@ -41,7 +42,6 @@ def children_killed(stage: Stage) -> None:
 def children_of_coroutines_killed(stage: Stage) -> None:
     """A worker process with some 200 tasks in flight is killed at 20 moments."""
     stage.breaks_off = BREAKS_OFF
-    # No more: each time 200 tasks come under suspicion, and have to run alone.
     stage.push_batch(stage.names(10_000), coroutine_work.work, 0.02)
     _kill_children(
         stage, *COROUTINES, kills=stage.many(20, 5), target="tests.features.coroutine_gator:gator"
@@ -78,22 +78,27 @@ def trees_killed(stage: Stage) -> None:
 
 @scenario(quick=0.025, quick_on=["sqlite", "beanstalk"])
 def told_to_leave(stage: Stage) -> None:
-    """A latergator gets SIGTERM at any moment, and another is started: 200 times."""
+    """A latergator beside two others gets SIGTERM at any moment, and another takes its place: 200 times."""
     numbers = count()
     met = 0
     rounds = stage.many(ROUNDS)
+    crews: list[Program] = []
+    left: list[Program] = []
     for number in range(rounds):
         if stage.counts.waiting < LEFT:
             stage.push_batch([f"t{next(numbers)}" for _ in range(5 * LEFT)], jobs.work, 0.002)
-        program = stage.start("--workers", "2")
+        while len(crews) < CREWS:
+            crews.append(stage.start("--workers", "2"))
+        program = crews.pop(-1 if number % 4 == 0 else 0)  # now and then one that is about to start
         until(lambda: program.children, "it has started a process")  # noqa: B023 -- by then it heeds signals
-        if number % 4:  # else it is told while it starts
+        if number % 4:
             until(lambda: stage.at_work(program), "somebody works")  # noqa: B023
-        time.sleep(stage.rng.uniform(0.0, 0.4))
+        time.sleep(stage.rng.uniform(0.0, 0.2))
         met += bool(stage.at_work(program))
         program.signal(signal.SIGTERM)
+        left.append(program)
+    for program in left:
         stage.expect(program.wait() == 0, "latergator did not exit with 0")
         stage.expect(not program.stderr, f"latergator logged: {program.stderr:.200}")
     stage.expect(met >= rounds // 2, f"only {met} of {rounds} met somebody at work")
     stage.show(f"{met} of {rounds} met somebody at work")
-    stage.start("--workers", "2")

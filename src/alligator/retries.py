@@ -87,6 +87,11 @@ def is_poison(deliveries: int, limit: int = MAX_DELIVERIES) -> bool:
     return deliveries > limit
 
 
+def is_suspect(deliveries: int, limit: int = MAX_DELIVERIES) -> bool:
+    """Return whether this is the last hand-out of a task that came to nothing each time before."""
+    return 1 < deliveries >= limit
+
+
 def wait_for_code(deliveries: int, *, base: float, limit: int = MAX_DELIVERIES) -> float | None:
     """Return how long to wait for a deploy to bring the code that a task needs; None: do not wait on.
 

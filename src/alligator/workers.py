@@ -416,8 +416,8 @@ class Worker:
                 possible.append(held)
         if buried:
             self._patiently(lambda: self._backend.settle(buried))
-        suspects = [held for held in possible if held.deliveries > 1]
-        stopped = self._patiently(lambda: stops.left(self._backend, suspects)) if suspects else []
+        again = [held for held in possible if held.deliveries > 1]
+        stopped = self._patiently(lambda: stops.left(self._backend, again)) if again else []
         kept, back = self._turns.parted(possible, self._holdings.unfinished, stopped)
         if back:
             self._patiently(lambda: self._backend.settle(back))

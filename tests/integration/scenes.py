@@ -91,6 +91,7 @@ class Program:
         typed: Path = Path(os.devnull),
     ) -> None:
         self.words = list(words)
+        self.began_at = time.monotonic()
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err, typed.open("rb") as typing:
             self._process = subprocess.Popen(

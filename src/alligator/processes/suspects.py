@@ -1,9 +1,10 @@
-"""Whose turn it is: that of tasks which may have killed a worker, or that of all others.
+"""Whose turn it is: that of tasks which may have killed workers, or that of all others.
 
-Such a *suspect* is to be held alone: whatever dies with it counts a delivery, too, and would in the end be
-buried in its company. So a worker that runs several tasks at a time lets them all end before it takes one, and
-takes nothing else until that has ended. That must not keep the others for ever, nor may they keep the suspects.
-So they take turns, and the others have as long as the suspects had.
+A *suspect* has been handed out to no avail so often that this is its last time. It is to be held alone:
+whatever dies with it counts a delivery, too, and would in the end be buried in its company. So a worker that
+runs several tasks at a time lets them all end before it takes one, and takes nothing else until that has ended.
+That must not keep the others for ever, nor may they keep the suspects. So they take turns, and the others have
+as long as the suspects had.
 """
 
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 
 from alligator.backends.base import Release, Reservation
+from alligator.retries import is_suspect
 
 log = logging.getLogger("alligator.worker")
 
@@ -79,7 +81,9 @@ class Turns:
             held: How many are held beside them.
             harmless: Those of them that will not run, whatever they have done.
         """
-        suspects = [one for one in reservations if one.deliveries > 1 and one not in harmless]
+        suspects = [
+            one for one in reservations if is_suspect(one.deliveries) and one not in harmless
+        ]
         others = [one for one in reservations if one not in suspects]
         if not suspects:  # none is left
             self._phase = _Phase.ALL
@@ -108,5 +112,5 @@ class Turns:
     def _begin(self, phase: _Phase, suspect: Reservation) -> None:
         if self._phase is _Phase.ALL:
             self._began_at = self._others_until = self._clock()
-            log.info("Task %r may have killed a worker: it is to run alone", suspect.task_id)
+            log.info("Task %r may have killed workers: it is to run alone", suspect.task_id)
         self._phase = phase

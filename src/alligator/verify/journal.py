@@ -4,10 +4,14 @@ import json
 import os
 import threading
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from alligator.running import current_task
+
+HELD_UP = 5.0
+"""Seconds that a line may come after a later one."""
 
 
 class Entry(NamedTuple):
@@ -77,6 +81,14 @@ class Journal:
             self._read_on()
             entries = self._known.copy()
         return [one for one in entries if kind in (None, one.kind) and name in (None, one.name)]
+
+    def since(self, moment: float) -> list[Entry]:
+        """Return what was noted since a moment, the newest first."""
+        with self._is_read:
+            self._read_on()
+            # Who notes something may be held up before it is written: hence a little further back.
+            new = takewhile(lambda one: one.at > moment - HELD_UP, reversed(self._known))
+            return [one for one in new if one.at > moment]
 
     def names(self, kind: str) -> list[str]:
         """Return the tasks' names of all entries of a kind, in order."""
