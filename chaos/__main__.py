@@ -20,6 +20,9 @@ from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
 from chaos.trying import NotPlayed, tried
 
+PATIENT_AT_ONCE = 4
+"""How many of those that mostly wait are played at a time."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Play what is asked for, and print a row for each trial; 1 if one is not as it should be."""
@@ -31,11 +34,13 @@ def main(words: Sequence[str] | None = None) -> int:
     trials: list[Trial] = []
     failed = 0
     programme = _programme(options)
-    # Those that mostly wait do so beside each other, when the others have the machine no more to themselves.
-    parties = [[one] for one in programme if not one[0].is_patient]
-    parties.append([one for one in programme if one[0].is_patient])
-    for party in parties:
-        for outcome in tried(party, options.seed, is_quick=options.quick):
+    # Those that mostly wait do so beside each other, when the others no more have the machine to themselves.
+    alone = [one for one in programme if not one[0].patience]
+    patient = sorted(
+        (one for one in programme if one[0].patience), key=lambda one: -one[0].patience
+    )
+    for party, at_once in ((alone, 1), (patient, PATIENT_AT_ONCE)):
+        for outcome in tried(party, options.seed, is_quick=options.quick, at_once=at_once):
             if isinstance(outcome, NotPlayed):
                 failed += outcome.is_failure
                 print(f"{outcome.scenario} on {outcome.store}: {outcome.why}", flush=True)

@@ -31,7 +31,8 @@ class Scenario:
         stage: What sets the stage.
         loses: Whether it is a control: something that is known to lose tasks, so that the harness is to say so.
             None: it is played for comparison, and may come out either way.
-        is_patient: Whether it mostly waits, and so may be played beside others that do.
+        patience: The part of its time in which it only waits, if that is most of it: it may be played beside
+            others that do, those that wait most first.
         quick_on: Where it is played in the short campaign; None: on all of its stores.
     """
 
@@ -42,7 +43,7 @@ class Scenario:
     places: Mapping[str, Open] = field(default_factory=lambda: STORES)
     stage: Set = Stage
     loses: bool | None = False
-    is_patient: bool = False
+    patience: float = 0.0
     quick_on: Collection[str] | None = None
 
     @property
@@ -98,12 +99,19 @@ def scenario(
     quick_on: Collection[str] | None = None,
     places: Mapping[str, Open] = STORES,
     loses: bool = False,
+    patience: float = 0.0,
 ) -> Callable[[Play], Play]:
     """Make a function a scenario of the campaign: it gets the stage, and its docstring says what goes wrong."""
 
     def register(play: Play) -> Play:
         SCENARIOS[play.__name__] = Scenario(
-            play, stores, quick, quick_on=quick_on, places=places, loses=loses
+            play,
+            stores,
+            quick,
+            quick_on=quick_on,
+            places=places,
+            loses=loses,
+            patience=patience,
         )
         return play
 

@@ -45,16 +45,21 @@ def tried(
     seed: int,
     *,
     is_quick: bool,
+    at_once: int = 1,
     within: float = LONGEST_TRIAL,
 ) -> Generator[Trial | NotPlayed]:
-    """Play scenarios on stores, all at the same time; return what came of each, as they come to their end."""
-    deadline = time.monotonic() + within
-    running = [_Running(scenario, store, seed, is_quick=is_quick) for scenario, store in party]
+    """Play scenarios on stores, some at the same time; return what came of each, as they come to their end."""
+    waiting = list(party)
+    running: list[_Running] = []
     try:
-        while running:
-            wait([one.answer for one in running], max(0.0, deadline - time.monotonic()))
-            is_late = time.monotonic() > deadline
-            for one in [one for one in running if is_late or one.answer.poll()]:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                ends_by = time.monotonic() + within
+                running.append(_Running(*waiting.pop(0), seed, is_quick=is_quick, ends_by=ends_by))
+            next_end = min(one.ends_by for one in running)
+            wait([one.answer for one in running], max(0.0, next_end - time.monotonic()))
+            now = time.monotonic()
+            for one in [one for one in running if now > one.ends_by or one.answer.poll()]:
                 running.remove(one)
                 yield one.outcome()
     finally:
@@ -67,8 +72,11 @@ def tried(
 class _Running:
     """A trial under way."""
 
-    def __init__(self, scenario: Scenario, store: str, seed: int, *, is_quick: bool) -> None:
+    def __init__(
+        self, scenario: Scenario, store: str, seed: int, *, is_quick: bool, ends_by: float
+    ) -> None:
         self._names = scenario.name, store
+        self.ends_by = ends_by
         self.answer, theirs = FORKING.Pipe(duplex=False)
         size = scenario.quick if is_quick else scenario.full
         words = theirs, scenario, store, seed, size

@@ -58,8 +58,8 @@ def _control(
     loses: bool | None = True,
 ) -> Scenario:
     stage = Stage if system is None else partial(ForeignStage, system)
-    is_patient = system is not None and system is not Huey
-    return Scenario(play, [name], quick, full, {name: place}, stage, loses, is_patient)
+    patience = 0.9 if system in (RQ, RQByPriority) else 0.0
+    return Scenario(play, [name], quick, full, {name: place}, stage, loses, patience)
 
 
 OURS = [

@@ -18,7 +18,7 @@ SHIFTED = Path(producer.__file__).with_name("shifted")
 """Whose sitecustomize.py changes what the clock of a program says, and of those that it starts."""
 
 
-@scenario(["redis", "postgres", "beanstalk"], quick=0.05, quick_on=["redis"])
+@scenario(["redis", "postgres", "beanstalk"], quick=0.05, quick_on=["redis"], patience=0.5)
 def clocks_off(stage: Stage) -> None:
     """Of three workers and three producers one each is two minutes ahead, and one as much behind."""
     stage.push_batch([f"long{number}" for number in range(len(OFF))], jobs.work, 2 * LEASE)

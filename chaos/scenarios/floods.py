@@ -19,7 +19,7 @@ AT_ONCE = 1000
 LONG = 300.0
 """Seconds to work off a flood."""
 ROUNDS = 15
-WARM = 2
+WARM = 5
 """Rounds until everything has been imported, connected and cached."""
 EACH = 20
 """Tasks of each kind in a round."""

@@ -20,7 +20,7 @@ def interpreter_held(stage: Stage) -> None:
     _play(stage, jobs.hold_the_lock, round(3 * LEASE))
 
 
-@scenario()
+@scenario(patience=0.5)
 def tasks_of_many_leases(stage: Stage) -> None:
     """Tasks take five leases."""
     _play(stage, jobs.work, 5 * LEASE)

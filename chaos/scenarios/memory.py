@@ -32,7 +32,7 @@ def _limited(policy: str) -> Callable[[Path], AbstractContextManager[Place]]:
     return place
 
 
-@scenario(["redis"], places={"redis": _limited("noeviction")}, quick=0.02)
+@scenario(["redis"], places={"redis": _limited("noeviction")}, quick=0.02, patience=0.5)
 def redis_full(stage: Stage) -> None:
     """The server is full: it takes no more until workers have made room, and they can."""
     early = iter(range(10_000))

@@ -121,7 +121,7 @@ def work(journal, name):
 """
 
 
-@scenario()
+@scenario(patience=0.5)
 def two_versions_at_once(stage: Stage) -> None:
     """Tasks are pushed that only the next version knows; its workers come later, beside the old ones."""
     folder = stage.folder / "next"

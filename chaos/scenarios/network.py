@@ -39,7 +39,7 @@ def answers_to_pushes_lost(stage: Stage) -> None:
     stage.start("--workers", "2")
 
 
-@scenario(SERVERS, quick=0.1, quick_on=["redis"])
+@scenario(SERVERS, quick=0.1, quick_on=["redis"], patience=0.5)
 def answers_to_workers_lost(stage: Stage) -> None:
     """One answer in fifty is lost on its way to a worker, after the command was carried out."""
     with _behind_proxy(stage) as (proxy, dsn):
@@ -65,7 +65,7 @@ def answers_to_workers_lost(stage: Stage) -> None:
         stage.show(f"{len(stage.dead)} buried after three of them")
 
 
-@scenario(SERVERS)
+@scenario(SERVERS, patience=0.5)
 def network_silent(stage: Stage) -> None:
     """The network swallows everything for longer than the lease, closing nothing; old connections stay dead."""
     stage.back_to_work += ANSWERS_WITHIN[stage.place.name]

@@ -14,7 +14,7 @@ LONGEST_LIFE = BEANSTALK_LEASE + 5.0
 TASKS = 4000
 
 
-@scenario(quick=0.1, quick_on=["beanstalk"])
+@scenario(quick=0.1, quick_on=["beanstalk"], patience=0.5)
 def parents_killed(stage: Stage) -> None:
     """A latergator is killed, its worker processes are not, and another is started: 20 times."""
     stage.push_batch(stage.names(TASKS), jobs.work, 0.02)

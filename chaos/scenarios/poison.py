@@ -12,7 +12,7 @@ BAD = 3
 """How many of each way to die."""
 
 
-@scenario()
+@scenario(patience=0.5)
 def poison(stage: Stage) -> None:
     """Among good tasks are some that exit, abort, read where nothing is, or are killed for their memory."""
     good = stage.names(GOOD)

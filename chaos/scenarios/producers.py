@@ -47,7 +47,7 @@ def _pushing(stage: Stage, tasks: int) -> Program:
     return stage.python("-m", "chaos.pushing_on", stage.dsn, stage.journal.path, f"{tasks}")
 
 
-@scenario(["redis", "postgres", "beanstalk"])
+@scenario(["redis", "postgres", "beanstalk"], patience=0.5)
 def network_silent_to_producers(stage: Stage) -> None:
     """The network of those who push, not of workers, swallows everything for half a minute, closing nothing."""
     assert stage.place.server is not None

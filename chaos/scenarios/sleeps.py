@@ -14,7 +14,7 @@ SHORTEST, LONGEST = BEANSTALK_LEASE, BEANSTALK_LEASE + 1.5
 """Seconds that a sleep lasts."""
 
 
-@scenario(quick=0.1, quick_on=["beanstalk"])
+@scenario(quick=0.1, quick_on=["beanstalk"], patience=0.5)
 def trees_asleep(stage: Stage) -> None:
     """A latergator is stopped with all its processes for longer than the lease, beside another one."""
     stage.push_batch(stage.names(800), jobs.work, 0.3)
@@ -34,7 +34,7 @@ def trees_asleep(stage: Stage) -> None:
     stage.show(f"void: {void} runs")
 
 
-@scenario(quick=0.1, quick_on=["postgres"])
+@scenario(quick=0.1, quick_on=["postgres"], patience=0.5)
 def children_asleep(stage: Stage) -> None:
     """A worker process is stopped for longer than the lease, again and again; its tasks are kept for it."""
     stage.push_batch(stage.names(800), jobs.work, 0.1)
