@@ -79,6 +79,10 @@ def network_silent(stage: Stage) -> None:
         proxy.speak()
         stage.journal.note("up")
         stage.come_back(program, since=time.monotonic())
+        if stage.place.name == "beanstalk":
+            # It may forget the lease of who fell silent (beanstalkd#262) until it learns that he is gone.
+            stage.journal.note("cut")
+            proxy.cut()
         stage.come_to_rest()
 
 
