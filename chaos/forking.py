@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -98,7 +98,8 @@ def main() -> None:
         os.close(read)
         print(pid, flush=True)
         sys.stdin.readline()
-        os.write(write, b"!")
+        with suppress(BrokenPipeError):  # killed before it has read that
+            os.write(write, b"!")
         os.close(write)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
