@@ -21,7 +21,7 @@ from chaos.table import HEAD, row
 from chaos.trying import NotPlayed, tried
 
 PATIENT_AT_ONCE = 4
-"""How many of those that mostly wait are played at a time."""
+"""How many of those that have patience are played at a time."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     trials: list[Trial] = []
     failed = 0
     programme = _programme(options)
-    # Those that mostly wait do so beside each other, when the others no more have the machine to themselves.
+    # Those that need the machine for themselves go first; then the longest waits, beside what there is to do.
     alone = [one for one in programme if not one[0].patience]
     patient = sorted(
         (one for one in programme if one[0].patience), key=lambda one: -one[0].patience

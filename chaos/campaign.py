@@ -31,8 +31,8 @@ class Scenario:
         stage: What sets the stage.
         loses: Whether it is a control: something that is known to lose tasks, so that the harness is to say so.
             None: it is played for comparison, and may come out either way.
-        patience: The part of its time in which it only waits, if that is most of it: it may be played beside
-            others that do, those that wait most first.
+        patience: If nothing is measured that others could delay, about the part of its time in which it only
+            waits: it may be played beside others, those that wait most first. 0.0: it is played alone.
         quick_on: Where it is played in the short campaign; None: on all of its stores.
     """
 

@@ -57,7 +57,7 @@ def full_load(stage: Stage) -> None:
     check_file(stage)
 
 
-@scenario(quick=0.1, quick_on=["sqlite", "redis"])
+@scenario(quick=0.1, quick_on=["sqlite", "redis"], patience=0.1)
 def forks_and_threads(stage: Stage) -> None:
     """A process that has used a Gator forks four, and all of them push and ask over it with threads."""
     producers = pushing(stage, "t", processes=5, threads=4, tasks=stage.many(100))

@@ -76,7 +76,7 @@ def trees_killed(stage: Stage) -> None:
             program = stage.start(*FOUR)
 
 
-@scenario(quick=0.025, quick_on=["sqlite", "beanstalk"])
+@scenario(quick=0.025, quick_on=["sqlite", "beanstalk"], patience=0.3)
 def told_to_leave(stage: Stage) -> None:
     """A latergator beside two others gets SIGTERM at any moment, and another takes its place: 200 times."""
     numbers = count()

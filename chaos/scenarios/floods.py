@@ -38,7 +38,7 @@ def tick(ticks: str) -> None:
     Journal(ticks).note("tick")
 
 
-@scenario()
+@scenario(patience=0.1)
 def flood(stage: Stage) -> None:
     """A hundred thousand tasks come before anybody works; then they are worked off."""
     names = stage.names(FLOOD)
@@ -49,7 +49,7 @@ def flood(stage: Stage) -> None:
     stage.expect(workers.runs, "latergator has ended")
 
 
-@scenario()
+@scenario(patience=0.3)
 def long_service(stage: Stage) -> None:
     """Round after round tasks run, fail, are retried, delayed, canceled and scheduled; nothing may pile up."""
     records = stage.gator.backend.records

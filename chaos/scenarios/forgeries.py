@@ -13,7 +13,7 @@ KEY, ANOTHER = "key-of-the-campaign-and-no-other-s", "key-of-somebody-else-who-h
 TASKS = 1000
 
 
-@scenario(quick=0.1, quick_on=["redis"])
+@scenario(quick=0.1, quick_on=["redis"], patience=0.1)
 def forged_messages(stage: Stage) -> None:
     """Among signed tasks are as many unsigned, or signed by a stranger, for another queue, for another task."""
     signed = Gator(stage.dsn, keys=[KEY])

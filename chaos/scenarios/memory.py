@@ -44,7 +44,7 @@ def redis_full(stage: Stage) -> None:
     stage.show(f"{len(stage.journal.names('refused'))} pushes refused, the first after {held}")
 
 
-@scenario(["redis"], places={"redis": _limited("allkeys-lru")}, loses=True)
+@scenario(["redis"], places={"redis": _limited("allkeys-lru")}, loses=True, patience=0.1)
 def redis_evicting(stage: Stage) -> None:
     """The server makes room for another program's keys: it throws out what was not used of late."""
     assert isinstance(stage.place.server, Server)

@@ -43,7 +43,7 @@ def _received(journal: str) -> Journal:
     return Journal(f"{journal}-received")
 
 
-@scenario(quick=0.1, quick_on=["sqlite", "redis"])
+@scenario(quick=0.1, quick_on=["sqlite", "redis"], patience=0.1)
 def payloads_by_chance(stage: Stage) -> None:
     """Tasks carry whatever JSON can carry, and are refused what it cannot: what comes is what was sent."""
     workers = stage.start("--workers", "2")
@@ -74,7 +74,7 @@ def payloads_by_chance(stage: Stage) -> None:
     stage.expect(workers.runs, "latergator has ended")
 
 
-@scenario(quick=0.03, quick_on=["redis", "beanstalk"])
+@scenario(quick=0.03, quick_on=["redis", "beanstalk"], patience=0.1)
 def spoiled_messages(stage: Stage) -> None:
     """Among good messages are as many that somebody has spoiled: those are buried whole, and end no worker."""
     workers = [stage.worker(code_wait=SOON, lease=LEASE) for _ in range(2)]

@@ -23,7 +23,7 @@ ANSWERS_WITHIN = {"redis": 10.0, "postgres": 20.0, "beanstalk": 10.0}
 """Seconds after which a store's client takes a connection for lost that says nothing."""
 
 
-@scenario(SERVERS, quick=0.05, quick_on=["postgres"])
+@scenario(SERVERS, quick=0.05, quick_on=["postgres"], patience=0.2)
 def answers_to_pushes_lost(stage: Stage) -> None:
     """One answer in ten is lost on its way to those who push, after the command was carried out."""
     names = stage.names(2000)

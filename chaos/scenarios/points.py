@@ -35,7 +35,7 @@ class Point(NamedTuple):
     """Of the calls of that kind."""
 
 
-@scenario(quick=0.01)
+@scenario(quick=0.01, patience=0.2)
 def killed_at_any_call(stage: Stage) -> None:
     """A process that pushes, runs, settles, cancels or leaves is killed at its n-th system call, for all n."""
     stage.recovers_within = math.inf  # no worker is there, before the last point
@@ -48,7 +48,7 @@ def killed_at_any_call(stage: Stage) -> None:
     check_file(stage)
 
 
-@scenario(["sqlite", "postgres"], quick=0.02, quick_on=["sqlite"])
+@scenario(["sqlite", "postgres"], quick=0.02, quick_on=["sqlite"], patience=0.2)
 def killed_at_the_first_push_of_all(stage: Stage) -> None:
     """A process that makes the file or the tables, to push, is killed at its n-th system call, for all n."""
     with fork_server(stage.folder / "forks.log") as server:

@@ -22,7 +22,7 @@ A client takes a connection for lost that says nothing for 10 s (PostgreSQL's: 2
 """
 
 
-@scenario(["sqlite", "redis", "postgres"], quick=0.1, quick_on=["sqlite"])
+@scenario(["sqlite", "redis", "postgres"], quick=0.1, quick_on=["sqlite"], patience=0.2)
 def producer_killed(stage: Stage) -> None:
     """Who pushes is killed five times in 10,000 pushes, and another one goes on where it was."""
     # Nobody works meanwhile: a push that did not return is repeated, which would be the same task only while
