@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from alligator import Gator
 from tests.features import work
 from tests.integration.scenes import Scene, played
-from tests.support.kinds import STORES, empty_store
+from tests.support.kinds import DURABLE, STORES, empty_store
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +41,15 @@ def gators(dsn: str) -> Iterator[Callable[..., Gator]]:
         yield make
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """Programs on an empty store, a file or a server, and a journal that their tasks write to. (On Redis,
-    programs run in tests/integration.)"""
-    with played(empty_store(request.param, request), tmp_path) as scene:
+    """Programs on an empty store, and a journal that their tasks write to.
+
+    Which store is the test's to say. Else it is one of three, always the same for a test: what programs do here
+    is done above the stores, and takes its time. (In tests/integration, they work on each.)
+    """
+    by_name = DURABLE[crc32(request.node.nodeid.encode()) % len(DURABLE)]
+    with played(empty_store(getattr(request, "param", by_name), request), tmp_path) as scene:
         yield scene
 
 
