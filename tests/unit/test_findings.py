@@ -97,6 +97,16 @@ def test_a_second_run_is_explained_by_what_befell_the_first(
     assert judged.is_good == explains
 
 
+@pytest.mark.parametrize(("went_on_at", "explains"), [(0.9, True), (0.5, False)])
+def test_who_was_stopped_may_begin_a_moment_later_what_went_to_another(
+    found: Found, went_on_at: float, explains: bool
+) -> None:
+    asleep = [("stop", "", A, 0.1), ("go", "", A, went_on_at)]
+    runs = [("start", "t", A, 1.0), ("start", "t", B, 1.1)]
+
+    assert (found(*PUSH, *asleep, *runs).unexplained == []) == explains
+
+
 def test_what_befell_a_process_explains_a_batch_of_what_it_had_finished_and_no_more(
     found: Found,
 ) -> None:

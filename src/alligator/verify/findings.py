@@ -273,7 +273,8 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
             case "stop" | "down":
                 open_[entry.kind, pid] = entry.at
             case "go":
-                found.append(Trouble(open_.pop(("stop", pid), entry.at), entry.at, pid))
+                # What it was about to begin, it begins a moment after it goes on.
+                found.append(Trouble(open_.pop(("stop", pid), entry.at), entry.at + HELD_ON, pid))
             case "up":
                 found.append(Trouble(open_.pop(("down", None), entry.at), entry.at))
             case _:
