@@ -349,18 +349,31 @@ def _tell_moved(moved: Moved) -> None:
 def _schedules(gator: Gator, options: argparse.Namespace) -> int:
     queues = [options.queue] if options.queue else schedules.queues(gator.backend)
     found = [one for name in queues for one in schedules.listed(gator.backend, name)]
+    unreadable = {name: schedules.unreadable(gator.backend, name) for name in queues}
+    is_all = not any(unreadable.values())
     if options.json:
-        _print_json({"schedules": schedule_reports.schedules_json(found)})
-    elif found:
+        _print_json(
+            {
+                "schedules": schedule_reports.schedules_json(found),
+                "unreadable": schedule_reports.unreadable_json(unreadable),
+            }
+        )
+        return 0 if is_all else 1
+    if found:
         now = gator.backend.now()
         print(schedule_reports.schedules_text(found, now, _width()))
         if late := schedule_reports.late_text(found, now):
             print(f"\n{late}")
     elif gator.backend.records is None:
         print("This store keeps no schedules.")
-    else:
+    elif is_all:
         print(f"No schedules{_in_queue(options)}.")
-    return 0
+    for queue, problems in unreadable.items():
+        for name, why in problems.items():
+            _complain(
+                f"Schedule {quoted(name)} of queue {quoted(queue)} queues nothing here: {why}"
+            )
+    return 0 if is_all else 1
 
 
 def _unschedule(gator: Gator, options: argparse.Namespace) -> int:
