@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
-        all was kept, 1 if not, 2 if it could not be tried.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``check``
+        and ``verify``: 0 if all is well, 1 if not, 2 if that could not be found out.
     """
     set_up_output(logging.WARNING)
     failed = 1
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if not options.target and not os.environ.get("ALLIGATOR_CONN"):
         options.wrong_use("name a TARGET, or set ALLIGATOR_CONN to one")
-    gator = gator_at(options.target)
+    gator = _gator_at(options.target)
     if options.checks:  # else any look at the store may do already what is to be done
         _check_file(gator)
         named = _named(options)
@@ -88,6 +89,16 @@ def _run(options: argparse.Namespace) -> int:
         if named or gator.backend.makes_queues:
             checked(gator, named)
     return COMMANDS[options.command](gator, options)
+
+
+def _gator_at(target: str | None) -> Gator:
+    with _only_ours():
+        return gator_at(target)
+
+
+def _only_ours() -> AbstractContextManager[object]:
+    """Keep what modules print while they are imported out of what programs read."""
+    return redirect_stdout(sys.stderr)
 
 
 def _named(options: argparse.Namespace) -> list[str]:
@@ -283,7 +294,9 @@ def _check(gator: Gator, options: argparse.Namespace) -> int:
     if not options.queue:
         names = sorted({*names, *schedules.queues(gator.backend)})
     reading = reading_by(allowed, gator.aliases)
-    found = checking.report(gator, names, PassingOver(len(names), _tell_passed), reading)
+    passed = PassingOver(len(names), _tell_passed)
+    with _only_ours():
+        found = checking.report(gator, names, passed, reading)
     if options.json:
         _print_json(checking.report_json(found))
     else:
@@ -304,7 +317,7 @@ def _stacks(gator: Gator, options: argparse.Namespace) -> int:
 
 
 def _move(gator: Gator, options: argparse.Namespace) -> int:
-    target = gator_at(options.to)
+    target = _gator_at(options.to)
     if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
         raise InvalidOption("Both are the same store: there is nothing to move.")
     source = gator.backend
