@@ -27,6 +27,7 @@ from pathlib import Path
 
 from alligator import Gator
 from alligator.exceptions import AlligatorException, InvalidArguments
+from alligator.printable import printable
 from measure import make_results, measure
 
 HERE = Path(__file__).resolve().parent
@@ -98,7 +99,7 @@ def queue_all(gator: Gator, folder: Path, names: Iterable[str], results: str) ->
             try:
                 opts.task(measure, str(folder), name, results)
             except InvalidArguments as err:  # a file's name may be no text at all
-                say(f"Left out {name!r}: {err}")
+                say(f"Left out {name!r}: {printable(str(err))}")
             else:
                 count += 1
     return count
@@ -169,7 +170,7 @@ def report(database: sqlite3.Connection, gator: Gator, count: int, seconds: floa
 def tell_largest(database: sqlite3.Connection, measured: int) -> None:
     def row(name: str, *numbers: int) -> None:
         columns = "".join(f"{number:>11,}" for number in numbers)
-        say(f"{columns}  {shortened(name, width() - 35)}")
+        say(f"{columns}  {shortened(printable(name), width() - 35)}")
 
     say(f"{'lines':>11}{'functions':>11}{'branches':>11}  file")
     for name, *numbers in database.execute(
@@ -188,8 +189,8 @@ def tell_dead(gator: Gator, dead: int) -> None:
     for letter in letters:
         _, name, _ = json.loads(letter.body)["args"]
         error = json.loads(letter.note)["error"].splitlines()[-1].strip()
-        say(f"  {shortened(name, width() - 2)}")
-        say(f"    {textwrap.shorten(error, width() - 4, placeholder='...')}")
+        say(f"  {shortened(printable(name), width() - 2)}")
+        say(f"    {textwrap.shorten(printable(error), width() - 4, placeholder='...')}")
     if dead > len(letters):
         say(f"  and {dead - len(letters):,} more")
     look = [*command("alligator"), "dead", gator.dsn.url]
@@ -245,7 +246,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except AlligatorException as err:
-        sys.exit(str(err))
+        sys.exit(printable(str(err)))
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``verify``: 0 if
-        all was kept, 1 if not, 2 if it could not be tried.
+        Its exit status: 0 if all was done, 1 if something could not be, 2 for wrong use; of ``check``
+        and ``verify``: 0 if all is well, 1 if not, 2 if that could not be found out.
     """
     set_up_output(logging.WARNING)
     failed = 1
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if not options.target and not os.environ.get("ALLIGATOR_CONN"):
         options.wrong_use("name a TARGET, or set ALLIGATOR_CONN to one")
-    gator = gator_at(options.target)
+    gator = _gator_at(options.target)
     if options.checks:  # else any look at the store may do already what is to be done
         _check_file(gator)
         named = _named(options)
@@ -88,6 +89,16 @@ def _run(options: argparse.Namespace) -> int:
         if named or gator.backend.makes_queues:
             checked(gator, named)
     return COMMANDS[options.command](gator, options)
+
+
+def _gator_at(target: str | None) -> Gator:
+    with _only_ours():
+        return gator_at(target)
+
+
+def _only_ours() -> AbstractContextManager[object]:
+    """Keep what modules print while they are imported out of what programs read."""
+    return redirect_stdout(sys.stderr)
 
 
 def _named(options: argparse.Namespace) -> list[str]:
@@ -283,7 +294,9 @@ def _check(gator: Gator, options: argparse.Namespace) -> int:
     if not options.queue:
         names = sorted({*names, *schedules.queues(gator.backend)})
     reading = reading_by(allowed, gator.aliases)
-    found = checking.report(gator, names, PassingOver(len(names), _tell_passed), reading)
+    passed = PassingOver(len(names), _tell_passed)
+    with _only_ours():
+        found = checking.report(gator, names, passed, reading)
     if options.json:
         _print_json(checking.report_json(found))
     else:
@@ -304,7 +317,7 @@ def _stacks(gator: Gator, options: argparse.Namespace) -> int:
 
 
 def _move(gator: Gator, options: argparse.Namespace) -> int:
-    target = gator_at(options.to)
+    target = _gator_at(options.to)
     if target.dsn.url == gator.dsn.url:  # of some stores, nothing else tells
         raise InvalidOption("Both are the same store: there is nothing to move.")
     source = gator.backend
@@ -349,18 +362,31 @@ def _tell_moved(moved: Moved) -> None:
 def _schedules(gator: Gator, options: argparse.Namespace) -> int:
     queues = [options.queue] if options.queue else schedules.queues(gator.backend)
     found = [one for name in queues for one in schedules.listed(gator.backend, name)]
+    unreadable = {name: schedules.unreadable(gator.backend, name) for name in queues}
+    is_all = not any(unreadable.values())
     if options.json:
-        _print_json({"schedules": schedule_reports.schedules_json(found)})
-    elif found:
+        _print_json(
+            {
+                "schedules": schedule_reports.schedules_json(found),
+                "unreadable": schedule_reports.unreadable_json(unreadable),
+            }
+        )
+        return 0 if is_all else 1
+    if found:
         now = gator.backend.now()
         print(schedule_reports.schedules_text(found, now, _width()))
         if late := schedule_reports.late_text(found, now):
             print(f"\n{late}")
     elif gator.backend.records is None:
         print("This store keeps no schedules.")
-    else:
+    elif is_all:
         print(f"No schedules{_in_queue(options)}.")
-    return 0
+    for queue, problems in unreadable.items():
+        for name, why in problems.items():
+            _complain(
+                f"Schedule {quoted(name)} of queue {quoted(queue)} queues nothing here: {why}"
+            )
+    return 0 if is_all else 1
 
 
 def _unschedule(gator: Gator, options: argparse.Namespace) -> int:

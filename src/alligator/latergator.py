@@ -18,6 +18,7 @@ from alligator.commands.targets import TargetParser, checked, found_here, gator_
 from alligator.constants import ALL
 from alligator.exceptions import AlligatorException, InvalidOption
 from alligator.gator import allowed_by
+from alligator.printable import printable
 from alligator.processes.board import Tally
 from alligator.processes.child import Settings, set_up_output
 from alligator.processes.complaints import warn_of_strangers
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run(options, level)
     except AlligatorException as err:
-        print(f"latergator: {err}", file=sys.stderr)
+        print(f"latergator: {printable(str(err))}", file=sys.stderr)
         return 2 if isinstance(err, InvalidOption) else 1
     return 0
 

@@ -9,6 +9,7 @@ import pytest
 from alligator import Gator
 from alligator.backends.base import Bury, Release
 from tests.examples.commands import output, run
+from tests.integration.scenes import ON_SQLITE
 
 OLD = """\
 def stays(a): pass
@@ -137,19 +138,65 @@ gator.dsn = DSN.parse("redis://:s3cr3t-pw@cache:6379/0")
 
 
 @pytest.mark.parametrize(
+    "command", ["alligator check there:gator", "latergator there:gator --burst"]
+)
+@pytest.mark.parametrize(
     ("options", "words", "warns"),
-    [("", "", True), ("", "--allow shop.*", False), ("allow='**'", "", False)],
+    [("", "", 1), ("", "--allow shop.*", 0), ("allow='**'", "", 0)],
 )
 def test_who_looks_at_another_machine_hears_what_strangers_may_do(
-    tmp_path: Path, options: str, words: str, warns: bool
+    tmp_path: Path, command: str, options: str, words: str, warns: int
 ) -> None:
     (tmp_path / "there.py").write_text(ELSEWHERE.format(options=options))
 
-    ran = run("alligator check there:gator", *words.split(), folder=tmp_path)
+    ran = run(command, *words.split(), folder=tmp_path)
 
     assert ran.returncode == 0, ran.stderr
-    assert ("can run any function here" in ran.stderr) == warns
+    assert ran.stderr.count("can run any function here") == warns
     assert "s3cr3t-pw" not in ran.stderr
+
+
+def test_what_a_gators_aliases_lead_to_can_be_run(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text(f"{NEW}def has_a_new_name(a): pass\n")
+    aliases = {"shop.is_renamed": "shop.has_a_new_name", "shop.before": "shop.stays"}
+    (shop / "deploy.py").write_text(
+        f"from alligator import Gator\ngator = Gator({dsn!r}, aliases={aliases!r})\n"
+    )
+
+    found = checked(shop, "deploy:gator", 1)
+
+    assert [(one["callable"], one["tasks"]) for one in found["faults"]] == [("shop.takes_more", 1)]
+
+
+def test_what_modules_print_is_no_part_of_the_report(dsn: str, shop: Path) -> None:
+    (shop / "shop.py").write_text(f"{OLD}print('shop is here')\n")
+    (shop / "deploy.py").write_text(
+        f"from alligator import Gator\ngator = Gator({dsn!r})\nprint('deploy is here')\n"
+    )
+
+    ran = run("alligator check --json deploy:gator", folder=shop)
+
+    assert json.loads(ran.stdout) == {"looked_at": 9, "at_fault": 0, "faults": []}
+    assert ran.stderr.splitlines() == ["deploy is here", "shop is here"]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("sqlite://nowhere.db", "There is no file nowhere.db"),
+        ("redis://127.0.0.1:1/0", "does not answer"),
+        ("{dsn} --allow a..b", "a..b"),
+        ("nowhere:gator", "Cannot import module 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_checked_is_no_fault_of_the_tasks(
+    dsn: str, shop: Path, words: str, problem: str
+) -> None:
+    ran = run(f"alligator check {words.format(dsn=dsn)}", folder=shop)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert problem in ran.stderr
 
 
 def test_another_queue_is_not_looked_at(dsn: str, shop: Path) -> None:

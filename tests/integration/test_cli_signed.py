@@ -7,10 +7,11 @@ import pytest
 
 from alligator import Gator, Task
 from alligator.backends.base import Backend
+from alligator.signing import UNSIGNED
 from tests.features.work import work_off
 from tests.integration import jobs
 from tests.integration.scenes import until
-from tests.integration.test_cli import only_sqlite, refused, said
+from tests.integration.test_cli import alligator, only_sqlite, refused, said
 
 pytestmark = only_sqlite
 KEY = "a key of the tests: 32 characters".replace(" ", "-")
@@ -74,6 +75,28 @@ def test_it_says_so_in_words(dsn: str, stranger: Backend) -> None:
     shown = said("dead", dsn, "show", "dead-forged", "--payload", **keys)
     assert "callable  unknown: nothing in it is read\n" in shown
     assert '"callable": "system"' in shown  # for a person to look at
+
+
+def test_what_is_scheduled_and_not_signed_is_a_fault(dsn: str) -> None:
+    theirs, keys = Gator(dsn), {"ALLIGATOR_KEYS": KEY}
+    theirs.every(60, jobs.add, 1, 2, name="theirs")
+    theirs.push(Task(task_id="forged"), jobs.add, 1, 2)
+    Gator(dsn, keys=[KEY]).every(60, jobs.add, 1, 2, name="ours")
+
+    ran = alligator("check", dsn, "--json", **keys)
+    found = json.loads(ran.stdout)
+    assert (ran.returncode, found["looked_at"], found["at_fault"]) == (1, 3, 2)
+    [fault] = found["faults"]
+    assert fault["problem"] == UNSIGNED
+    assert [one["task_id"] for one in fault["examples"]] == ["forged", "schedule theirs"]
+
+    ran = alligator("schedules", dsn, **keys)
+    assert ran.returncode == 1
+    assert len(ran.stdout.splitlines()) == 2  # the heading, and ours
+    assert ran.stderr == (
+        f"alligator: Schedule 'theirs' of queue 'all' queues nothing here: {UNSIGNED}\n"
+    )
+    assert said("schedules", dsn).count("tests.integration.jobs.add") == 2
 
 
 def test_a_letter_that_is_retried_keeps_its_signature_or_its_want_of_one(

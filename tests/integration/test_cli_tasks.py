@@ -368,7 +368,7 @@ def test_where_nothing_is_scheduled_it_says_so(dsn: str) -> None:
         backend.count(QUEUE)
 
     assert said("schedules", dsn) == "No schedules.\n"
-    assert told("schedules", dsn) == {"schedules": []}
+    assert told("schedules", dsn) == {"schedules": [], "unreadable": []}
 
 
 def test_schedules_that_nobody_looks_after_are_told(dsn: str) -> None:
@@ -390,6 +390,28 @@ def test_schedules_that_nobody_looks_after_are_told(dsn: str) -> None:
     Scheduler(gator.backend, ["mail"], gator.task_class).tick()
     assert "overdue" not in said("schedules", dsn)
     assert re.search(r"  (just now|[0-9]+ s ago)  ", said("schedules", dsn))
+
+
+@only_sqlite
+def test_a_schedule_that_cannot_be_read_is_told_of(dsn: str) -> None:
+    gator = Gator(dsn)
+    gator.every(60, jobs.add, 1, 2, name="damaged")
+    records = gator.backend.records
+    assert records is not None
+    [key] = records.list("schedules:all")
+    records.set(key, b'{"every": "often"}')
+    problem = "It cannot be read: the record's 'every' is 'often'"
+
+    assert refused("schedules", dsn) == (
+        f"alligator: Schedule 'damaged' of queue 'all' queues nothing here: {problem}"
+    )
+    gator.every(60, jobs.add, 1, 2, name="fine")
+    assert told("schedules", dsn, status=1)["unreadable"] == [
+        {"name": "damaged", "queue": "all", "problem": problem}
+    ]
+    assert told("schedules", dsn, status=1)["schedules"][0]["name"] == "fine"
+    said("schedules", dsn, "remove", "damaged")
+    assert "fine" in said("schedules", dsn)
 
 
 @only_sqlite

@@ -1,15 +1,19 @@
 """The command ``latergator``: its options, and what it says."""
 
 import signal
+import socketserver
+import threading
 import tomllib
 from collections import Counter
 from operator import add
+from pathlib import Path
 
 import pytest
 
 from alligator import Gator
 from alligator.backends.base import Counts
 from alligator.exceptions import UnknownTask
+from tests.examples.commands import run
 from tests.integration import jobs
 from tests.integration.scenes import ON_SQLITE, ROOT, Scene, until
 
@@ -299,6 +303,41 @@ def test_an_error_can_forge_no_line_of_the_log(scene: Scene) -> None:
     assert "break" in program.stderr
     for line in program.stderr.splitlines():
         assert line.startswith(("    ", "20")), line
+
+
+class _Hostile(socketserver.StreamRequestHandler):
+    """Says no to each command of Redis, in words for a terminal."""
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            if line.startswith(b"*"):
+                self.wfile.write(b"-ERR nope \x1b]0;pwned\x07\x1b[31m\r\n")
+
+
+def test_a_server_can_send_nothing_to_the_terminal(tmp_path: Path) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Hostile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        dsn = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        ran = [run(name, dsn, folder=tmp_path) for name in ("latergator", "alligator status")]
+        server.shutdown()
+
+    for one in ran:
+        assert one.returncode == 1
+        assert "nope \\x1b]0;pwned\\x07\\x1b[31m" in one.stderr
+        assert "\x1b" not in one.stderr + one.stdout
+
+
+def test_a_module_can_forge_no_line_of_the_log(tmp_path: Path) -> None:
+    (tmp_path / "hostile.py").write_text(
+        "raise ValueError('no\\n2026-01-01 00:00:00,000 INFO alligator: all is well\\x1b[31m')\n"
+    )
+
+    ran = run("latergator hostile:gator", folder=tmp_path)
+
+    assert ran.returncode == 1
+    [line] = ran.stderr.splitlines()
+    assert line.startswith("latergator: Cannot import module 'hostile': ValueError: no\\n2026")
+    assert "\x1b" not in line
 
 
 @ON_SQLITE

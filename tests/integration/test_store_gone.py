@@ -117,6 +117,20 @@ def test_a_worker_can_leave_while_the_store_is_away(lost_scene: Scene, own_serve
     assert program.members == []
 
 
+def test_a_child_whose_parent_and_store_are_both_gone_ends_as_its_leases_do(
+    lost_scene: Scene, own_server: Mortal
+) -> None:
+    program = lost_scene.latergator("--lease", "2", "--grace", "60")
+    lost_scene.push_gated("t1")
+    lost_scene.started("t1")
+
+    own_server.kill()
+    kill(program.pid)
+
+    until(lambda: not program.members, "the child ends", within=2 + 5)
+    assert lost_scene.journal.names("finish") == []
+
+
 def test_a_second_signal_ends_a_worker_whose_store_is_away(
     lost_scene: Scene, own_server: Mortal
 ) -> None:

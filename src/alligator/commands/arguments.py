@@ -46,11 +46,16 @@ def parser() -> argparse.ArgumentParser:
     _add_limit(listed)
 
     what = "whether this version of your program can run all that is queued, scheduled or dead"
-    check = commands.add_parser("check", help=what)
+    check = commands.add_parser(
+        "check",
+        help=what,
+        epilog="Exit status: 0 if it can, 1 if not, 2 if that cannot be found out.",
+    )
     check.add_argument("target", metavar="TARGET")
     what = "import nothing but what fits, such as 'myapp.tasks.*'; repeatable (anything)"
     check.add_argument("--allow", action="append", metavar="PATTERN", help=what)
     _add_common(check, "check")
+    check.set_defaults(failed=2)
 
     stacks = commands.add_parser("stacks", help="where every running task is now, as a stack")
     stacks.add_argument("target", metavar="TARGET")

@@ -1,6 +1,6 @@
 """What the command ``alligator`` says of schedules: as text for people, and as JSON for programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alligator.commands.tables import (
@@ -57,6 +57,15 @@ def schedules_json(schedules: Sequence[Schedule]) -> list[dict[str, Any]]:
             "last_at": None if one.last_at is None else iso(one.last_at),
         }
         for one in schedules
+    ]
+
+
+def unreadable_json(unreadable: Mapping[str, Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return why schedules cannot be read, by queue and name."""
+    return [
+        {"name": name, "queue": queue, "problem": why}
+        for queue, problems in unreadable.items()
+        for name, why in problems.items()
     ]
 
 

@@ -28,6 +28,8 @@ from alligator.utils import take_default
 from alligator.workers import Worker
 
 STOP, HURRY = b"s\n", b"h\n"
+LAST_CALL = 1.0
+"""Seconds for the store to take back what runs, once the parent has died and it is time to end."""
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that tell parent or child to leave; but for those that were ignored before, as nohup does it."""
 
@@ -166,11 +168,20 @@ def _obey(control: int, worker: Worker, board: Board, stacks_file: int) -> None:
         else:
             _, token, task_id = line.decode().rstrip("\n").split(" ", 2)
             worker.cancel(token, task_id)
-    log.warning("The parent process has died: leaving")
-    worker.stop()
-    leave_at = time.monotonic() + min(worker.grace, worker.lease)
-    keeper = Keeper(worker.gator.backend, worker.lease)
+    _end_alone(worker, board)
+
+
+def _end_alone(worker: Worker, board: Board) -> None:
+    stays = min(worker.grace, worker.lease)
+    leave_at = time.monotonic() + stays
+    # A store that does not answer is asked again for as long as the grace lasts, and may keep a call waiting.
+    end = threading.Timer(stays + LAST_CALL, os._exit, [1])
+    end.daemon = True
     try:
+        end.start()
+        log.warning("The parent process has died: leaving")
+        worker.stop()
+        keeper = Keeper(worker.gator.backend, worker.lease)
         worker.give_back(started=False)
         while time.monotonic() < leave_at:
             keeper.tick([board])

@@ -132,12 +132,26 @@ def listed(backend: Backend, queue_name: str) -> list[Schedule]:
 
 
 def bodies(backend: Backend, queue_name: str) -> list[tuple[str, bytes]]:
-    """Return what the schedules of a queue are to queue, by their names; but for what cannot be read."""
+    """Return what the schedules of a queue are to queue, by their names; of one that cannot be read, why."""
     if backend.records is None:
         return []
     found = backend.records.list(form.family(queue_name))
-    told = [(form.name_in(key), form.readable(value)) for key, value in found.items()]
-    return [(name, form.body_of(one)) for name, one in told if one is not None]
+    return [(form.name_in(key), _body_in(value)) for key, value in found.items()]
+
+
+def unreadable(backend: Backend, queue_name: str) -> dict[str, str]:
+    """Return why some schedules of a queue cannot be read, by their names: they queue nothing here."""
+    found = sorted(bodies(backend, queue_name))
+    return {name: body.why for name, body in found if isinstance(body, payloads.Refused)}
+
+
+def _body_in(value: bytes) -> bytes:
+    try:
+        return form.body_of(form.read(value))
+    except (ValueError, RecursionError) as err:
+        if isinstance(value, payloads.Refused):
+            return value
+        return payloads.Refused.of(value, f"It cannot be read: {err}")
 
 
 def remove(backend: Backend, queue_name: str, name: str) -> bool:
