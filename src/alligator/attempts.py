@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -29,7 +29,6 @@ from alligator.backends.base import (
     Records,
     Release,
     Reservation,
-    Settlement,
     as_bytes,
 )
 from alligator.deaths import Death
@@ -44,6 +43,7 @@ from alligator.exceptions import (
 from alligator.payloads import plain
 from alligator.raised import line_of, log_raised
 from alligator.running import CURRENT, RunningTask
+from alligator.settling import Attempt, at_once
 from alligator.stops import Stop
 from alligator.tasks import Abandoned, GivenBack, Task
 from alligator.timeouts import limited, time_limit
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("alligator.task")
 
-VOID = "Task %r went to another worker while it ran here: what came of it here is void"
-"""Logged by whoever settles an attempt too late."""
-
 EARLY = 1.0
 """Seconds that a task may start before its time, which another process has reckoned by its idea of now."""
 MAX_HISTORY = 10
@@ -68,45 +65,6 @@ _Completion = Literal["none", "open", "committed", "void"]
 is; or the task is another worker's now."""
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Attempt:
-    """What came of it. ``task`` is None where the payload could not be read."""
-
-    settlement: Settlement
-    task: Task | None = None
-    error: BaseException | None = None
-    then: Callable[[], None] | None = None
-    """To be called when it is settled."""
-    forget: Callable[[], None] | None = None
-    """To be called then, too; but not if that came too late: what is kept of the task is the next one's."""
-    waits_for: limits.Limit | None = None
-    """The limit under which the task may not start yet: in place of the settlement, it is to be parked."""
-    is_completed: bool = False
-    """Whether the task was acknowledged in a transaction of its own: the settlement may find nothing to do."""
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something is to follow its settlement."""
-        return self.then is not None or self.forget is not None
-
-    def follow(self, *, is_late: bool) -> None:
-        """Do what is to follow its settlement, which may have come too late."""
-        if self.then is not None:
-            self.then()
-        # One that was acknowledged before is over: it has not gone to another.
-        if self.forget is not None and (self.is_completed or not is_late):
-            self.forget()
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the task has succeeded."""
-        return isinstance(self.settlement, Ack) and self.settlement.succeeded
-
-
-def _at_once(call: Callable[[], T]) -> T:
-    return call()
 
 
 class Runner:
@@ -131,7 +89,7 @@ class Runner:
         *,
         results: Records | None = None,
         code_wait: float = 10.0,
-        patiently: Callable[[Callable[[], Any]], Any] = _at_once,
+        patiently: Callable[[Callable[[], Any]], Any] = at_once,
         gives_back: type[BaseException] | tuple[()] = (),
         coming: Callable[[], Sequence[Reservation]] = tuple,
         reading: "Reading | None" = None,

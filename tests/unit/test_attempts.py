@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task, Worker, deaths
-from alligator.attempts import Attempt, Runner, take_retry
+from alligator.attempts import Runner, take_retry
 from alligator.backends.base import Ack, Bury, Counts, Release, Reservation
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
@@ -27,6 +27,7 @@ from alligator.exceptions import (
 )
 from alligator.notes import MAX_TRACEBACK
 from alligator.retries import MAX_DELIVERIES
+from alligator.settling import Attempt
 from alligator.tasks import Abandoned
 from tests.unit import jobs
 from tests.unit.conftest import Clock
