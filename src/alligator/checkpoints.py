@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -194,21 +194,30 @@ def last_said(backend: Backend, held: Reservation, token: str) -> dict[str, Any]
     return {name: told.get(name) for name in ("done", "total", "note", "at")}
 
 
-def resuming(backend: Backend, releases: Sequence[Release]) -> list[Release]:
+def resuming(
+    backend: Backend,
+    releases: Sequence[Release],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> list[Release]:
     """Return what becomes of tasks that go back uncounted: those that left a checkpoint are to resume from it.
 
     A checkpoint is of one hand-out, and the next one has to know which: else it might be that of another task
     that had the same id. So it goes into the body.
+
+    Args:
+        backend: The store.
+        releases: Of the tasks.
+        meanwhile: Called after each task that has left one: to look for its body takes a round trip.
     """
     if backend.records is None:
         return list(releases)
     keys_of = {key_of(*release.reservation[:2]): release for release in releases if _may(release)}
     left = backend.records.get_many(list(keys_of)) if keys_of else {}
-    by_release = {
-        id(release): _resuming(backend, release)
-        for key, release in keys_of.items()
-        if _token_in(left.get(key)) == release.reservation.token
-    }
+    by_release: dict[int, Release] = {}
+    for key, release in keys_of.items():
+        if _token_in(left.get(key)) == release.reservation.token:
+            by_release[id(release)] = _resuming(backend, release)
+            meanwhile()
     return [by_release.get(id(release), release) for release in releases]
 
 

@@ -19,6 +19,9 @@ log = logging.getLogger("alligator.task")
 
 KEPT_FOR = 7 * 86400.0
 """Seconds that this is kept, should nothing ever come of the task."""
+FEW = 20
+"""Tasks of a process, at the most, for which it is kept how that ended. Each takes a round trip before anything
+goes back; and of more, nobody could say which it was that it died of."""
 MAX_STACK = 16_384
 """Characters of a stack to keep: its end, where the process was."""
 MAX_NAME = 255
@@ -116,7 +119,7 @@ def of_status(status: int) -> Death:
 
 
 def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation, Death]) -> None:
-    """Keep how the process ended that held some tasks.
+    """Keep how the process ended that held some tasks, if they are few.
 
     Args:
         backend: The store of the tasks.
@@ -124,7 +127,7 @@ def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation,
         deaths: By the hand-outs that the process had.
     """
     records = _place(backend, kept_in)
-    if records is None or not deaths:
+    if records is None or len(deaths) > FEW:
         return
     values: dict[str, bytes] = {}
     for held, death in deaths.items():

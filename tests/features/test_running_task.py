@@ -275,6 +275,25 @@ def test_what_cannot_be_told_where_to_resume_goes_back_as_it_is(gator: Gator) ->
             assert checkpoints.resuming(gator.backend, [Release(one)]) == [Release(one)]
 
 
+def test_amid_looking_up_many_that_resume_others_are_looked_after(gator: Gator) -> None:
+    records = gator.backend.records
+    assert records is not None
+    with gator.batch() as batch:
+        for _ in range(3):
+            batch.task(fail_at, -1)
+    held = gator.backend.reserve(["all"], "me", limit=3).reservations
+    for one in held[:2]:
+        key = checkpoints.key_of("all", one.task_id)
+        records.set(key, json.dumps({"token": one.token}).encode())
+    releases = [Release(one._replace(body=b"")) for one in held]
+
+    looks: list[int] = []
+    back = checkpoints.resuming(gator.backend, releases, meanwhile=lambda: looks.append(1))
+
+    assert [bool(release.body) for release in back] == [True, True, False]
+    assert len(looks) == 2
+
+
 def test_a_suspect_goes_back_with_its_deliveries(gator: Gator) -> None:
     gator.task(fail_at, -1)
     [held] = gator.backend.reserve(["all"], "me").reservations
