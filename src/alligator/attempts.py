@@ -428,7 +428,12 @@ class Run:
             return self._stopped(stop)
         self._leave_limit()
         back = Release(self.held, body=self._body_to_resume())
-        return Attempt(back, self.task, then=self._heed_stop)
+        # With a new body its hand-outs are counted anew: who takes it next looks for no death that its history
+        # does not name.
+        death = self._death
+        is_left = back.body is not None and death and not death.is_in(self.task.history)
+        forget = self._forget(is_over=False) if is_left else None
+        return Attempt(back, self.task, then=self._heed_stop, forget=forget)
 
     def _body_to_resume(self) -> bytes | None:
         """Return a body that says from where to resume, for a task that goes back uncounted; None: as is."""

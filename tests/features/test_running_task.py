@@ -15,6 +15,7 @@ from alligator import Gator, Retry, RunningTask, checkpoints, current_task, trac
 from alligator.backends.base import Message, Release, reserved_at, worker_of
 from alligator.exceptions import BackendUnavailable, Canceled, InvalidArguments, TaskTimeout
 from alligator.keys import PROGRESS, ref
+from alligator.payloads import mark_of
 from tests.features.work import QuietWorker, done, work_off
 
 
@@ -252,7 +253,7 @@ def test_after_a_worker_died_only_the_same_task_resumes(is_same: bool, gator: Ga
     held = gator.backend.reserve_task("all", "daily", "me")
     assert held is not None
     assert gator.backend.records is not None
-    mark = checkpoints.mark_of(held.body if is_same else b"of another push")
+    mark = mark_of(held.body if is_same else b"of another push")
     told = {"done": 5, "at": 0, "passed": [5], "token": "t", "body": mark}
     gator.backend.records.set(checkpoints.key_of("all", "daily"), json.dumps(told).encode())
     gator.backend.settle([Release(held, lapsed=True)])
