@@ -4,13 +4,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from alligator import notes, pushing
-from alligator.attempts import Runner, take_retry
+from alligator.attempts import Runner
 from alligator.backends.base import Message, Reservation, as_bytes
 from alligator.constants import RETRYING
 from alligator.dependencies import OurTask
 from alligator.exceptions import Snooze
 from alligator.processes.keeper import LEASE, keeping
 from alligator.running import CURRENT, RunningTask
+from alligator.runs import take_retry
 from alligator.settling import settle
 from alligator.tasks import Task
 from alligator.timeouts import time_limit

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task, Worker, deaths
-from alligator.attempts import Runner, take_retry
+from alligator.attempts import Runner
 from alligator.backends.base import Ack, Bury, Counts, Found, Release, Reservation
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
@@ -27,6 +27,7 @@ from alligator.exceptions import (
 )
 from alligator.notes import MAX_TRACEBACK
 from alligator.retries import MAX_DELIVERIES
+from alligator.runs import take_retry
 from alligator.settling import Attempt
 from alligator.tasks import Abandoned
 from tests.unit import jobs
@@ -473,7 +474,7 @@ def test_a_dead_letter_tells_the_error_and_the_way_to_it(gator: Gator) -> None:
 def test_a_traceback_begins_with_the_task_and_holds_no_variables(gator: Gator) -> None:
     note = note_after(gator, jobs.fail_with_secrets, "hunter2")
 
-    assert "attempts.py" not in note["traceback"]
+    assert "runs.py" not in note["traceback"]
     assert "tasks.py" not in note["traceback"]
     assert "hunter2" not in json.dumps(note)
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 from alligator import limits, stops
-from alligator.attempts import Run, Runner
+from alligator.attempts import Runner
 from alligator.backends.base import Reservation
 from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.processes.holdings import Held, Holdings
 from alligator.raised import log_raised
+from alligator.runs import Run
 from alligator.settling import Attempt, settle
 
 log = logging.getLogger("alligator.worker")
