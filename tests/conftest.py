@@ -3,10 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from alligator.backends.base import Backend
 from alligator.testing.stores import opened
 from tests.support.kinds import DURABLE, STORES, empty_store
+
+# No example fails because the machine is busy with something else.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(params=STORES)

@@ -5,10 +5,9 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
-from zlib import crc32
 
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation
@@ -39,7 +38,7 @@ class Checkpoint:
         self._records = backend.records if held else None
         self._key = key_of(held.queue_name, held.task_id) if held else ""
         self._token = held.token if held else ""
-        self._body = mark_of(held.body) if held else 0
+        self._body = payloads.mark_of(held.body) if held else 0
         self._done: float | None = None
         self._total: float | None = None
         self._note = ""
@@ -167,11 +166,6 @@ def _told_in(value: bytes) -> tuple[list[int], object, object]:
         return [], None, None
 
 
-def mark_of(body: bytes) -> int:
-    """Return a mark of a task's body, to know it by when nobody can tell the hand-out."""
-    return crc32(body)
-
-
 def key_of(queue_name: str, task_id: str) -> str:
     """Return the key under which it is kept how far a task is."""
     return f"{keys.PROGRESS}/{keys.ref(queue_name, task_id)}"
@@ -188,27 +182,36 @@ def last_said(backend: Backend, held: Reservation, token: str) -> dict[str, Any]
     if backend.records is None:
         return None
     told = payloads.object_in(backend.records.get(key_of(held.queue_name, held.task_id)) or b"")
-    is_same = told.get("token") == token or told.get("body") == mark_of(held.body)
+    is_same = told.get("token") == token or told.get("body") == payloads.mark_of(held.body)
     if not is_same or told.get("done") is None:
         return None
     return {name: told.get(name) for name in ("done", "total", "note", "at")}
 
 
-def resuming(backend: Backend, releases: Sequence[Release]) -> list[Release]:
+def resuming(
+    backend: Backend,
+    releases: Sequence[Release],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> list[Release]:
     """Return what becomes of tasks that go back uncounted: those that left a checkpoint are to resume from it.
 
     A checkpoint is of one hand-out, and the next one has to know which: else it might be that of another task
     that had the same id. So it goes into the body.
+
+    Args:
+        backend: The store.
+        releases: Of the tasks.
+        meanwhile: Called after each task that has left one: to look for its body takes a round trip.
     """
     if backend.records is None:
         return list(releases)
     keys_of = {key_of(*release.reservation[:2]): release for release in releases if _may(release)}
     left = backend.records.get_many(list(keys_of)) if keys_of else {}
-    by_release = {
-        id(release): _resuming(backend, release)
-        for key, release in keys_of.items()
-        if _token_in(left.get(key)) == release.reservation.token
-    }
+    by_release: dict[int, Release] = {}
+    for key, release in keys_of.items():
+        if _token_in(left.get(key)) == release.reservation.token:
+            by_release[id(release)] = _resuming(backend, release)
+            meanwhile()
     return [by_release.get(id(release), release) for release in releases]
 
 

@@ -8,17 +8,20 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from zlib import crc32
 
 from alligator import keys
 from alligator.backends.base import MAX_TOKEN_BYTES, Backend, Records, Reservation
 from alligator.exceptions import BackendRefused
-from alligator.payloads import encode, number, object_in, plain
+from alligator.payloads import encode, mark_of, number, object_in
+from alligator.printable import printable
 
 log = logging.getLogger("alligator.task")
 
 KEPT_FOR = 7 * 86400.0
 """Seconds that this is kept, should nothing ever come of the task."""
+FEW = 20
+"""Tasks of a process, at the most, for which it is kept how that ended. Each takes a round trip before anything
+goes back; and of more, nobody could say which it was that it died of."""
 MAX_STACK = 16_384
 """Characters of a stack to keep: its end, where the process was."""
 MAX_NAME = 255
@@ -59,17 +62,21 @@ class Death(NamedTuple):
             return None
         status, peak = number(told.get("exit_status")), number(told.get("peak_memory"))
         return cls(
-            signal=str(told.get("signal") or "")[:MAX_NAME],
+            signal=printable(str(told.get("signal") or "")[:MAX_NAME]),
             exit_status=None if status is None else int(status),
             reason=str(told.get("reason", ""))[:MAX_NAME],
             at=number(told.get("at")) or 0.0,
             seconds=number(told.get("seconds")) or 0.0,
             peak_memory=None if peak is None else int(peak),
-            host=str(told.get("host", ""))[:MAX_NAME],
+            host=printable(str(told.get("host", ""))[:MAX_NAME]),
             pid=int(number(told.get("pid")) or 0),
             stack=str(told.get("stack", ""))[-MAX_STACK:],
             token=str(told.get("token", ""))[:MAX_TOKEN_BYTES],
         )
+
+    def is_in(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether it ended one of these attempts."""
+        return any(entry.get("token") == self.token for entry in history)
 
     def cause(self) -> str:
         """Return what ended it: a signal, or the status that it ended with.
@@ -116,7 +123,7 @@ def of_status(status: int) -> Death:
 
 
 def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation, Death]) -> None:
-    """Keep how the process ended that held some tasks.
+    """Keep how the process ended that held some tasks, if they are few.
 
     Args:
         backend: The store of the tasks.
@@ -124,7 +131,7 @@ def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation,
         deaths: By the hand-outs that the process had.
     """
     records = _place(backend, kept_in)
-    if records is None or not deaths:
+    if records is None or len(deaths) > FEW:
         return
     values: dict[str, bytes] = {}
     for held, death in deaths.items():
@@ -133,7 +140,7 @@ def keep(backend: Backend, kept_in: Records | None, deaths: Mapping[Reservation,
             task = backend.find(held.queue_name, held.task_id)
             if task is None or task.token != held.token:
                 continue  # over, or another's: told late, it would be there for a later one of that id
-            told["body"] = _mark_of(task.body)
+            told["body"] = mark_of(task.body)
         values[key_of(held.queue_name, held.task_id)] = encode(told).encode()
     if values:
         records.set_many(values, KEPT_FOR)
@@ -169,10 +176,10 @@ def found_in(
     """Return what a record tells of the process that had a task last; as ``found``."""
     told = object_in(value or b"")
     death = Death.read(told)
-    if death is None or any(entry.get("token") == death.token for entry in history):
+    if death is None or death.is_in(history):
         return death
     # Else it was in this attempt; unless what is kept is that of a former task of the same id.
-    mark = _mark_of(held.body)
+    mark = mark_of(held.body)
     return death if held.deliveries > 1 and told.get("body", mark) == mark else None
 
 
@@ -189,11 +196,6 @@ def forget(backend: Backend, kept_in: Records | None, queue_name: str, task_id: 
 def key_of(queue_name: str, task_id: str) -> str:
     """Return the key under which it is kept how the process of a task ended."""
     return f"{keys.DEATHS}/{keys.ref(queue_name, task_id)}"
-
-
-def _mark_of(body: bytes) -> int:
-    """Return a mark by which to know a task from another one of its id; a new attempt has another one, too."""
-    return crc32(plain(body))
 
 
 def _place(backend: Backend, kept_in: Records | None) -> Records | None:

@@ -4,13 +4,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from alligator import notes, pushing
-from alligator.attempts import VOID, Runner, take_retry
+from alligator.attempts import Runner
 from alligator.backends.base import Message, Reservation, as_bytes
 from alligator.constants import RETRYING
 from alligator.dependencies import OurTask
 from alligator.exceptions import Snooze
 from alligator.processes.keeper import LEASE, keeping
 from alligator.running import CURRENT, RunningTask
+from alligator.runs import take_retry
+from alligator.settling import settle
 from alligator.tasks import Task
 from alligator.timeouts import time_limit
 from alligator.utils import new_id
@@ -79,10 +81,7 @@ def _run(gator: "Gator", reservation: Reservation, *, heeds_time: bool = True) -
             reading=gator.reading,
             heeds_time=heeds_time,
         ).attempt(reservation)
-    late = gator.backend.settle([outcome.settlement])
-    if late and not outcome.is_completed:
-        log.warning(VOID, reservation.task_id)
-    outcome.follow(is_late=bool(late))
+    settle(gator.backend, outcome)
     if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
         raise outcome.error
     return outcome.task

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from alligator import checkpoints, deaths, keys, limits, notes, registry, results, stops
+from alligator import deaths, keys, limits, notes, registry, results, stops
 from alligator.backends.abilities import refusal
 from alligator.backends.base import (
     NEVER,
@@ -23,7 +23,7 @@ from alligator.dependencies import called
 from alligator.dependencies.edges import Edge, Name, edges_in, need, needs_of
 from alligator.exceptions import InvalidOption
 from alligator.limits import Limit
-from alligator.payloads import Refused, number
+from alligator.payloads import Refused, mark_of, number
 from alligator.peeks import Peek, object_in
 from alligator.stops import Stop
 
@@ -270,7 +270,7 @@ def _progress(backend: Backend, name: Name, found: Found, task: Peek) -> Progres
     told = object_in(backend.records.get(f"{keys.PROGRESS}/{keys.ref(*name)}") or b"")
     # Of one whose worker died, nobody could tell under which hand-out it had come so far.
     has_died = found.deliveries > bool(found.token)
-    is_same = has_died and told.get("body") == checkpoints.mark_of(found.body)
+    is_same = has_died and told.get("body") == mark_of(found.body)
     token = told.get("token")
     if not is_same and (not token or token not in (found.token, *task.resumes)):
         return None

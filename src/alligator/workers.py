@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING
 
 from alligator import checkpoints, notes, registry, stops
-from alligator.attempts import VOID, Runner
+from alligator.attempts import Runner
 from alligator.backends.base import (
     MAX_ID_BYTES,
     Ack,
@@ -38,6 +38,7 @@ from alligator.processes.stacks import stacks_of
 from alligator.processes.suspects import Turns
 from alligator.processes.unsupervised import leaving_at_signals, looked_after
 from alligator.reading import reading_by
+from alligator.settling import say_late
 from alligator.tasks import Abandoned
 from alligator.utils import new_id
 from alligator.worker_options import (
@@ -454,8 +455,7 @@ class Worker:
 
     def _sent(self, late: Sequence[Settlement]) -> None:
         for settlement in self._holdings.sent(late):
-            what = _UNCLEAR if self._patiently.has_asked_again else VOID
-            log.warning(what, settlement.reservation.task_id)
+            say_late(settlement.reservation, is_unclear=self._patiently.has_asked_again)
 
     def _leave(self) -> None:
         """Settle what is finished, and give back the rest."""
@@ -546,9 +546,6 @@ class Worker:
                 raise Abandoned
 
         return leaving_at_signals(self.grace, lambda: self._leave_by is not None, leave, hurry)
-
-
-_UNCLEAR = "Task %r was settled just before the store went away, or went to another worker since"
 
 
 def _say(text: str) -> None:

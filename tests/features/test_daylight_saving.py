@@ -9,7 +9,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import Task
@@ -309,7 +309,6 @@ def test_at_each_change_of_a_zone_all_is_as_the_rules_say(timezone: str) -> None
             )
 
 
-@settings(deadline=None)
 @given(
     moment=st.integers(timestamp("2000-01-01T00:00Z"), timestamp("2036-01-01T00:00Z")),
     expression=st.sampled_from([*FIELDS, "0 0 1 * *", "15 4 29 2 *", "0 3 * * 1-5", "@weekly"]),

@@ -10,7 +10,7 @@ from typing import Any, Self
 import pytest
 
 from alligator import Gator, Task, cli, dependencies, results
-from alligator.attempts import Run, Runner
+from alligator.attempts import Runner
 from alligator.backends.base import Ack, Backend, Message, Release
 from alligator.commands import letters, revival
 from alligator.commands.letters import Ref, Story
@@ -35,6 +35,7 @@ from alligator.exceptions import (
     UnknownTask,
     UnreadableTask,
 )
+from alligator.runs import Run
 from alligator.testing.stores import FAR_OFF, let_pass, take, until
 from tests.features import work
 from tests.features.work import QuietWorker, do, fail, work_off

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alligator import Concurrency, Gator, Rate, Task, limits
-from alligator.attempts import Run, Runner
+from alligator.attempts import Runner
 from alligator.backends.base import Ack, Bury, Message, Reservation, worker_of
 from alligator.exceptions import (
     BackendUnavailable,
@@ -21,6 +21,7 @@ from alligator.limits import Limit, limit_from_json, limit_in, limit_to_json
 from alligator.limits.gates import NAP
 from alligator.limits.lines import CHUNK
 from alligator.limits.record import SAFETY
+from alligator.runs import Run
 from alligator.testing.running import in_a_thread
 from alligator.testing.stores import let_pass, records_of, take, until
 from alligator.utils import new_id

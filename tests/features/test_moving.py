@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from alligator import Concurrency, Gator, checkpoints, limits, schedules
-from alligator.attempts import Attempt, Runner
+from alligator.attempts import Runner
 from alligator.backends import locmem_backend, sqlite_backend
 from alligator.backends.base import (
     NEVER,
@@ -32,6 +32,7 @@ from alligator.commands.move.reports import moved_json, moved_text
 from alligator.dependencies.edges import dependents_of, failed_of, needs_of
 from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption, TaskTooBig
 from alligator.keys import with_queue
+from alligator.settling import Attempt
 from alligator.testing.stores import (
     FAR_OFF,
     QUEUE,

@@ -15,6 +15,7 @@ from alligator import Gator, Retry, RunningTask, checkpoints, current_task, trac
 from alligator.backends.base import Message, Release, reserved_at, worker_of
 from alligator.exceptions import BackendUnavailable, Canceled, InvalidArguments, TaskTimeout
 from alligator.keys import PROGRESS, ref
+from alligator.payloads import mark_of
 from tests.features.work import QuietWorker, done, work_off
 
 
@@ -252,7 +253,7 @@ def test_after_a_worker_died_only_the_same_task_resumes(is_same: bool, gator: Ga
     held = gator.backend.reserve_task("all", "daily", "me")
     assert held is not None
     assert gator.backend.records is not None
-    mark = checkpoints.mark_of(held.body if is_same else b"of another push")
+    mark = mark_of(held.body if is_same else b"of another push")
     told = {"done": 5, "at": 0, "passed": [5], "token": "t", "body": mark}
     gator.backend.records.set(checkpoints.key_of("all", "daily"), json.dumps(told).encode())
     gator.backend.settle([Release(held, lapsed=True)])
@@ -273,6 +274,25 @@ def test_what_cannot_be_told_where_to_resume_goes_back_as_it_is(gator: Gator) ->
         records.set(checkpoints.key_of("all", name), json.dumps({"token": held.token}).encode())
         for one in (held, held._replace(body=b"")):  # as a worker knows it, and as its parent does
             assert checkpoints.resuming(gator.backend, [Release(one)]) == [Release(one)]
+
+
+def test_amid_looking_up_many_that_resume_others_are_looked_after(gator: Gator) -> None:
+    records = gator.backend.records
+    assert records is not None
+    with gator.batch() as batch:
+        for _ in range(3):
+            batch.task(fail_at, -1)
+    held = gator.backend.reserve(["all"], "me", limit=3).reservations
+    for one in held[:2]:
+        key = checkpoints.key_of("all", one.task_id)
+        records.set(key, json.dumps({"token": one.token}).encode())
+    releases = [Release(one._replace(body=b"")) for one in held]
+
+    looks: list[int] = []
+    back = checkpoints.resuming(gator.backend, releases, meanwhile=lambda: looks.append(1))
+
+    assert [bool(release.body) for release in back] == [True, True, False]
+    assert len(looks) == 2
 
 
 def test_a_suspect_goes_back_with_its_deliveries(gator: Gator) -> None:

@@ -27,13 +27,13 @@ from alligator import (
     track,
 )
 from alligator.backends.base import NEVER, Ack, Bury, Message, Release, Reservation
-from alligator.checkpoints import mark_of
 from alligator.commands.letters import callable_of
 from alligator.commands.looking import status_json, status_text
 from alligator.dependencies.edges import Edge, link
 from alligator.exceptions import InvalidOption
 from alligator.keys import LIMITS, PROGRESS, ref
 from alligator.notes import OUR_OWN
+from alligator.payloads import mark_of
 from alligator.reasons import why
 from alligator.registry import Presence
 from alligator.results import Outcome

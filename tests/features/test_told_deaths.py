@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, Task, deaths
+from alligator import Gator, Task, Worker, deaths, stops, track
 from alligator.backends.base import Counts, DeadLetter
 from alligator.commands.letters import Story
 from alligator.commands.looking import status_json, status_text
@@ -218,6 +218,38 @@ def put_off(task: Task) -> None:
     raise Snooze(60)
 
 
+to_leave: list[Worker] = []
+"""Workers that are to leave amid a task."""
+
+
+def leave_amid() -> None:
+    for number in track(range(5)):
+        if number == 2 and to_leave:
+            to_leave.pop().stop()
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_what_goes_back_to_resume_forgets_a_death_unless_its_history_names_it(
+    gator: Gator, is_named: bool
+) -> None:
+    with gator.options(task_id="t1", retries=1, backoff=0.01) as opts:
+        opts.task(leave_amid)
+    [held] = gator.backend.reserve(["all"], "w1").reservations
+    if is_named:
+        stops.ask(gator.backend, "all", "t1", held.token, stops.TIMEOUT)
+    deaths.keep(gator.backend, gator.results, {held: DEATH._replace(token=held.token)})
+    gator.backend.recover(["all"], "w1", ["t1"])
+
+    to_leave.append(Worker(gator))
+    to_leave[0].run_forever()
+
+    assert gator.backend.records is not None
+    assert bool(gator.backend.records.list("deaths")) == is_named
+    assert bool(gator.status("t1").death) == is_named
+    Worker(gator, burst=True).run_forever()
+    nothing_is_left(gator)
+
+
 def test_a_death_of_a_former_task_is_not_told_of_a_later_one_of_its_id(gator: Gator) -> None:
     died(gator)
     gator.backend.drop_all("all")
@@ -237,6 +269,7 @@ def test_a_record_that_makes_no_sense_does_no_harm(told: bytes) -> None:
     gator.backend.records.set(deaths.key_of("all", "t1"), told)
 
     status = gator.status("t1")
+    assert status.death is None or status.death.signal.isprintable()
     status_text(status)
     json.dumps(status_json(status), allow_nan=False)
     work_off(gator)

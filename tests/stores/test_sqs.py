@@ -12,18 +12,20 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, cli
+from alligator import Gator, cli, notes
 from alligator.backends import sqs_backend
 from alligator.backends.base import Ack, Bury, Counts, Message, Release, Settlement
 from alligator.backends.sqs import sending
 from alligator.backends.sqs.messages import ROOM, fitted
 from alligator.backends.sqs.service import Service
 from alligator.backends.sqs_backend import Client
+from alligator.deaths import Death
 from alligator.exceptions import (
     BackendMissing,
     BackendRefused,
     BackendUnavailable,
     InvalidOption,
+    TaskFailed,
     TaskTooBig,
 )
 from alligator.testing.stores import QUEUE, take, take_ready, until
@@ -927,6 +929,21 @@ def test_a_note_that_does_not_fit_is_cut(store: Client, boto: Boto) -> None:
     [letter] = store.dead("small")
     assert letter.body == body
     assert '"error":"ValueError: no"' in letter.note
+
+
+def test_what_a_note_tells_of_a_death_is_cut_before_its_reason() -> None:
+    death = Death(signal="SIGSEGV", stack="s" * 5000, at=1.0, token="t")
+    note = notes.write("poison", TaskFailed("Handed out 3 times"), death, {"note": "n" * 500})
+    told = json.loads(note)
+
+    kept = [json.loads(fitted(note, room)) for room in (10_000, 1500, 500, 330, 140)]
+
+    assert {part["reason"] for part in kept} == {"poison"}
+    assert kept[0] == told
+    assert [part.get("death", {}).get("signal") for part in kept] == ["SIGSEGV"] * 3 + [None] * 2
+    assert ["stack" in part.get("death", ()) for part in kept] == [True] + [False] * 4
+    assert ["progress" in part for part in kept] == [True, True, False, False, False]
+    assert [part["error"] == told["error"] for part in kept] == [True] * 4 + [False]
 
 
 def test_notes_are_cut_where_it_hurts_least() -> None:

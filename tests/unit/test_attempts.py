@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task, Worker, deaths
-from alligator.attempts import Attempt, Runner, take_retry
-from alligator.backends.base import Ack, Bury, Counts, Release, Reservation
+from alligator.attempts import Runner
+from alligator.backends.base import Ack, Bury, Counts, Found, Release, Reservation
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
 from alligator.constants import FAILED, RETRYING, SUCCESS
@@ -27,6 +27,8 @@ from alligator.exceptions import (
 )
 from alligator.notes import MAX_TRACEBACK
 from alligator.retries import MAX_DELIVERIES
+from alligator.runs import take_retry
+from alligator.settling import Attempt
 from alligator.tasks import Abandoned
 from tests.unit import jobs
 from tests.unit.conftest import Clock
@@ -173,6 +175,33 @@ def test_a_death_told_late_is_not_kept(gator: Gator, is_over: bool) -> None:
 
     assert gator.backend.records is not None
     assert gator.backend.records.list("deaths") == {}
+
+
+class Counting(Client):
+    """Counts how often it is asked for a task."""
+
+    finds = 0
+
+    def find(self, *args: Any, **kwargs: Any) -> Found | None:
+        self.finds += 1
+        return super().find(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("tasks", "kept"), [(deaths.FEW, deaths.FEW), (deaths.FEW + 1, 0)])
+def test_how_a_process_ended_is_kept_where_few_tasks_may_be_why(tasks: int, kept: int) -> None:
+    gator = Gator("locmem://", backend_class=Counting)
+    with gator.batch() as batch:
+        for number in range(tasks):
+            batch.task(jobs.echo, number)
+    held = gator.backend.reserve([ALL], "dying", limit=tasks).reservations
+    died = {one: Death(signal="SIGKILL", token=one.token) for one in held}
+
+    deaths.keep(gator.backend, gator.results, died)
+
+    assert isinstance(gator.backend, Counting)
+    assert gator.backend.finds == kept  # each a round trip, before anything goes back
+    assert gator.backend.records is not None
+    assert len(gator.backend.records.list("deaths")) == kept
 
 
 def test_a_death_of_a_former_task_is_not_told_of_one_that_is_handed_out_again(
@@ -445,7 +474,7 @@ def test_a_dead_letter_tells_the_error_and_the_way_to_it(gator: Gator) -> None:
 def test_a_traceback_begins_with_the_task_and_holds_no_variables(gator: Gator) -> None:
     note = note_after(gator, jobs.fail_with_secrets, "hunter2")
 
-    assert "attempts.py" not in note["traceback"]
+    assert "runs.py" not in note["traceback"]
     assert "tasks.py" not in note["traceback"]
     assert "hunter2" not in json.dumps(note)
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from alligator.attempts import Attempt, Run
 from alligator.bell import Bell
 from alligator.dependencies import OurTask
 from alligator.processes.crew import END_WITHIN, LOOK, left_to_its_lease
@@ -24,6 +23,8 @@ from alligator.processes.executor import Executor
 from alligator.processes.holdings import Held, Holdings
 from alligator.processes.loop import Loop
 from alligator.running import CURRENT, RunningTask
+from alligator.runs import Run
+from alligator.settling import Attempt
 from alligator.tasks import GivenBack, Task
 from alligator.timeouts import limited, time_limit
 

@@ -6,7 +6,6 @@ thread that runs in Python would let it go on meanwhile: CPython 3.11 has freed 
 
 import faulthandler
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,6 +41,8 @@ class Dump:
 
 def dump_of_this() -> Dump:
     """Return where the threads of this process are: the newest 100."""
+    import tempfile  # here, for few need it, and it takes a while
+
     with tempfile.TemporaryFile() as file:
         faulthandler.dump_traceback(file)
         file.seek(0)

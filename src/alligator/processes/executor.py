@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 
 from alligator import limits, stops
-from alligator.attempts import Attempt, Run, Runner
+from alligator.attempts import Runner
 from alligator.backends.base import Reservation
 from alligator.dependencies import OurTask
 from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.processes.holdings import Held, Holdings
 from alligator.raised import log_raised
+from alligator.runs import Run
+from alligator.settling import Attempt, settle
 
 log = logging.getLogger("alligator.worker")
 
@@ -104,8 +106,7 @@ class Executor:
         """Take note of what came of an attempt; its settlement goes out with the next exchange."""
         if outcome.has_more:
             # What is to follow the settlement cannot wait for the exchange.
-            late = self._patiently(lambda: self._backend.settle([outcome.settlement]))
-            self._patiently(lambda: outcome.follow(is_late=bool(late)))
+            settle(self._backend, outcome, self._patiently)
         is_ours = isinstance(outcome.task, OurTask)
         if not is_ours:  # before it is finished, or one too many would be taken in its place
             self.completed += 1

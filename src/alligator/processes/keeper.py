@@ -12,11 +12,11 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from alligator import stops
-from alligator.attempts import VOID
 from alligator.backends.base import Ack, Backend, Release, Reservation
 from alligator.exceptions import AlligatorException
 from alligator.processes.board import Board, Mark, Posted, State
 from alligator.raised import log_raised
+from alligator.settling import say_late
 
 log = logging.getLogger("alligator.processes.keeper")
 
@@ -146,7 +146,7 @@ class Keeper:
         }
         for _, task in suspects:
             if task.reservation in still_done:
-                log.warning(VOID, task.reservation.task_id)
+                say_late(task.reservation, is_unclear=False)
 
     def _note_released(
         self, released: set[Reservation], posted: list[tuple[Board, Posted]]

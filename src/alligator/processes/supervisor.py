@@ -148,16 +148,19 @@ class Supervisor:
         self._end_overdue()
         self._wanted -= self._reap()
         self._start()
-        boards = [child.board for child in self._children]
-        if self._backend.shares_leases:  # else each process keeps its own leases
-            self._keeper.tick(boards)
-        self._canceler.tick(boards)
+        self._beat()
+        self._canceler.tick([child.board for child in self._children])
         self._answer()
         self._recover()
         self._announce()
         self._schedule()
         self._on_look(self.tally)
         return self._wanted > 0 or bool(self._children)
+
+    def _beat(self) -> None:
+        """Look after what the processes hold; due at each look, and amid what takes long."""
+        if self._backend.shares_leases:  # else each process keeps its own leases
+            self._keeper.tick([child.board for child in self._children])
 
     def _start(self) -> None:
         """Start the processes that are missing, slower if they die as soon as they are started."""
@@ -260,7 +263,7 @@ class Supervisor:
         canceled = stops.canceled(self._backend, dead.uncounted)
         counted = [*dead.counted, *canceled]
         others = [Release(held) for held in dead.uncounted if held not in canceled]
-        resuming = checkpoints.resuming(self._backend, others)
+        resuming = checkpoints.resuming(self._backend, others, meanwhile=self._beat)
         self._backend.settle([release for release in resuming if release.body is not None])
         if not self._backend.can_recover:
             uncounted = [Release(held) for held in dead.uncounted if held not in canceled]

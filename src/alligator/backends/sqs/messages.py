@@ -17,7 +17,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 ROOM = 512
@@ -138,12 +138,30 @@ def fitted(note: str, room: int) -> str:
         told = None
     if isinstance(told, dict):
         parts = cast(dict[str, Any], told)
-        for name in ("traceback", "message", "error"):
-            parts[name] = ""
+        for leave_out in _LEFT_OUT:
+            leave_out(parts)
             shorter = json.dumps(parts, separators=(",", ":"))
             if len(shorter) <= room:
                 return shorter
     return note.encode()[:room].decode(errors="ignore")
+
+
+def _leave_out_stack(note: dict[str, Any]) -> None:
+    """Leave out where the task was, of how its process ended."""
+    death = note.get("death")
+    if isinstance(death, dict):
+        cast(dict[str, Any], death).pop("stack", None)
+
+
+_LEFT_OUT: tuple[Callable[[dict[str, Any]], object], ...] = (
+    _leave_out_stack,
+    lambda note: note.pop("progress", None),
+    lambda note: note.pop("death", None),
+    lambda note: note.update(traceback=""),
+    lambda note: note.update(message=""),
+    lambda note: note.update(error=""),
+)
+"""What is left out of a note that does not fit, one after the other."""
 
 
 def _as_text(body: bytes) -> tuple[str, dict[str, str | bytes]]:

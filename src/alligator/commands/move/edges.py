@@ -19,6 +19,7 @@ from alligator.dependencies.edges import (
     unlink,
 )
 from alligator.processes.keeper import LEASE, keeping
+from alligator.settling import settle
 from alligator.tasks import Task
 from alligator.utils import new_id
 
@@ -134,7 +135,6 @@ def tell_dependents(source: Backend, queue_name: str) -> None:
             if held is not None:
                 with keeping(source, held):
                     outcome = Runner(source, Task).attempt(held)
-                late = source.settle([outcome.settlement])
-                outcome.follow(is_late=bool(late))
+                settle(source, outcome)
         if not ours:
             return
