@@ -10,10 +10,12 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from alligator import registry
 from alligator.backends.base import Reservation
 from alligator.deaths import MAX_STACK
+from alligator.processes.activity import activity_of
 from alligator.processes.board import Board, Posted
 from alligator.processes.child import Settings, canceling
 from alligator.processes.inquiry import Inquiry
@@ -61,7 +63,8 @@ class Process:
     def inquire(self) -> Inquiry:
         """Ask what runs there, unless that is being asked already."""
         if self.inquiry is None or self.inquiry.is_over:
-            self.inquiry = Inquiry(self.stacks, self.board, self.tell, self.send)
+            look = partial(activity_of, self.popen.pid)
+            self.inquiry = Inquiry(self.stacks, self.board, self.tell, self.send, look)
         return self.inquiry
 
     def has_told_where_it_hangs(self) -> bool:
