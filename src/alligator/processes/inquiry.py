@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from alligator.deaths import MAX_STACK
+from alligator.dumps import Dump, read_dump
 from alligator.payloads import encode, object_in
 from alligator.processes.activity import Activity
 from alligator.processes.board import BEGUN, Board, Posted
-from alligator.processes.dumps import Dump, read_dump
-from alligator.processes.stacks import text_of
+from alligator.processes.stacks import stack_in, text_of
 
 ASK = b"l "
 """How the line begins that asks a child for its stacks; a number follows."""
@@ -185,9 +185,8 @@ def stacks_in(dump: Dump, posted: Iterable[Posted]) -> dict[int, str]:
     sharing = Counter(task.thread for task in begun)
     stacks: dict[int, str] = {}
     for task in begun:
-        frames = dump.threads.get(task.thread, [])
-        text = text_of(frames)
-        if frames and dump.fatal and task.thread == dump.current:
+        text = stack_in(dump, task.thread)
+        if task.thread in dump.threads and dump.fatal and task.thread == dump.current:
             text = f"{text}\n{dump.fatal}"
         if text and sharing[task.thread] > 1:
             text = f"In the event loop, which it shares with others:\n{text}"
