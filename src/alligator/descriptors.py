@@ -5,6 +5,7 @@ who writes to it writes there. A thread may be held up anywhere, and a task's ti
 """
 
 import os
+import sys
 from collections.abc import Callable
 
 
@@ -49,3 +50,16 @@ class Opened:
     def close(self) -> None:
         """Close them, when nobody uses them any more; the next use opens others."""
         self._by_pid = {}
+
+
+def memory_file(size: int = 0) -> int:
+    """Return the descriptor of a file in memory that has no name and goes when nobody uses it."""
+    if sys.platform == "linux":
+        file = os.memfd_create("alligator")
+    else:
+        import tempfile  # here, for few need it
+
+        with tempfile.TemporaryFile() as temporary:
+            file = os.dup(temporary.fileno())
+    os.truncate(file, size)
+    return file

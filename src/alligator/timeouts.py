@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,12 +21,16 @@ from alligator.exceptions import TaskTimeout
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
+    from alligator.dumps import Lookout
+
 KILL_AFTER = 2.0
 """Seconds for a task to end by itself, once its time is up; then its process is ended."""
 _SOON = 1e-6
 """Seconds, the least that a timer can be set to."""
 _MOMENT = 0.001
 """Seconds after which another try is made, where nothing can be raised now."""
+_LONG_MOMENT = 0.05
+"""And after many: to look where a thread is takes a part of a millisecond, in which no other runs."""
 
 T = TypeVar("T")
 
@@ -118,14 +123,15 @@ class _Watched:
 
     The interpreter raises at its next step in that thread, wherever that is. So the end of the block first says
     that it has come. If the watcher was about to raise by then, the end waits for it, and takes back what was
-    raised and has not been met by then. If the interpreter ignored it, for that step was one of a finalizer, it
-    is raised anew.
+    raised and has not been met by then. Nothing is raised in a finalizer, which may catch it, or else the
+    interpreter ignores it. If it came to one nevertheless and was ignored, it is raised anew.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.is_over = False
         self._is_firing = False
+        self._again_after = _MOMENT
         self._has_fired = threading.Lock()  # a plain one: that is taken and held in one step
 
     def __enter__(self) -> None:
@@ -144,27 +150,52 @@ class _Watched:
         self.is_over = True
         if self._is_firing and os.getpid() == self._pid:  # a fork has no watcher
             self._has_fired.acquire()
-            _raise_in(self._thread, None)
+            _raising_in(self._thread, None)()
         if _fired.get(self._thread) is self:
             del _fired[self._thread]
         if isinstance(err, TaskTimeout) and self._is_firing:
             err.args = _over(self._seconds).args  # the interpreter makes it of its type alone
 
-    def fire(self) -> None:
-        """Raise, unless the block has ended. For the watcher."""
+    def fire(self, lookout: "Lookout | None") -> None:
+        """Raise, unless the block has ended; later, if its thread is in a finalizer. For the watcher.
+
+        Args:
+            lookout: Tells whether it is; None: nobody does.
+        """
         self._is_firing = True
-        if not self.is_over:
-            _hear_of_ignored()
-            _fired[self._thread] = self
-            _raise_in(self._thread, TaskTimeout)
-        self._has_fired.release()
+        if self.is_over or self._is_raised(lookout):
+            self._has_fired.release()
+            return
+        self._is_firing = False
+        # Read once more: its end may have seen that we were about to, and wait for us.
+        if self._is_ended():
+            self._has_fired.release()
+        else:
+            self._put_off()
 
     def fire_again(self) -> None:
         """Raise once more, for nobody heard of it. In its own thread."""
         self._is_firing = False
         self._has_fired.acquire()
-        self.due_at = time.monotonic() + _MOMENT
+        self._put_off()
+
+    def _is_ended(self) -> bool:
+        return self.is_over
+
+    def _put_off(self) -> None:
+        self.due_at = time.monotonic() + self._again_after
+        self._again_after = min(2 * self._again_after, _LONG_MOMENT)
         _WATCHER.watch(self)
+
+    def _is_raised(self, lookout: "Lookout | None") -> bool:
+        _hear_of_ignored()
+        note = partial(_fired.__setitem__, self._thread, self)
+        fire = _raising_in(self._thread, TaskTimeout)
+        if lookout is not None:
+            return lookout.unless_final(self._thread, note, fire)
+        note()
+        fire()
+        return True
 
 
 _fired: dict[int, _Watched] = {}
@@ -174,8 +205,8 @@ _fired: dict[int, _Watched] = {}
 class _Ignored:
     """Hears of exceptions that the interpreter ignores; what is none of ours goes to the hook before it.
 
-    To look whether a thread is in a finalizer, before anything is raised there, would be to walk the frames of
-    a thread that runs. It has freed some in our hands, and files that were in use: CPython 3.11 crashed.
+    It is met by what is raised just before a finalizer begins, or in one that a look did not find: of more than
+    a hundred threads, or deep down.
     """
 
     def __init__(self, former: "Callable[[sys.UnraisableHookArgs], object]") -> None:
@@ -205,12 +236,12 @@ def _is_final(frame: FrameType | None) -> bool:
     return False
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Let an exception be raised at a thread's next step; None: take back one that has not been raised yet."""
+def _raising_in(thread: int, kind: type[BaseException] | None) -> Callable[[], object]:
+    """Return what raises an exception at a thread's next step; None: what takes back one not raised yet."""
     import ctypes  # here, for few need it
 
     raised = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+    return partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(thread), raised)
 
 
 class _Watcher:
@@ -245,6 +276,7 @@ def _watch(coming: "SimpleQueue[_Watched]") -> None:
     from queue import Empty
 
     limits: list[_Watched] = []
+    lookout: Lookout | None = None
     while True:
         next_at = min((limit.due_at for limit in limits), default=None)
         wait = None if next_at is None else max(0.0, next_at - time.monotonic())
@@ -256,4 +288,15 @@ def _watch(coming: "SimpleQueue[_Watched]") -> None:
         limits = [limit for limit in limits if not limit.is_over]
         for limit in [limit for limit in limits if limit.due_at <= now]:
             limits.remove(limit)
-            limit.fire()
+            if lookout is None or lookout.is_full:
+                lookout = _lookout()
+            limit.fire(lookout)
+
+
+def _lookout() -> "Lookout | None":
+    from alligator.dumps import Lookout  # here, for few need it
+
+    try:
+        return Lookout()
+    except OSError:  # too many open files: the next limit tries again
+        return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 from alligator import Task, current_task, track
 from alligator.exceptions import Snooze, TaskTimeout
+from alligator.processes.inquiry import SIGNAL
 from alligator.verify.journal import Journal
 
 LOOK = 0.005
@@ -30,6 +32,20 @@ def spin(journal: str, name: str) -> NoReturn:
     Journal(journal).note("start", name)
     while True:
         pass
+
+
+def recurse(journal: str, name: str) -> NoReturn:
+    """Compute on and on, deep down and up again; the signal that asks for stacks would end the process."""
+    faulthandler.unregister(SIGNAL)
+    Journal(journal).note("start", name)
+
+    def dive(depth: int, *found: object) -> None:
+        if depth:
+            dive(depth - 1, found)
+
+    while True:
+        for depth in range(5, 400, 7):
+            dive(depth)
 
 
 def hold_the_lock(journal: str, name: str) -> None:

@@ -1,6 +1,7 @@
 """``alligator stacks``: where every running task is now, also one that lets no other thread run."""
 
 import re
+import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from alligator import stack_records
-from alligator.backends.base import Counts, Release
+from alligator.backends.base import Counts, Records, Release
 from alligator.commands import stacking
 from alligator.testing.running import in_a_thread
 from tests.features import stop_work as jobs
@@ -90,6 +91,37 @@ def test_each_of_several_in_a_process_has_a_stack_of_its_own(
     assert found.keys() == expected.keys()
     for name, where in expected.items():  # "gated" looks at a file now and then
         assert f" in {where}" in found[name]["stack"]
+
+
+@only_sqlite
+def test_who_computes_in_many_threads_may_be_asked_often(scene: Scene) -> None:
+    """They take turns, and so an answer takes long. The signal would crash them now and then; these always."""
+    names = [f"t{number}" for number in range(8)]
+    for name in names:
+        scene.push(name, jobs.recurse)
+    program = scene.latergator("--threads", str(len(names)))
+    running(scene, *names)
+    records = scene.gator.backend.records
+    assert records is not None
+
+    answers: list[stack_records.Answer] = []
+    for _ in range(3):
+        question = stack_records.ask(records)
+        answers.append(answer_to(records, question))
+        stack_records.take_back(records, question)
+
+    for answer in answers:
+        assert sorted(task.task_id for task in answer.tasks) == names
+    assert any("in recurse" in task.stack for answer in answers for task in answer.tasks)
+    assert {answer.pid for answer in answers} == {scene.started("t0").pid}
+    assert program.stderr == ""
+
+
+def answer_to(records: Records, question: str) -> stack_records.Answer:
+    """Wait for the only process to answer."""
+    until(lambda: stack_records.answers_to(records, question), "it answers")
+    [answer] = stack_records.answers_to(records, question).values()
+    return answer
 
 
 def test_coroutines_tell_where_they_wait(scene: Scene) -> None:
@@ -214,7 +246,7 @@ def test_a_child_that_dies_while_it_is_asked_does_no_harm(scene: Scene) -> None:
 
     kill(first.pid, signal.SIGSTOP)
     stack_records.ask(records)
-    until(lambda: awaits_a_signal(first.pid), "it is asked by the signal, and cannot answer")
+    until(lambda: has_unread_lines(first.pid), "it is asked, and cannot answer")
     kill(first.pid)
     again = scene.started("t1", 2)
 
@@ -222,11 +254,11 @@ def test_a_child_that_dies_while_it_is_asked_does_no_harm(scene: Scene) -> None:
     assert stacks_of(scene)["t1"]["pid"] == again.pid
 
 
-def awaits_a_signal(pid: int) -> bool:
-    """Whether a process was sent a signal that it has not met yet."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    [pending] = [line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd")]
-    return int(pending, 16) != 0
+def has_unread_lines(pid: int) -> bool:
+    """Whether a worker process was told something that it has not read yet."""
+    control = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[-4]
+    with Path(f"/proc/{pid}/fd/{control}").open("rb", buffering=0) as pipe:
+        return bool(select.select([pipe], [], [], 0)[0])
 
 
 @only_sqlite

@@ -4,21 +4,27 @@ import asyncio
 import inspect
 import logging
 import os
+import signal
+import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from alligator.backends.base import Reservation
 from alligator.deaths import MAX_STACK
+from alligator.dumps import Frame, dump_of_this, read_dump
 from alligator.printable import Formatter
+from alligator.processes.activity import Activity, activity_of
 from alligator.processes.board import Board, Mark, Posted, State
-from alligator.processes.dumps import Frame, dump_of_this, read_dump
-from alligator.processes.inquiry import ASK, Inquiry, answer, crash_in, stacks_in
+from alligator.processes.inquiry import ASK, SIGNAL, Inquiry, answer, crash_in, stacks_in
 from alligator.processes.stacks import MAX_FRAMES, Begun, stacks_of, text_of
+from alligator.testing.stores import until
 
 
 def posted(number: int, thread: int, state: State = State.STARTED) -> Posted:
@@ -138,6 +144,20 @@ def test_of_a_deep_recursion_the_innermost_is_told() -> None:
     assert "dive" in functions("\n".join(lines))
 
 
+def test_of_a_hundred_threads_the_oldest_says_that_it_is_not_told() -> None:
+    me = threading.get_ident()
+    with ExitStack() as threads:
+        oldest, *_, newest = [threads.enter_context(waiting()).ident or 0 for _ in range(101)]
+
+        stacks = stacks_of([Begun(1, me), Begun(2, newest)])
+        from_outside = stacks_in(dump_of_this(), [posted(1, me), posted(2, newest)])
+
+    for found in (stacks, from_outside):
+        assert found[1] == "(one of more than 100 threads: not told)"
+        assert "wait_in_here" in functions(found[2])
+    assert oldest != newest
+
+
 # Of another one, by faulthandler.
 
 
@@ -155,7 +175,7 @@ def test_what_faulthandler_writes_is_read() -> None:
 def test_an_answer_that_would_be_too_long_tells_of_some(char: str) -> None:
     file = os.memfd_create("stacks")
     asked: list[bytes] = []
-    inquiry = Inquiry(file, Board(), asked.append, lambda number: None)
+    inquiry = Inquiry(file, Board(), asked.append, lambda number: None, lambda: None)
     stacks = {number: f"{char * 20_000} of {number}" for number in range(1000)}
 
     answer(file, int(asked[0].removeprefix(ASK)), stacks)
@@ -166,6 +186,139 @@ def test_an_answer_that_would_be_too_long_tells_of_some(char: str) -> None:
     told = [stack for stack in inquiry.stacks.values() if stack]
     assert len(told) >= 5
     assert all(stack == stacks[number][-MAX_STACK:] for number, stack in enumerate(told))
+
+
+@dataclass
+class Suspect:
+    """A child of which the parent sees what a test says."""
+
+    is_asleep: bool = False
+    seconds: float = 0.0
+    now: float = 0.0
+    turns: int = 1
+    tasks: int = 0
+    signals: list[int] = field(default_factory=list[int])
+    on_look: Callable[[], object] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.board = Board()
+        for _ in range(self.turns):
+            self.board.turn()
+        held = [posted(number, 0).reservation for number in range(1, self.tasks + 1)]
+        self.board.post([(number, one, 0.0, State.STARTED) for number, one in enumerate(held, 1)])
+        for number in range(1, self.tasks + 1):
+            self.board.set_thread(number, 100 + number)
+
+    def look(self) -> Activity:
+        self.on_look()
+        return Activity(self.is_asleep, self.seconds)
+
+    @contextmanager
+    def asked(self) -> Generator[Inquiry]:
+        with tempfile.TemporaryFile() as file:
+            yield Inquiry(
+                file.fileno(),
+                self.board,
+                lambda line: None,
+                self.signals.append,
+                self.look,
+                clock=lambda: self.now,
+            )
+
+    def after(self, now: float, seconds: float) -> None:
+        """Let so much time go by, and so much of it a processor's for the child, since it was asked."""
+        self.now, self.seconds = now, seconds
+
+
+def test_where_all_sleep_a_call_into_c_that_sleeps_has_the_lock() -> None:
+    child = Suspect(is_asleep=True)
+    with child.asked() as inquiry:
+        child.now = 0.1
+        assert not inquiry.tick()
+        assert child.signals == []  # it has hardly had the time
+        child.now = 0.3
+        assert not inquiry.tick()
+        assert child.signals == [SIGNAL]
+        child.now = 0.6
+        assert inquiry.tick()
+    assert child.signals == [SIGNAL]  # once
+
+
+@pytest.mark.parametrize(("tasks", "patience"), [(1, 0.25), (4, 0.4), (20, 1.2)])
+def test_where_one_call_runs_longer_than_turns_would_take_it_has_the_lock(
+    tasks: int, patience: float
+) -> None:
+    child = Suspect(tasks=tasks)
+    with child.asked() as inquiry:
+        child.after(patience - 0.01, 3.0)  # on four processors
+        assert not inquiry.tick()
+        child.after(1.5, patience - 0.01)
+        assert not inquiry.tick()
+        assert child.signals == []
+        child.after(1.6, patience + 0.01)
+        assert not inquiry.tick()
+        assert child.signals == [SIGNAL]
+
+
+@pytest.mark.parametrize("turns", [1, 2], ids=["has heard", "does something else"])
+@pytest.mark.parametrize("is_asleep", [True, False])
+def test_who_may_run_python_is_never_sent_the_signal(turns: int, is_asleep: bool) -> None:
+    """Whether it has heard and does not get to answer, or is held up elsewhere."""
+    child = Suspect(turns=turns, is_asleep=is_asleep)
+    with child.asked() as inquiry:
+        if turns == 1:
+            child.board.turn()
+        for now in range(20):
+            child.after(now / 10, now / 10)
+            assert not inquiry.tick()
+        child.now = 2.1
+        assert inquiry.tick()
+
+    assert child.signals == []
+    assert inquiry.stacks == {}
+
+
+def test_nor_is_one_that_takes_the_lock_while_it_is_looked_at() -> None:
+    child = Suspect(is_asleep=True)
+    with child.asked() as inquiry:
+        child.on_look = child.board.turn
+        child.now = 1.0
+        inquiry.tick()
+
+    assert child.signals == []
+
+
+def test_nor_is_one_that_is_stopped_or_has_no_processor() -> None:
+    child = Suspect()
+    with child.asked() as inquiry:
+        child.now = 1.9
+        assert not inquiry.tick()
+
+    assert child.signals == []
+
+
+def test_a_process_of_which_one_thread_runs_does_not_sleep() -> None:
+    with waiting():
+        activity = activity_of(os.getpid())
+
+    assert activity is not None
+    assert not activity.is_asleep
+    assert 0 < activity.seconds < time.process_time() + 1  # without threads that have ended
+
+
+def test_a_process_that_waits_sleeps_unless_it_is_stopped() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as program:
+        until(lambda: is_asleep(program.pid), "it waits")
+        os.kill(program.pid, signal.SIGSTOP)
+        until(lambda: not is_asleep(program.pid), "it is stopped")
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait()
+        assert activity_of(program.pid) is None
+
+
+def is_asleep(pid: int) -> bool:
+    activity = activity_of(pid)
+    return activity is not None and activity.is_asleep
 
 
 def test_what_is_not_begun_has_no_stack() -> None:

@@ -8,7 +8,9 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -155,6 +157,103 @@ def test_what_nobody_would_hear_is_said_later(place: Place) -> None:
             spin(FAR)
 
     place(call)
+
+
+class Careful:
+    """Goes without an error, whatever comes, as clients of servers do."""
+
+    def __init__(self, ends: list[str]) -> None:
+        self._ends = ends
+
+    def __del__(self) -> None:
+        let_go(self._ends)
+
+
+def let_go(ends: list[str]) -> None:
+    try:
+        spin(0.2)
+        ends.append("whole")
+    except Exception:
+        ends.append("broken off")
+
+
+def is_called_back(ends: list[str]) -> None:
+    weakref.finalize(Final, let_go, ends)()
+
+
+@pytest.mark.parametrize("go", [Careful, is_called_back])
+def test_what_catches_it_as_it_goes_is_not_broken_off_and_it_is_said_later(
+    go: Callable[[list[str]], object], place: Place
+) -> None:
+    ends: list[str] = []
+
+    def call() -> None:
+        with pytest.raises(TaskTimeout, match=r"0\.1 s"), time_limit(0.1):
+            go(ends)
+            spin(FAR)
+
+    place(call)
+
+    assert ends == ["whole"]
+
+
+def test_of_many_that_go_none_hears_it() -> None:
+    ends: list[str] = []
+
+    class Short:
+        def __del__(self) -> None:
+            try:
+                spin(0.0002)
+            except BaseException:
+                ends.append("broken off")
+
+    def run(number: int) -> None:
+        for _ in range(20):
+            with pytest.raises(TaskTimeout), time_limit(0.01):
+                while True:
+                    Short()
+                    spin(0.0002)
+
+    in_threads(2, run)
+
+    # One may begin in the very step for which it was raised.
+    assert len(ends) < 5
+
+
+def test_it_is_looked_for_finalizers_again_and_again() -> None:
+    """A file of dumps that is full is followed by another one; and no more of them are left than one."""
+
+    class Slow:
+        def __del__(self) -> None:
+            try:
+                spin(0.02)
+            except TaskTimeout:
+                broken_off.append(self)
+
+    broken_off: list[object] = []
+
+    def deep(depth: int) -> None:
+        if depth:
+            deep(depth - 1)
+            return
+        with pytest.raises(TaskTimeout), time_limit(0.001):
+            Slow()
+            spin(FAR)
+
+    def call() -> int:
+        for _ in range(5):
+            deep(90)
+        before = open_files()
+        for _ in range(60):
+            deep(90)
+        return open_files() - before
+
+    assert elsewhere(call) <= 0
+    assert len(broken_off) < 3  # as above
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_programs_own_hook_hears_of_all_that_is_ignored_but_limits(

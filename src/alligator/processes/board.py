@@ -5,7 +5,8 @@ never asks it, but reads this piece of shared memory. Each field has one writer.
 written to one of two slots in turn, and a counter then says which is current, so that neither a reader nor a
 death half-way meets half a list; all that changes from task to task is one byte a task::
 
-    header   number of the current list | outcomes so far | when leases were last extended | its end | thread
+    header   number of the current list | outcomes so far | when leases were last extended | its end | thread |
+             how often it has turned to its parent
     marks    the keeper's, each with the number of its task
     runs     since when the task of that number runs, and in which thread
     slot     how many, how long | since when | until when | numbers | what is done with each | names
@@ -37,6 +38,7 @@ _GENERATION = 0
 _EXTENDED_AT = 4
 _END = 5
 _THREAD = 6
+_TURNS = 7
 
 
 class Buffer(Protocol):
@@ -199,6 +201,15 @@ class Board:
     @thread.setter
     def thread(self, ident: int) -> None:
         self._numbers[_THREAD] = ident
+
+    def turn(self) -> None:
+        """Say that the thread which heeds the parent begins to wait for it, or waits no more."""
+        self._numbers[_TURNS] += 1
+
+    @property
+    def turns(self) -> int:
+        """How often it has begun to wait, or ceased to: odd while it waits."""
+        return self._numbers[_TURNS]
 
     def count(self, outcome: Outcome) -> None:
         """Count an outcome."""

@@ -10,11 +10,12 @@ import json
 import logging
 import mmap
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
@@ -94,12 +95,13 @@ class _Supervised(Worker):
 def main(control: int, board_file: int, stacks_file: int) -> None:
     """Work until told to leave."""
     heed(stacks_file)
-    settings = Settings(**json.loads(_read_line(control)))
+    board = Board(mmap.mmap(board_file, Board.size()))
+    lines = _lines(control, board)
+    settings = Settings(**json.loads(_first(lines)))
     set_up_output(settings.level)
     if not settings.tells_failures:
         logging.getLogger("alligator.task").setLevel(logging.CRITICAL)
     found_here()
-    board = Board(mmap.mmap(board_file, Board.size()))
     for inherited in (control, board_file, stacks_file):
         os.set_inheritable(inherited, False)  # nothing that a task starts shall have them
     gator = gator_at(settings.target, settings.queues[0], settings.results)
@@ -119,7 +121,7 @@ def main(control: int, board_file: int, stacks_file: int) -> None:
         worker_id=settings.worker_id,
     )
     worker.level = settings.level
-    obeying = (control, worker, board, stacks_file)
+    obeying = (lines, worker, board, stacks_file)
     threading.Thread(target=_obey, args=obeying, daemon=True).start()
     _leave_at_signal(worker)
     worker.run_forever()
@@ -155,10 +157,10 @@ def _occupy_standard_files() -> None:
     os.close(file)
 
 
-def _obey(control: int, worker: Worker, board: Board, stacks_file: int) -> None:
+def _obey(lines: Iterator[bytes], worker: Worker, board: Board, stacks_file: int) -> None:
     """Do what the parent says, until it has died: then give back what can be, and end before the leases do."""
     meet_signal()
-    for line in _lines(control):
+    for line in lines:
         if line == STOP:
             worker.stop()
         elif line == HURRY:
@@ -217,22 +219,28 @@ def _leave_at_signal(worker: Worker) -> None:
             signal.signal(number, leave)
 
 
-def _read_line(file: int) -> bytes:
+def _first(lines: Iterator[bytes]) -> bytes:
     try:
-        return next(_lines(file))
+        return next(lines)
     except StopIteration:
         sys.exit("alligator.processes.child is started by latergator, not by hand.")
 
 
-def _lines(file: int) -> Generator[bytes]:
-    """Give each line as it comes, until the end."""
-    # One byte at a time: what follows the first line is for another to read.
-    line = b""
-    while byte := os.read(file, 1):
-        line += byte
-        if byte == b"\n":
-            yield line
-            line = b""
+def _lines(file: int, board: Board) -> Generator[bytes]:
+    """Give each line as it comes, until the end; the board tells when we wait for one."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    rest = b""
+    while True:
+        board.turn()
+        poll.poll()
+        board.turn()  # before anything is read: to read takes no lock of the interpreter, but this does
+        chunk = os.read(file, 65536)
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Asking a child what runs in it: its stacks, also if it cannot answer, and those it left when it crashed.
 
 A line on the control pipe is answered in Python, by a thread of the child, which knows what coroutine is
-whose. If that says nothing, for a call into C holds the interpreter's lock, the parent sends a signal, and
-faulthandler answers in C with the stacks of all threads. The signal comes second, for faulthandler reads the
-frames of other threads, and by then none of them seems to run Python. It is met by that thread of the child
-alone: a signal breaks off what waits in C.
+whose. If a call into C holds the interpreter's lock, the parent sends a signal, and faulthandler answers in C
+with the stacks of all threads. It reads the frames of threads without that lock, and crashes if they run Python
+meanwhile: so the signal is sent only when the lock is held indeed, never because an answer takes long. It is
+met by that thread of the child alone: a signal breaks off what waits in C.
 
 Both write into a file in memory, which the parent reads. So does faulthandler when the process crashes.
 """
@@ -19,17 +19,22 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from alligator.deaths import MAX_STACK
+from alligator.dumps import Dump, read_dump
 from alligator.payloads import encode, object_in
+from alligator.processes.activity import Activity
 from alligator.processes.board import BEGUN, Board, Posted
-from alligator.processes.dumps import Dump, read_dump
-from alligator.processes.stacks import text_of
+from alligator.processes.stacks import stack_in, text_of
 
 ASK = b"l "
 """How the line begins that asks a child for its stacks; a number follows."""
 SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """Asks for the stacks. Programs hardly ever use the last of the real-time signals."""
 HEARS_WITHIN = 0.2
-"""Seconds for a thread of the child to answer, and then for faulthandler."""
+"""Seconds for a thread of the child to get the interpreter's lock, if it is alone, and for faulthandler."""
+TURNS_TAKE = 0.05
+"""And seconds for each thread that may run Python: ten turns of 5 ms, of which it gets one by chance."""
+ANSWERS_WITHIN = 2.0
+"""Seconds, at the most, to wait for an answer."""
 MAX_READ = 4 * 2**20
 """Bytes of an answer to read: a process may run a thousand coroutines."""
 
@@ -84,6 +89,7 @@ class Inquiry:
         board: What it holds.
         tell: Writes a line to it.
         send: Sends it a signal.
+        look: Tells what its threads do; None: nobody knows, and no signal is sent.
         clock: A monotonic clock.
     """
 
@@ -91,6 +97,7 @@ class Inquiry:
     board: Board
     tell: Callable[[bytes], None]
     send: Callable[[int], None]
+    look: Callable[[], Activity | None]
     clock: Callable[[], float] = time.monotonic
     stacks: dict[int, str] = field(default_factory=dict[int, str])
     """By the numbers of the tasks, once it is over."""
@@ -100,6 +107,8 @@ class Inquiry:
         clear(self.file)
         self._question = time.monotonic_ns()
         self._asked_at = self.clock()
+        self._before = self.look()
+        self._turns = self.board.turns
         self._signaled_at: float | None = None
         self.tell(ASK + b"%d\n" % self._question)
 
@@ -109,15 +118,35 @@ class Inquiry:
         if self.is_over or self._is_answered():
             self.is_over = True
         elif self._signaled_at is None:
-            if now - self._asked_at > HEARS_WITHIN:
+            if self._is_locked(now - self._asked_at):
                 self._signaled_at = now
-                # It has begun a task, and so has a handler: the signal does not end it.
-                if any(task.state in BEGUN for task in self.board.read()):
-                    self.send(SIGNAL)
+                self.send(SIGNAL)
+            else:
+                self.is_over = now - self._asked_at > ANSWERS_WITHIN
         elif now - self._signaled_at > HEARS_WITHIN:
             self.stacks = stacks_in(read_dump(text_in(self.file)), self.board.read())
             self.is_over = True
         return self.is_over
+
+    def _is_locked(self, passed: float) -> bool:
+        """Whether one call into C has had the interpreter's lock since we asked: then no thread runs Python.
+
+        The thread that we asked has waited for the lock since: its first step would be to turn. If all sleep,
+        then nobody runs Python. If they have used a processor for so long, it would have had its turn among
+        those who do. A clock tells nothing of that: the process may be stopped, or the machine too busy.
+        """
+        if self._turns % 2 == 0 or self.board.turns != self._turns or passed <= HEARS_WITHIN:
+            return False
+        # Twice, for it looks at one thread after the other, and what ran may have changed meanwhile.
+        first, second = self.look(), self.look()
+        if self._before is None or first is None or second is None:
+            return False
+        begun = {task.thread for task in self.board.read() if task.state in BEGUN}
+        patience = HEARS_WITHIN + TURNS_TAKE * len(begun)
+        has_run = passed > patience and second.seconds - self._before.seconds > patience
+        is_asleep = first.is_asleep and second.is_asleep
+        # Once more, for it may have got the lock while we looked.
+        return (has_run or is_asleep) and self.board.turns == self._turns
 
     def _is_answered(self) -> bool:
         for line in text_in(self.file).splitlines():
@@ -156,9 +185,8 @@ def stacks_in(dump: Dump, posted: Iterable[Posted]) -> dict[int, str]:
     sharing = Counter(task.thread for task in begun)
     stacks: dict[int, str] = {}
     for task in begun:
-        frames = dump.threads.get(task.thread, [])
-        text = text_of(frames)
-        if frames and dump.fatal and task.thread == dump.current:
+        text = stack_in(dump, task.thread)
+        if task.thread in dump.threads and dump.fatal and task.thread == dump.current:
             text = f"{text}\n{dump.fatal}"
         if text and sharing[task.thread] > 1:
             text = f"In the event loop, which it shares with others:\n{text}"

@@ -6,14 +6,16 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from alligator import registry
 from alligator.backends.base import Reservation
 from alligator.deaths import MAX_STACK
+from alligator.descriptors import memory_file
+from alligator.processes.activity import activity_of
 from alligator.processes.board import Board, Posted
 from alligator.processes.child import Settings, canceling
 from alligator.processes.inquiry import Inquiry
@@ -61,7 +63,8 @@ class Process:
     def inquire(self) -> Inquiry:
         """Ask what runs there, unless that is being asked already."""
         if self.inquiry is None or self.inquiry.is_over:
-            self.inquiry = Inquiry(self.stacks, self.board, self.tell, self.send)
+            look = partial(activity_of, self.popen.pid)
+            self.inquiry = Inquiry(self.stacks, self.board, self.tell, self.send, look)
         return self.inquiry
 
     def has_told_where_it_hangs(self) -> bool:
@@ -120,9 +123,9 @@ def started(settings: Settings) -> Process:
     theirs, ours = os.pipe()
     memory = stacks = -1
     try:
-        memory = _shared_memory(Board.size())
+        memory = memory_file(Board.size())
         board = Board(mmap.mmap(memory, Board.size()))
-        stacks = _shared_memory(0)
+        stacks = memory_file()
         files = (theirs, memory, stacks)
         popen = subprocess.Popen(
             [sys.executable, "-m", "alligator.processes.child", *map(str, files)],
@@ -145,14 +148,3 @@ def started(settings: Settings) -> Process:
     os.set_blocking(ours, False)
     presence = registry.Presence.of(settings.worker_id, popen.pid, settings.queues)
     return Process(popen, ours, stacks, board, presence, time.monotonic())
-
-
-def _shared_memory(size: int) -> int:
-    """Return the descriptor of some memory that has no name and goes when nobody uses it."""
-    if sys.platform == "linux":
-        file = os.memfd_create("alligator")
-    else:
-        with tempfile.TemporaryFile() as temporary:
-            file = os.dup(temporary.fileno())
-    os.truncate(file, size)
-    return file

@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from alligator.deaths import MAX_STACK
+from alligator.dumps import MAX_THREADS, MORE, Dump, Frame, dump_of_this
 from alligator.processes.board import BEGUN, Board
-from alligator.processes.dumps import MORE, Frame, dump_of_this
 from alligator.stack_records import Told
 
 MAX_FRAMES = 50
@@ -36,12 +36,19 @@ class Begun(NamedTuple):
 
 def stacks_of(tasks: Iterable[Begun]) -> dict[int, str]:
     """Return the stacks of tasks that run in this process, by their numbers."""
-    threads = dump_of_this().threads
+    dump = dump_of_this()
     stacks: dict[int, str] = {}
     for task in tasks:
-        frames = _waiting(task.coroutine) or threads.get(task.thread, [])
-        stacks[task.number] = text_of(frames)
+        frames = _waiting(task.coroutine)
+        stacks[task.number] = text_of(frames) if frames else stack_in(dump, task.thread)
     return stacks
+
+
+def stack_in(dump: Dump, thread: int) -> str:
+    """Return the stack of a thread as text; empty: there is no such."""
+    if dump.is_partial and thread not in dump.threads:
+        return f"(one of more than {MAX_THREADS} threads: not told)"
+    return text_of(dump.threads.get(thread, []))
 
 
 def told_of(board: Board, stacks: Mapping[int, str]) -> list[Told]:

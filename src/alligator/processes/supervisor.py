@@ -43,8 +43,8 @@ LATE_RESERVE = 1.0
 """Seconds after a process died in which the store may still carry out what it asked last."""
 BREAK_OFF = END_WITHIN + 1.0
 """Seconds for a process, after the grace, to break off its coroutines, and to give back what it holds."""
-ANSWERS_WITHIN = 3 * HEARS_WITHIN
-"""Seconds, at the most, to wait for stacks at the end of the grace."""
+SAY_WITHIN = 4 * HEARS_WITHIN
+"""Seconds, at the most, to wait for stacks at the end of the grace: leases are not extended meanwhile."""
 A_MOMENT = 0.02
 """Seconds between two looks whether they are there."""
 CRASHES = ("SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL")
@@ -423,7 +423,7 @@ class Supervisor:
             return
         self._has_said_what_hangs = True
         asked = [(child, child.inquire()) for child in self._children if not child.has_ended]
-        until = time.monotonic() + ANSWERS_WITHIN
+        until = time.monotonic() + SAY_WITHIN
         while (left := until - time.monotonic()) > 0 and self._signals == 1:
             answered = [inquiry.tick() for _, inquiry in asked]
             if all(answered):
