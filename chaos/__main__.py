@@ -7,18 +7,18 @@ import argparse
 import json
 import logging
 import random
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from chaos.campaign import Scenario, Trial
 from chaos.controls.playing import controls
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
-from chaos.trying import NotPlayed, tried
+from chaos.trying import NotPlayed, heed, tried
 
 PATIENT_AT_ONCE = 4
 """How many of those that have patience are played at a time."""
@@ -28,8 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Play what is asked for, and print a row for each trial; 1 if one is not as it should be."""
     options = _options(words)
     logging.disable()  # what happens to tasks in this process is told by the journal
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+    heed(_end)
     print(HEAD, flush=True)
     trials: list[Trial] = []
     failed = 0
@@ -59,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if bad or failed else 0
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -16,7 +17,7 @@ from chaos.stage import Stage
 from chaos.stores import sqlite
 from chaos.table import row
 from chaos.trying import NotPlayed, tried
-from tests.integration.scenes import Program, members_of, until
+from tests.integration.scenes import Program, kill, members_of, until
 
 PUSHING = """
 import sys
@@ -29,6 +30,49 @@ program = Program(["-m", "chaos.pushing", *sys.argv[1:4], "2", "2", "0"], Path(s
 print(program.pid, flush=True)
 program.wait(600)
 """
+
+BROKEN_OFF = """
+import subprocess
+import sys
+from pathlib import Path
+from chaos.stage import Stage
+from chaos.stores import Place
+
+begin, left = subprocess.Popen.__init__, [int(sys.argv[2])]
+
+def begin_and_leave(*args, **settings):
+    begin(*args, **settings)
+    left[0] -= 1
+    if not left[0]:
+        sys.exit("as at a signal")
+
+folder = Path(sys.argv[1])
+stage = Stage(Place("sqlite", f"sqlite://{folder}/queue.db"), folder, seed=1, size=1.0)
+subprocess.Popen.__init__ = begin_and_leave
+try:
+    stage.start("--workers", "1")
+finally:
+    for program in stage.programs:
+        program.end()
+"""
+"""Starts a program as a trial does, and is told to end when so many processes are started."""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_program_that_somebody_is_told_to_end_amid_its_start_is_not_left(
+    tmp_path: Path, number: int
+) -> None:
+    words = "-c", BROKEN_OFF, str(tmp_path), f"{number}"
+    harness = Program(words, tmp_path / "harness", {"TMPDIR": str(tmp_path)})
+    try:
+        assert harness.wait() == 1
+        assert "as at a signal" in harness.stderr
+
+        until(lambda: not with_folder(tmp_path), "all have ended")
+    finally:
+        harness.end()
+        for pid in with_folder(tmp_path):
+            kill(pid)
 
 
 def test_who_was_forked_to_push_ends_with_the_harness(tmp_path: Path) -> None:
@@ -134,7 +178,7 @@ def test_what_is_not_installed_ends_no_campaign() -> None:
     assert "no such server is installed" in outcome.why
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_campaign_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: int) -> None:
     words = "-m", "chaos", "--quick", "--scenario", "children_killed", "--store", "sqlite"
     campaign = Program(words, tmp_path / "campaign", {"TMPDIR": str(tmp_path)})
@@ -144,10 +188,23 @@ def test_a_campaign_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: i
         campaign.signal(number)
 
         assert campaign.wait() == 128 + number
-        assert campaign.members == []
+        # What it has started is in other sessions, and is told apart by its environment.
+        until(lambda: not with_folder(tmp_path), "all have ended", within=5.0)
         assert [*tmp_path.glob("alligator-chaos-*")] == []
     finally:
         campaign.end()
+
+
+def with_folder(folder: Path) -> list[int]:
+    """Return the processes that live and have a folder for temporary files, as their environment tells."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended, or is another user's
+            if entry.name.isdigit() and f"TMPDIR={folder}\0" in (entry / "environ").read_text(
+                errors="replace"
+            ):
+                found.append(int(entry.name))
+    return found
 
 
 def descendants(pid: int) -> list[int]:
