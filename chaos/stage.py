@@ -38,6 +38,9 @@ SPARE = 1.0
 """Seconds more that a machine may take which does much else."""
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
+UNBEGUN = POISON - 1
+"""As many of them may have met a task that had not begun, where all died or stood still: nobody lived to tell, and
+each counts. Only the last time is it held alone, and so begins at once."""
 
 
 class Stage(Scene):
@@ -216,8 +219,7 @@ class Stage(Scene):
 
     def kill_tree(self, *programs: Program) -> None:
         """Kill programs with all their processes, in one moment."""
-        # Nobody lives to tell which of a batch had not begun. They count a delivery; then each is held alone.
-        self._poison = POISON - 1
+        self._poison = POISON - UNBEGUN
         for program in programs:
             program.freeze()
         for program in programs:
@@ -227,6 +229,7 @@ class Stage(Scene):
 
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
+        self._poison = POISON - UNBEGUN
         self.journal.note("stop", pid=pid)
         self.pause(pid)
 
@@ -245,6 +248,7 @@ class Stage(Scene):
     @contextmanager
     def asleep(self, program: Program) -> Generator[None]:
         """Stop a program with all its processes; at the end of the block they go on."""
+        self._poison = POISON - UNBEGUN
         pids = program.members
         for pid in pids:
             self.journal.note("stop", pid=pid)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from alligator.backends.base import Bury
 from alligator.verify.crew import children_of
 from alligator.verify.findings import Findings
 from chaos.campaign import Scenario, Trial
 from chaos.stage import Stage
-from chaos.stores import sqlite
+from chaos.stores import Place, sqlite
 from chaos.table import row
 from chaos.trying import NotPlayed, tried
 from tests.integration.scenes import Program, kill, members_of, until
@@ -118,6 +119,27 @@ def test_a_process_is_not_stopped_while_somebody_writes_to_the_stages_file(tmp_p
 
         assert (before, during) == (False, True)
         stage.gator.backend.close()
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_who_may_have_died_with_a_task_unbegun_makes_one_death_enough(
+    tmp_path: Path, deaths: int, disturbed: bool
+) -> None:
+    stage = Stage(Place("sqlite", f"sqlite://{tmp_path}/queue.db"), tmp_path, seed=1, size=1.0)
+    stage.push("t1")
+    [held] = stage.gator.backend.reserve(["all"], "a worker", limit=1).reservations
+    for pid in range(1, deaths + 1):
+        stage.journal.note("start", "t1", pid=pid)
+        stage.journal.note("kill", pid=pid)
+    stage.gator.backend.settle([Bury(held, "poison")])
+
+    if disturbed:
+        stage.kill_tree()
+    stage.look_at_dead()
+
+    assert (not stage.remarks) == (disturbed and deaths == 1)
+    stage.gator.backend.close()
 
 
 NOTHING = Findings(3, 3, [], [], 0, [], [], [], 1)
