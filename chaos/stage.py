@@ -39,8 +39,8 @@ SPARE = 1.0
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 UNBEGUN = POISON - 1
-"""As many of them may have met a task that had not begun, where all died or stood still: nobody lived to tell, and
-each counts. Only the last time is it held alone, and so begins at once."""
+"""As many of them may have met a task that had not begun, where all died or stood still: nobody lived to tell,
+and each counts. Only the last time is it held alone, and so begins at once."""
 
 
 class Stage(Scene):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from alligator import keys
 from alligator.backends.base import Ack, DeadLetter
 from alligator.dsn import DSN
 from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
@@ -36,8 +37,8 @@ where who took it up was stopped or killed as well, and as much for a machine th
 HELD_ON = 1.5 * LEASE + 0.3
 """Seconds that a finished task may wait for its settlement: behind the longest task, in one batch."""
 UNBEGUN = MAX_DELIVERIES - 1
-"""Deliveries that a task may count though it had not begun: where a crew is killed, stopped or cut off, nobody says
-so of what it held. Only the last time is a task held alone, and so begins at once."""
+"""Deliveries that a task may count though it had not begun: where a crew is killed, stopped or cut off, nobody
+says so of what it held. Only the last time is a task held alone, and so begins at once."""
 STOPPED_FOR = 1.5 * LEASE
 PROCESSES = 2
 """Worker processes of each crew."""
@@ -287,8 +288,19 @@ class Trial:
                     backend.purge_dead(self._queue_name, letters)
                 if not sum(backend.count(self._queue_name)):
                     backend.forget(self._queue_name)
+                    self._forget_records()
                     return
             if time.monotonic() > deadline:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
                 return
             time.sleep(LOOK)
+
+    def _forget_records(self) -> None:
+        """Forget what is kept of tasks that were taken out before their end."""
+        ref = keys.ref(self._queue_name, "")
+        for records in (self._gator.backend.records, self._gator.results):
+            if records is None:
+                continue
+            for family in (keys.PROGRESS, keys.STOPS, keys.DEATHS):
+                left = [key for key in records.list(family) if key.startswith(f"{family}/{ref}")]
+                records.delete(*left)
