@@ -16,7 +16,7 @@ from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.pacing import LARGEST_BATCH
-from alligator.verify.findings import Findings, broken_off, found_in
+from alligator.verify.findings import HELD_ON, Findings, broken_off, found_in
 from alligator.verify.journal import Entry
 from chaos.stores import LEASE, Place
 from tests.integration import jobs
@@ -69,6 +69,8 @@ class Stage(Scene):
         """Seconds from a death that broke off a run to the next start of its task, at the most."""
         self.batch = LARGEST_BATCH
         """How many finished tasks a process may hold that are not settled, at the most."""
+        self.held_on = HELD_ON
+        """Seconds that a finished task may wait for its settlement, at the most."""
         self.breaks_off = 0.0
         """The part of all deaths which must have broken off a run: else they tried little."""
         self.pushed = 0
@@ -322,6 +324,7 @@ class Stage(Scene):
             dead,
             retries_anew=not self.gator.backend.keeps_ids,
             batch=self.batch,
+            held_on=self.held_on,
         )
         slowest = max(found.revivals, default=0.0)
         self.expect(slowest <= self.back_to_work, f"back to work only after {slowest:.1f} s")

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +18,10 @@ from alligator.verify.findings import Findings
 from chaos.campaign import Scenario, Trial
 from chaos.stage import Stage
 from chaos.stores import Place, sqlite
-from chaos.table import row
+from chaos.table import HEAD, row
 from chaos.trying import NotPlayed, tried
-from tests.integration.scenes import Program, kill, members_of, until
+from tests.examples.commands import clean_environment
+from tests.integration.scenes import ROOT, Program, kill, members_of, until
 
 PUSHING = """
 import sys
@@ -215,6 +218,50 @@ def test_a_campaign_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: i
         assert [*tmp_path.glob("alligator-chaos-*")] == []
     finally:
         campaign.end()
+
+
+def campaign_says(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Return what became of a campaign: its status, what it has said, what it has complained of."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "chaos", *words],
+        cwd=ROOT,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_a_campaign_tells_its_seed_before_anything_else() -> None:
+    status, said, _ = campaign_says(
+        "--quick", "--scenario", "killed_at_the_first_push_of_all", "--seed", "4711"
+    )
+
+    assert said.startswith(f"Seed 4711\n\n{HEAD}\n"), said
+    assert status == 0
+
+
+def test_a_campaign_of_nothing_is_refused() -> None:
+    status, said, complaint = campaign_says(
+        "--scenario", "interpreter_held", "--store", "beanstalk"
+    )
+
+    assert (status, said) == (2, "")
+    assert "does not play interpreter_held on beanstalk" in complaint
+    assert "there is something on: sqlite" in complaint
+
+
+def test_what_is_not_there_of_the_controls_is_told(tmp_path: Path) -> None:
+    status, said, complaint = campaign_says(
+        "--store", "huey", "--store", "rq", CHAOS_CONTROLS=str(tmp_path)
+    )
+
+    assert status == 2
+    assert "Nothing to play" in complaint
+    lines = said.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("not played: ") for line in lines)
 
 
 def with_folder(folder: Path) -> list[int]:
