@@ -7,18 +7,21 @@ import argparse
 import json
 import logging
 import random
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from chaos.campaign import Scenario, Trial
-from chaos.controls.playing import controls
+from chaos.controls.playing import FOREIGN, OURS
+from chaos.controls.systems import are_installed
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
-from chaos.trying import NotPlayed, tried
+from chaos.trying import NotPlayed, heed, tried
+
+Party = list[tuple[Scenario, str]]
 
 PATIENT_AT_ONCE = 4
 """How many of those that have patience are played at a time."""
@@ -28,12 +31,16 @@ def main(words: Sequence[str] | None = None) -> int:
     """Play what is asked for, and print a row for each trial; 1 if one is not as it should be."""
     options = _options(words)
     logging.disable()  # what happens to tasks in this process is told by the journal
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
-    print(HEAD, flush=True)
+    heed(_end)
+    programme, not_installed = _programme(options)
+    for scenario, store in not_installed:
+        print(f"not played: {scenario.name} on {store}: it is not installed; make chaos does that")
+    if not programme:
+        print(_nothing_to_play(options), file=sys.stderr)
+        return 2
+    print(f"Seed {options.seed}\n\n{HEAD}", flush=True)
     trials: list[Trial] = []
     failed = 0
-    programme = _programme(options)
     # Those that need the machine for themselves go first; then the longest waits, beside what there is to do.
     alone = [one for one in programme if not one[0].patience]
     patient = sorted(
@@ -43,7 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for outcome in tried(party, options.seed, is_quick=options.quick, at_once=at_once):
             if isinstance(outcome, NotPlayed):
                 failed += outcome.is_failure
-                print(f"{outcome.scenario} on {outcome.store}: {outcome.why}", flush=True)
+                what = f"{outcome.scenario} on {outcome.store}, seed {options.seed}"
+                print(f"{what}: {outcome.why}", flush=True)
                 continue
             trials.append(outcome)
             print(row(outcome), flush=True)
@@ -59,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if bad or failed else 0
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
@@ -67,7 +75,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m chaos", description=__doc__.partition("\n")[0] if __doc__ else None
     )
-    every = [*SCENARIOS.values(), *controls()]
+    every = [*SCENARIOS.values(), *OURS, *FOREIGN]
     stores = dict.fromkeys(store for one in every for store in one.stores)
     names = dict.fromkeys(one.name for one in every)
     parser.add_argument("--store", action="append", choices=[*stores], metavar="NAME")
@@ -78,14 +86,32 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _programme(options: argparse.Namespace) -> list[tuple[Scenario, str]]:
-    return [
-        (scenario, store)
-        for scenario in (*SCENARIOS.values(), *controls())
-        if not options.scenario or scenario.name in options.scenario
-        for store in scenario.played_on(is_quick=options.quick)
-        if not options.store or store in options.store
-    ]
+def _programme(options: argparse.Namespace) -> tuple[Party, Party]:
+    """Return what is to be played, and what of it cannot be played here."""
+    ours, foreign = (
+        [
+            (scenario, store)
+            for scenario in part
+            if not options.scenario or scenario.name in options.scenario
+            for store in scenario.played_on(is_quick=options.quick)
+            if not options.store or store in options.store
+        ]
+        for part in ([*SCENARIOS.values(), *OURS], FOREIGN)
+    )
+    return (ours + foreign, []) if are_installed() else (ours, foreign)
+
+
+def _nothing_to_play(options: argparse.Namespace) -> str:
+    asked = " or ".join(options.scenario or ["anything"]), " or ".join(options.store or ["a store"])
+    stores = dict.fromkeys(
+        store
+        for one in (*SCENARIOS.values(), *OURS, *FOREIGN)
+        if one.name in (options.scenario or ())
+        for store in one.played_on(is_quick=options.quick)
+    )
+    played_on = f" Of these, there is something on: {', '.join(stores)}." if stores else ""
+    which = "the short campaign" if options.quick else "the campaign"
+    return f"Nothing to play: {which} does not play {asked[0]} on {asked[1]} here.{played_on}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import sys
 
 from alligator import Gator
 from alligator.verify.journal import Journal
+from chaos.clocked import tell_clock
 from tests.integration import jobs
 
 EXPIRES = 60.0
@@ -18,6 +19,7 @@ def delay_of(name: str) -> float:
 def main(dsn: str, path: str, prefix: str, count: int) -> None:
     """Push them."""
     gator, journal = Gator(dsn), Journal(path)
+    tell_clock(journal)
     # Who has no clock in common with the others cannot tell them when a task is over.
     expires = {"expires": EXPIRES} if gator.backend.keeps_ids else {}
     for name in (f"{prefix}-{number}" for number in range(count)):

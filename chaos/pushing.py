@@ -1,14 +1,16 @@
 """Processes that push, with threads, all over one Gator.
 
-``python -m chaos.pushing DSN JOURNAL NAME FORKS THREADS TASKS``: the one that is started uses the Gator first;
-then it forks the others. TASKS is how many each thread pushes; 0: without end.
+``python -m chaos.pushing DSN JOURNAL NAME FORKS THREADS TASKS [SECONDS]``: the one that is started uses the
+Gator first; then it forks the others. TASKS is how many each thread pushes; 0: without end. A task takes
+SECONDS.
 """
 
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 
 from alligator import Gator
@@ -19,26 +21,29 @@ LOOK = 0.2
 """Seconds between two looks whether the parent lives."""
 
 
-def main(dsn: str, path: str, name: str, forks: str, threads: str, tasks: str) -> int:
+def main(
+    dsn: str, path: str, name: str, forks: str, threads: str, tasks: str, seconds: str = "0"
+) -> int:
     """Push, and wait for all that was forked; return how many of them have failed."""
     gator, journal = Gator(dsn), Journal(path)
-    push(gator, journal, f"{name}-first")
+    push = partial(_push, gator, journal, float(seconds))
+    push(f"{name}-first")
     first, pids = os.getpid(), list[int]()
     for fork in range(int(forks)):
         pid = os.fork()
         if pid == 0:
             _leave_without(first)
-            os._exit(_push_in_threads(gator, journal, f"{name}-{fork}", int(threads), int(tasks)))
+            os._exit(_push_in_threads(push, f"{name}-{fork}", int(threads), int(tasks)))
         pids.append(pid)
-    failed = _push_in_threads(gator, journal, f"{name}-parent", int(threads), int(tasks))
+    failed = _push_in_threads(push, f"{name}-parent", int(threads), int(tasks))
     return failed + sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
 
 
-def push(gator: Gator, journal: Journal, name: str) -> None:
+def _push(gator: Gator, journal: Journal, seconds: float, name: str) -> None:
     """Push a task, and ask for it: the answer has to be of this one, and of no other thread's."""
     journal.note("push", name)
     with gator.options(task_id=name) as opts:
-        task = opts.task(jobs.work, journal.path, name)
+        task = opts.task(jobs.work, journal.path, name, seconds)
     journal.note("pushed", name)
     assert gator.len() >= 0
     if gator.backend.can_find:
@@ -57,14 +62,14 @@ def _leave_without(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _push_in_threads(gator: Gator, journal: Journal, name: str, threads: int, tasks: int) -> int:
+def _push_in_threads(push: Callable[[str], None], name: str, threads: int, tasks: int) -> int:
     """Push in this thread, which may have used the Gator before a fork, and others; return how many failed."""
     failed = list(range(threads))
 
     def run(thread: int) -> None:
         numbers: Iterable[int] = range(tasks) if tasks else count()
         for number in numbers:
-            push(gator, journal, f"{name}-{thread}-{number}")
+            push(f"{name}-{thread}-{number}")
         failed.remove(thread)
 
     others = [threading.Thread(target=run, args=(thread,)) for thread in range(1, threads)]

@@ -16,7 +16,7 @@ from alligator import Gator, Task
 from alligator.backends.base import Counts, DeadLetter
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.pacing import LARGEST_BATCH
-from alligator.verify.findings import Findings, broken_off, found_in
+from alligator.verify.findings import HELD_ON, Findings, broken_off, found_in
 from alligator.verify.journal import Entry
 from chaos.stores import LEASE, Place
 from tests.integration import jobs
@@ -38,6 +38,9 @@ SPARE = 1.0
 """Seconds more that a machine may take which does much else."""
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
+UNBEGUN = POISON - 1
+"""As many of them may have met a task that had not begun, where all died or stood still: nobody lived to tell,
+and each counts. Only the last time is it held alone, and so begins at once."""
 
 
 class Stage(Scene):
@@ -66,6 +69,8 @@ class Stage(Scene):
         """Seconds from a death that broke off a run to the next start of its task, at the most."""
         self.batch = LARGEST_BATCH
         """How many finished tasks a process may hold that are not settled, at the most."""
+        self.held_on = HELD_ON
+        """Seconds that a finished task may wait for its settlement, at the most."""
         self.breaks_off = 0.0
         """The part of all deaths which must have broken off a run: else they tried little."""
         self.pushed = 0
@@ -216,8 +221,7 @@ class Stage(Scene):
 
     def kill_tree(self, *programs: Program) -> None:
         """Kill programs with all their processes, in one moment."""
-        # Nobody lives to tell which of a batch had not begun. They count a delivery; then each is held alone.
-        self._poison = POISON - 1
+        self._poison = POISON - UNBEGUN
         for program in programs:
             program.freeze()
         for program in programs:
@@ -227,6 +231,7 @@ class Stage(Scene):
 
     def stop(self, pid: int) -> None:
         """Stop a process, as a machine does that sleeps."""
+        self._poison = POISON - UNBEGUN
         self.journal.note("stop", pid=pid)
         self.pause(pid)
 
@@ -245,6 +250,7 @@ class Stage(Scene):
     @contextmanager
     def asleep(self, program: Program) -> Generator[None]:
         """Stop a program with all its processes; at the end of the block they go on."""
+        self._poison = POISON - UNBEGUN
         pids = program.members
         for pid in pids:
             self.journal.note("stop", pid=pid)
@@ -318,6 +324,7 @@ class Stage(Scene):
             dead,
             retries_anew=not self.gator.backend.keeps_ids,
             batch=self.batch,
+            held_on=self.held_on,
         )
         slowest = max(found.revivals, default=0.0)
         self.expect(slowest <= self.back_to_work, f"back to work only after {slowest:.1f} s")

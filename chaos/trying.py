@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -25,6 +25,9 @@ ENDS_WITHIN = 30.0
 """Seconds for one to end what it has started; then its guards do."""
 LOOK = 0.5
 """Seconds between two looks whether the campaign goes on."""
+
+TOLD_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that tell a campaign to end: the last one, that its terminal was closed."""
 
 FORKING = get_context("fork")  # a scenario cannot be sent to a process that does not have it
 
@@ -69,6 +72,14 @@ def tried(
             one.end()
 
 
+def heed(end: Callable[[int, FrameType | None], NoReturn]) -> None:
+    """Let a function be called when the campaign is told to end."""
+    for number in TOLD_BY:
+        # Under nohup(1), it is to go on.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+
+
 class _Running:
     """A trial under way."""
 
@@ -105,8 +116,7 @@ class _Running:
 
 
 def _play(answer: Connection, scenario: Scenario, store: str, seed: int, size: float) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    heed(_leave)
     threading.Thread(target=_leave_without, args=(os.getppid(),), daemon=True).start()
     try:
         with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:
@@ -119,7 +129,7 @@ def _play(answer: Connection, scenario: Scenario, store: str, seed: int, size: f
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    for each in (signal.SIGINT, signal.SIGTERM):  # a second one is not to break off the tidying up
+    for each in TOLD_BY:  # a second one is not to break off the tidying up
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)
 

@@ -119,6 +119,5 @@ class ForeignStage(Stage):
     def _foreign(self, words: Iterable[str], typed: Path | None = None) -> Program:
         output = self.folder / f"program-{len(self.programs)}"
         reading = {} if typed is None else {"typed": typed}
-        program = Program([*words], output, self.environment, str(PYTHON), **reading)
-        self.programs.append(program)
-        return program
+        python, programs = str(PYTHON), self.programs
+        return Program([*words], output, self.environment, python, among=programs, **reading)

@@ -84,6 +84,9 @@ RQS = [
 ]
 
 
+FOREIGN = [*HUEY, *RQS]
+
+
 def controls() -> list[Scenario]:
     """Return those that can be played here."""
-    return [*OURS, *HUEY, *RQS] if are_installed() else OURS
+    return [*OURS, *FOREIGN] if are_installed() else OURS

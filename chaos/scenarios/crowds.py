@@ -16,18 +16,26 @@ FULL_LOAD = 15
 LONG = 10
 """Tasks of two leases: in this crowd, too, theirs must be extended."""
 WITHOUT_END = 0
+TASK = 0.008
+"""Seconds that a task takes, so that who works is mostly met at it."""
+BREAKS_OFF = 0.03
+"""The part of all deaths that must meet a run: of eleven that die, two run tasks."""
+HELD_ON = 1.5
+"""Seconds that a finished task may wait for its settlement: who settles it takes turns with eight who push."""
 
 
 @scenario(["sqlite"], quick=0.05)
 def all_of_one_file_killed(stage: Stage) -> None:
     """Of one file, 8 who push and 2 who work are all killed in one moment: 20 times."""
+    stage.breaks_off, stage.held_on = BREAKS_OFF, HELD_ON
     stage.recovers_within *= POISON  # as in trees_killed
     for number in range(stage.many(ROUNDS)):
         stage.push(f"round{number}")
         workers = stage.start("--workers", "2")
         until(lambda: stage.at_work(workers), "one is at work")  # noqa: B023 -- called before the next
-        producers = pushing(stage, f"round{number}", processes=8)
-        stage.finished(f"round{number}-first")
+        producers = pushing(stage, f"round{number}", processes=8, seconds=TASK)
+        # That it is run is not waited for: those who push are faster than those who work.
+        until(lambda: f"round{number}-first" in stage.journal.names("pushed"), "it is pushed")  # noqa: B023
         time.sleep(stage.rng.uniform(0.0, 0.5))
         stage.kill_tree(producers, workers)
         check_file(stage)
@@ -67,9 +75,14 @@ def forks_and_threads(stage: Stage) -> None:
 
 
 def pushing(
-    stage: Stage, name: str, processes: int, threads: int = 1, tasks: int = WITHOUT_END
+    stage: Stage,
+    name: str,
+    processes: int,
+    threads: int = 1,
+    tasks: int = WITHOUT_END,
+    seconds: float = 0.0,
 ) -> Program:
     """Start processes that push, all forked by one that has used the Gator."""
-    numbers = processes - 1, threads, tasks
+    numbers = processes - 1, threads, tasks, seconds
     words = stage.dsn, stage.journal.path, name, *map(str, numbers)
     return stage.python("-m", "chaos.pushing", *words)

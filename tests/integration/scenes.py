@@ -71,6 +71,10 @@ def members_of(session: int) -> list[Member]:
     return members
 
 
+ONCE_TOLD = 'read -r _ && exec "$@" <"$0"'
+"""What a shell does until a program is to begin: it waits to be told, or ends with who was to tell it."""
+
+
 class Program:
     """A Python program with all that it starts, in a session of its own; its output goes to files.
 
@@ -80,6 +84,7 @@ class Program:
         environment: Variables besides our own.
         python: Which Python.
         typed: A file with what it is to read.
+        among: The programs that somebody is going to end: it is one of them before it begins.
     """
 
     def __init__(
@@ -89,16 +94,18 @@ class Program:
         environment: dict[str, str],
         python: str = sys.executable,
         typed: Path = Path(os.devnull),
+        among: "list[Program] | None" = None,
     ) -> None:
         self.words = list(words)
         self.began_at = time.monotonic()
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
-        with self._out.open("wb") as out, self._err.open("wb") as err, typed.open("rb") as typing:
+        # A signal may raise an error here between any two steps: nothing begins that nobody would end.
+        with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [python, *words],
+                ["/bin/sh", "-c", ONCE_TOLD, str(typed.absolute()), python, *words],
                 cwd=ROOT,
                 env=clean_environment(**environment),
-                stdin=typing,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -111,6 +118,11 @@ class Program:
             stdin=subprocess.PIPE,
             process_group=0,
         )
+        if among is not None:
+            among.append(self)
+        assert self._process.stdin is not None
+        with self._process.stdin as told:
+            told.write(b"\n")
 
     @property
     def stdout(self) -> str:
@@ -278,9 +290,7 @@ class Scene:
     def python(self, *words: str, **environment: str) -> Program:
         """Start a Python program."""
         output = self.folder / f"program-{len(self.programs)}"
-        program = Program(words, output, self.environment | environment)
-        self.programs.append(program)
-        return program
+        return Program(words, output, self.environment | environment, among=self.programs)
 
     def freeze(self, program: Program) -> None:
         """Stop a program, but not while it writes to a file that nobody else could then write to."""

@@ -1,40 +1,21 @@
-"""The short campaign: everything around the tasks fails, a little of each. ``make chaos`` is all of it."""
+"""The short campaign: half of its trials, and the controls."""
 
-import os
-import random
 from pathlib import Path
 
 import pytest
 
-from chaos.campaign import Scenario, played
+from chaos.campaign import Scenario
 from chaos.controls.playing import controls
 from chaos.controls.systems import are_installed
-from chaos.scenarios import SCENARIOS
-from chaos.table import HEAD, row
+from tests.integration.short_campaign import TRIALS, assert_kept, trial_of
 from tests.support.servers import missing
 
-SEED = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
 
-
-@pytest.mark.parametrize(
-    ("scenario", "store"),
-    [
-        pytest.param(one, store, id=f"{one.name}-{store}")
-        for one in SCENARIOS.values()
-        for store in one.played_on(is_quick=True)
-    ],
-)
+@pytest.mark.parametrize(("scenario", "store"), TRIALS[0::2])
 def test_what_is_promised_holds_whatever_fails(
     scenario: Scenario, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial = played(scenario, store, tmp_path, SEED, scenario.quick)
-
-    with capsys.disabled():
-        print(f"\n{HEAD}\n{row(trial)}   seed {SEED}")
-    assert trial.remarks == []
-    assert trial.findings.lost == []
-    assert trial.findings.unexpected == []
-    assert trial.findings.unexplained == []
+    assert_kept(trial_of(scenario, store, tmp_path, capsys))
 
 
 @pytest.mark.parametrize(
@@ -48,10 +29,8 @@ def test_what_is_promised_holds_whatever_fails(
 def test_what_is_known_to_lose_tasks_is_seen_to(
     control: Scenario, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial = played(control, store, tmp_path, SEED, control.quick)
+    trial = trial_of(control, store, tmp_path, capsys)
 
-    with capsys.disabled():
-        print(f"\n{HEAD}\n{row(trial)}   seed {SEED}")
     assert trial.findings.lost
     assert trial.is_good
 

@@ -2,21 +2,26 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
 
+from alligator.backends.base import Bury
 from alligator.verify.crew import children_of
 from alligator.verify.findings import Findings
 from chaos.campaign import Scenario, Trial
 from chaos.stage import Stage
-from chaos.stores import sqlite
-from chaos.table import row
+from chaos.stores import Place, sqlite
+from chaos.table import HEAD, row
 from chaos.trying import NotPlayed, tried
-from tests.integration.scenes import Program, members_of, until
+from tests.examples.commands import clean_environment
+from tests.integration.scenes import ROOT, Program, kill, members_of, until
 
 PUSHING = """
 import sys
@@ -29,6 +34,49 @@ program = Program(["-m", "chaos.pushing", *sys.argv[1:4], "2", "2", "0"], Path(s
 print(program.pid, flush=True)
 program.wait(600)
 """
+
+BROKEN_OFF = """
+import subprocess
+import sys
+from pathlib import Path
+from chaos.stage import Stage
+from chaos.stores import Place
+
+begin, left = subprocess.Popen.__init__, [int(sys.argv[2])]
+
+def begin_and_leave(*args, **settings):
+    begin(*args, **settings)
+    left[0] -= 1
+    if not left[0]:
+        sys.exit("as at a signal")
+
+folder = Path(sys.argv[1])
+stage = Stage(Place("sqlite", f"sqlite://{folder}/queue.db"), folder, seed=1, size=1.0)
+subprocess.Popen.__init__ = begin_and_leave
+try:
+    stage.start("--workers", "1")
+finally:
+    for program in stage.programs:
+        program.end()
+"""
+"""Starts a program as a trial does, and is told to end when so many processes are started."""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_program_that_somebody_is_told_to_end_amid_its_start_is_not_left(
+    tmp_path: Path, number: int
+) -> None:
+    words = "-c", BROKEN_OFF, str(tmp_path), f"{number}"
+    harness = Program(words, tmp_path / "harness", {"TMPDIR": str(tmp_path)})
+    try:
+        assert harness.wait() == 1
+        assert "as at a signal" in harness.stderr
+
+        until(lambda: not with_folder(tmp_path), "all have ended")
+    finally:
+        harness.end()
+        for pid in with_folder(tmp_path):
+            kill(pid)
 
 
 def test_who_was_forked_to_push_ends_with_the_harness(tmp_path: Path) -> None:
@@ -74,6 +122,27 @@ def test_a_process_is_not_stopped_while_somebody_writes_to_the_stages_file(tmp_p
 
         assert (before, during) == (False, True)
         stage.gator.backend.close()
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_who_may_have_died_with_a_task_unbegun_makes_one_death_enough(
+    tmp_path: Path, deaths: int, disturbed: bool
+) -> None:
+    stage = Stage(Place("sqlite", f"sqlite://{tmp_path}/queue.db"), tmp_path, seed=1, size=1.0)
+    stage.push("t1")
+    [held] = stage.gator.backend.reserve(["all"], "a worker", limit=1).reservations
+    for pid in range(1, deaths + 1):
+        stage.journal.note("start", "t1", pid=pid)
+        stage.journal.note("kill", pid=pid)
+    stage.gator.backend.settle([Bury(held, "poison")])
+
+    if disturbed:
+        stage.kill_tree()
+    stage.look_at_dead()
+
+    assert (not stage.remarks) == (disturbed and deaths == 1)
+    stage.gator.backend.close()
 
 
 NOTHING = Findings(3, 3, [], [], 0, [], [], [], 1)
@@ -134,7 +203,7 @@ def test_what_is_not_installed_ends_no_campaign() -> None:
     assert "no such server is installed" in outcome.why
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_campaign_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: int) -> None:
     words = "-m", "chaos", "--quick", "--scenario", "children_killed", "--store", "sqlite"
     campaign = Program(words, tmp_path / "campaign", {"TMPDIR": str(tmp_path)})
@@ -144,10 +213,67 @@ def test_a_campaign_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: i
         campaign.signal(number)
 
         assert campaign.wait() == 128 + number
-        assert campaign.members == []
+        # What it has started is in other sessions, and is told apart by its environment.
+        until(lambda: not with_folder(tmp_path), "all have ended", within=5.0)
         assert [*tmp_path.glob("alligator-chaos-*")] == []
     finally:
         campaign.end()
+
+
+def campaign_says(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Return what became of a campaign: its status, what it has said, what it has complained of."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "chaos", *words],
+        cwd=ROOT,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_a_campaign_tells_its_seed_before_anything_else() -> None:
+    status, said, _ = campaign_says(
+        "--quick", "--scenario", "killed_at_the_first_push_of_all", "--seed", "4711"
+    )
+
+    assert said.startswith(f"Seed 4711\n\n{HEAD}\n"), said
+    assert status == 0
+
+
+def test_a_campaign_of_nothing_is_refused() -> None:
+    status, said, complaint = campaign_says(
+        "--scenario", "interpreter_held", "--store", "beanstalk"
+    )
+
+    assert (status, said) == (2, "")
+    assert "does not play interpreter_held on beanstalk" in complaint
+    assert "there is something on: sqlite" in complaint
+
+
+def test_what_is_not_there_of_the_controls_is_told(tmp_path: Path) -> None:
+    status, said, complaint = campaign_says(
+        "--store", "huey", "--store", "rq", CHAOS_CONTROLS=str(tmp_path)
+    )
+
+    assert status == 2
+    assert "Nothing to play" in complaint
+    lines = said.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("not played: ") for line in lines)
+
+
+def with_folder(folder: Path) -> list[int]:
+    """Return the processes that live and have a folder for temporary files, as their environment tells."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended, or is another user's
+            if entry.name.isdigit() and f"TMPDIR={folder}\0" in (entry / "environ").read_text(
+                errors="replace"
+            ):
+                found.append(int(entry.name))
+    return found
 
 
 def descendants(pid: int) -> list[int]:

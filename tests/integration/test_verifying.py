@@ -12,15 +12,18 @@ from uuid import uuid4
 
 import pytest
 
+from alligator import keys
 from alligator.commands.verifying import verdict_text
 from alligator.testing.stores import opened, push
-from alligator.verify.crew import Crew
+from alligator.verify.crew import Crew, children_of
+from alligator.verify.crews import CREWS, Crews
 from alligator.verify.files import is_written_to
 from alligator.verify.findings import Findings
 from alligator.verify.trial import Verdict
 from tests.examples.commands import clean_environment
 from tests.integration.scenes import ON_SQLITE, Program, Scene, members_of, until
 from tests.integration.test_cli import alligator, refused
+from tests.support import forked
 from tests.support.kinds import empty_store
 from tests.support.servers import Server
 from tests.support.sqs import Sqs
@@ -110,8 +113,17 @@ def test_what_the_settings_endanger_is_told_and_nothing_is_left_in_redis(server:
 @pytest.mark.parametrize("dsn", ["redis"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_that_is_broken_off_leaves_nothing(
-    trial: Program, scene: Scene, number: signal.Signals
+    trial: Program, scene: Scene, redis_server: Server, number: signal.Signals
 ) -> None:
+    # That of tasks whose process was killed is there by chance, so here is some for sure.
+    [queue] = scene.gator.backend.queues()
+    records = scene.gator.backend.records
+    assert records is not None
+    families = keys.DEATHS, keys.PROGRESS, keys.STOPS
+    records.set_many({f"{family}/{keys.ref(queue, 't0')}": b"{}" for family in families})
+    of_others = [f"{family}/{keys.ref('users', queue)}" for family in families]
+    records.set_many(dict.fromkeys(of_others, b"{}"))
+
     trial.signal(number)
     trial.signal(number)
 
@@ -119,6 +131,9 @@ def test_one_that_is_broken_off_leaves_nothing(
     assert "promise" not in trial.stdout
     assert scene.gator.backend.queues() == []
     assert trial.members == []
+    assert list(records.get_many(of_others)) == of_others
+    records.delete(*of_others)
+    until(lambda: redis_server.command("DBSIZE") == ":0", "what is told of killed workers is gone")
 
 
 @pytest.mark.parametrize("dsn", ["redis"], indirect=True)
@@ -148,8 +163,12 @@ def test_a_password_is_in_no_command_line(server: Server, tmp_path: Path) -> Non
 
 
 def test_a_file_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
-    found = verified(f"sqlite://{tmp_path}/queue.db?sync=normal")
+    # Its name is also in what goes before it.
+    words = ["verify", "sqlite://q?sync=normal", *SHORT, "--json"]
+    ran = forked.run(words, tmp_path, clean_environment())
 
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = json.loads(ran.stdout)
     assert found["verdict"] == "kept"
     assert "sync=normal" in found["warnings"][0]
     assert list(tmp_path.iterdir()) == []
@@ -261,6 +280,35 @@ def test_nobody_is_stopped_who_keeps_all_others_from_the_file(crew: Crew, scene:
     assert "T" not in states
     assert crew.stop() == len(crew.pids) == 2
     crew.go()
+
+
+@ON_SQLITE
+def test_of_a_crew_that_has_left_nothing_is_kept(scene: Scene, tmp_path: Path) -> None:
+    made: list[Crew] = []
+
+    def make() -> Crew:
+        words = ["tests.integration.gators:plain", "--quiet", "--workers", "1"]
+        environment = clean_environment(SCENE_DSN=scene.dsn)
+        made.append(Crew(words, environment, tmp_path / f"{len(made)}.log", scene.journal))
+        return made[-1]
+
+    before = guards()
+    crews = Crews(make, scene.journal)
+    crews.start()
+    try:
+        for count in (1, 2):
+            crews.replace()
+            until(lambda: sum(not crew.runs for crew in made) == count, "it has left")  # noqa: B023
+        assert guards() - before == CREWS + 1
+    finally:
+        crews.end()
+    assert guards() == before
+
+
+def guards() -> int:
+    """Return how many shells this process has started."""
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(os.getpid())]
+    return sum(line.startswith(b"/bin/sh") for line in lines)
 
 
 def test_workers_at_fault_are_a_broken_promise() -> None:

@@ -10,6 +10,7 @@ import pytest
 from alligator import Gator
 from alligator.verify.findings import HELD_ON, Findings, batch_of, broken_off, found_in
 from alligator.verify.journal import Entry, Journal
+from alligator.verify.trial import wrongly_dead
 from chaos.steps import fail_at_first
 
 Line = tuple[str, str, int, float] | tuple[str, str, int, float, int]
@@ -210,3 +211,14 @@ def test_a_journal_tells_which_attempt_it_was(tmp_path: Path) -> None:
     assert [entry.attempt for entry in journal.entries("start")] == [1, 2]
     journal.note("kill")
     assert journal.entries("kill")[0].attempt == 0
+
+
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_one_run_that_was_broken_off_suffices_for_a_dead_letter_amid_crews_that_die(
+    deaths: int, tmp_path: Path
+) -> None:
+    # Two more deliveries were to crews that died before they began it.
+    lines: list[Line] = [*PUSH, ("start", "t", A, 1.0), ("kill", "", A, 1.1)]
+    journal = Written(tmp_path / "journal", lines if deaths else PUSH)
+
+    assert bool(wrongly_dead(journal, {"t": "poison"})) == (not deaths)

@@ -71,7 +71,8 @@ def _place(gator: Gator, target: str) -> Generator[tuple[Gator, str]]:
     if "://" not in target:
         raise BackendRefused(f"There is no file {path}. The first task to be queued makes it.")
     other = path.with_name(f"{PREFIX}{secrets.token_hex(8)}.db")
-    address = gator.dsn.url.replace(gator.dsn.rest, str(other), 1)
+    _, mark, query = gator.dsn.url.partition("?")
+    address = f"{gator.dsn.scheme}://{other}{mark}{query}"
     there = moved(gator, address, gator.queue_name)
     try:
         yield there, address

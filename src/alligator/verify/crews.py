@@ -26,6 +26,8 @@ class Crews:
         self._rng = random.Random()
         self._active = [make() for _ in range(CREWS)]
         self._leaving: list[Crew] = []
+        self._faults: list[str] = []
+        """Of those that have left."""
         self._stopped: tuple[Crew, float] | None = None
         self.stops = 0
         """How many times one was stopped."""
@@ -38,7 +40,8 @@ class Crews:
     @property
     def faults(self) -> list[str]:
         """What they did that they were not to do, in words."""
-        return [fault for crew in (*self._active, *self._leaving) for fault in crew.faults]
+        there = [fault for crew in (*self._active, *self._leaving) for fault in crew.faults]
+        return self._faults + there
 
     def start(self) -> None:
         """Start all."""
@@ -68,6 +71,7 @@ class Crews:
 
     def replace(self) -> str:
         """Tell a crew to leave, and start another beside it."""
+        self._see_off()
         crew = self._awake()
         crew.tell_to_leave()
         self._leaving.append(crew)
@@ -108,6 +112,13 @@ class Crews:
             time.sleep(LOOK)
         for crew in every:
             crew.end()
+
+    def _see_off(self) -> None:
+        """Keep nothing of those that have left, but for their faults: a trial may be long."""
+        for crew in [one for one in self._leaving if not one.runs]:
+            crew.end()
+            self._faults += crew.faults
+            self._leaving.remove(crew)
 
     def _awake(self) -> Crew:
         """Return a crew that is not stopped; one that works, if there is one."""

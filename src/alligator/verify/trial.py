@@ -5,12 +5,13 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from alligator import keys
 from alligator.backends.base import Ack, DeadLetter
 from alligator.dsn import DSN
 from alligator.exceptions import AlligatorException, BackendRefused, BackendUnavailable
@@ -35,6 +36,9 @@ RECOVERS_WITHIN = 3 * LEASE
 where who took it up was stopped or killed as well, and as much for a machine that does much else."""
 HELD_ON = 1.5 * LEASE + 0.3
 """Seconds that a finished task may wait for its settlement: behind the longest task, in one batch."""
+UNBEGUN = MAX_DELIVERIES - 1
+"""Deliveries that a task may count though it had not begun: where a crew is killed, stopped or cut off, nobody
+says so of what it held. Only the last time is a task held alone, and so begins at once."""
 STOPPED_FOR = 1.5 * LEASE
 PROCESSES = 2
 """Worker processes of each crew."""
@@ -70,6 +74,20 @@ class Verdict:
         """Whether every promise was kept."""
         is_bad = self.wrongly_dead or self.stuck or self.faults
         return self.findings.is_good and not is_bad and self.findings.slowest <= RECOVERS_WITHIN
+
+
+def wrongly_dead(journal: Journal, dead: Mapping[str, str]) -> list[str]:
+    """Return which of these tasks nothing had befallen, or not often enough; and their notes.
+
+    Args:
+        journal: What happened to them.
+        dead: The notes of those that were set aside, by name.
+    """
+    return [
+        f"{name}: {note:.200}"
+        for name, note in dead.items()
+        if broken_off(journal, name, HELD_ON) < MAX_DELIVERIES - UNBEGUN
+    ]
 
 
 class Trial:
@@ -241,11 +259,7 @@ class Trial:
 
     def _judged(self, stuck: int) -> Verdict:
         dead = {self._name_of(letter): letter.note for letter in self._dead()}
-        wrongly = [
-            f"{name}: {note:.200}"
-            for name, note in dead.items()
-            if broken_off(self._journal, name, HELD_ON) < MAX_DELIVERIES
-        ]
+        wrongly = wrongly_dead(self._journal, dead)
         found = found_in(self._journal, kept=dead, batch=batch_of(SHORT), held_on=HELD_ON)
         return Verdict(found, wrongly, stuck, self._crews.stops, self._cuts, self._crews.faults)
 
@@ -274,8 +288,19 @@ class Trial:
                     backend.purge_dead(self._queue_name, letters)
                 if not sum(backend.count(self._queue_name)):
                     backend.forget(self._queue_name)
+                    self._forget_records()
                     return
             if time.monotonic() > deadline:
                 self._tell(f"Queue {self._queue_name} could not be emptied: look at it.")
                 return
             time.sleep(LOOK)
+
+    def _forget_records(self) -> None:
+        """Forget what is kept of tasks that were taken out before their end."""
+        ref = keys.ref(self._queue_name, "")
+        for records in (self._gator.backend.records, self._gator.results):
+            if records is None:
+                continue
+            for family in (keys.PROGRESS, keys.STOPS, keys.DEATHS):
+                left = [key for key in records.list(family) if key.startswith(f"{family}/{ref}")]
+                records.delete(*left)
