@@ -343,18 +343,21 @@ def alarms() -> Iterator[list[float]]:
 
 @pytest.mark.parametrize("seconds", [0.05, FAR])
 def test_the_programs_own_alarm_comes_when_it_should(seconds: float, alarms: list[float]) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
     began_at = time.monotonic()
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
         with time_limit(seconds):
-            spin(0.1)
+            spin(0.3)
     except TaskTimeout:
         pass
+    looked_at = time.monotonic()
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
 
-    while not alarms and time.monotonic() < began_at + 5:
+    # What is left, and not when it came: a busy machine is late with anything.
+    assert looked_at + left - began_at == pytest.approx(1.0, abs=0.1)
+    while not alarms and time.monotonic() < began_at + 30:
         pass
-
-    assert alarms[0] - began_at == pytest.approx(0.3, abs=0.1)
+    assert alarms
 
 
 def test_the_programs_own_alarm_is_late_rather_than_lost(alarms: list[float]) -> None:
