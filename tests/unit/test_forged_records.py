@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from alligator import Concurrency, Gator, Rate, registry, schedules, stack_records, stops
-from alligator.backends.base import Release
+from alligator.attempts import Runner
+from alligator.backends.base import Release, Reservation
 from alligator.checkpoints import mark_of, resuming
 from alligator.commands.move.intents import Intent
 from alligator.commands.move.moved import Moved
@@ -245,3 +246,94 @@ def test_nor_does_who_moves_or_forwards(gator: Gator) -> None:
     for value in forged({"a": 1}):
         records.set("outboxes:all/o", value)
         assert _SureStep(gator.backend, records, "all", "outboxes:all/o").told == []
+
+
+PAYLOAD: dict[str, Any] = {
+    "task_id": "t1",
+    "retries": 1,
+    "async": True,
+    "module": jobs.__name__,
+    "callable": "fail",
+    "args": [],
+    "kwargs": {},
+}
+HOOK = {"module": jobs.__name__, "callable": "take"}
+OPTIONS: dict[str, Any] = {
+    "on_start": HOOK,
+    "on_error": HOOK,
+    "depends_on": [["all", "t0"]],
+    "expires": 5e9,
+    "backoff": 1.0,
+    "max_backoff": 1.0,
+    "retry_on": [{"module": "builtins", "callable": "ValueError"}],
+    "give_up_on": [],
+    "timeout": 1.0,
+    "priority": 1,
+    "keep_result": 1.0,
+    "limit": {"rate": ["api", 1, 1.0]},
+    "attempt": 2,
+    "history": [{"attempt": 1, "error": "", "at": 1.0, "token": TOKEN}],
+    "resumes": TOKEN,
+    "push": "",
+    "not_before": 1.0,
+}
+ODD_LIMITS = [
+    *('{"rate": ["api", 1, 5e-324]}', '{"rate": ["api", 10000, 1e-300]}', '{"rate": ["api", 1, NaN]}'),
+    *('{"rate": ["\\ud800", 1, 1]}', '{"concurrency": ["api", 1e9]}', '{"concurrency": ["api", true]}'),
+]  # fmt: skip
+
+
+def forged_payloads() -> Iterator[bytes]:
+    """Yield what somebody may have pushed."""
+    written = {name: json.dumps(value) for name, value in PAYLOAD.items()}
+    for value in forged(PAYLOAD):
+        yield value[:-1] + b', "options": %b}' % json.dumps(OPTIONS).encode()
+    options = {name: json.dumps(value) for name, value in OPTIONS.items()}
+    forged_options = [(name, part) for name in options for part in ODD_PARTS]
+    for name, part in [*forged_options, *(("limit", limit) for limit in ODD_LIMITS)]:
+        told = options | {name: part}
+        if name != "depends_on":  # else it would wait, and nothing more
+            del told["depends_on"]
+        body = written | {"options": "{" + ",".join(f'"{k}": {v}' for k, v in told.items()) + "}"}
+        yield ("{" + ",".join(f'"{k}": {v}' for k, v in body.items()) + "}").encode()
+
+
+def test_nor_by_what_a_task_says(gator: Gator, clock: Clock) -> None:
+    backend, records = gator.backend, records_of(gator.backend)
+    runner = Runner(backend, Task, results=records)
+    death, progress = json.dumps(DEATH).encode(), json.dumps(PROGRESS).encode()
+
+    def hand_out() -> list[Reservation]:
+        held = backend.reserve(["all"], "w1", limit=10, lease=30).reservations
+        stops.left(backend, held)
+        clock.turn(1000.0)
+        return held
+
+    def work() -> None:
+        for held in hand_out():
+            attempt = runner.attempt(held)
+            backend.settle([attempt.settlement])
+            attempt.follow(is_late=False)
+
+    def play(body: bytes) -> None:
+        backend.drop_all("all")
+        backend.push("all", "t1", body)
+        records.set_many({"deaths/all:t1": death, "progress/all:t1": progress})
+        backend.settle(resuming(backend, [Release(held) for held in hand_out()]))
+        work()
+        backend.settle([Release(held, lapsed=True) for held in hand_out()])
+        gator.status("t1")
+        for _ in range(3):
+            work()
+        told = {**SCHEDULE, "body": body.decode(errors="replace")}
+        records.set("schedules:all/s", json.dumps(told).encode())
+        Scheduler(backend, ["all"], Task).tick()
+        work()
+        gator.cancel("t1")
+
+    for body in forged_payloads():
+        try:
+            play(body)
+        except BaseException as err:
+            err.add_note(f"by {body[:1000]!r}")
+            raise
