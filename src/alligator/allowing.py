@@ -193,5 +193,10 @@ def _part(part: str) -> str:
         return r"(?!_)\w+(?:\.(?!_)\w+)*"
     if part == "*":
         return r"(?!_)\w+"
-    expression = part.replace("*", r"\w*")
-    return f"(?!_){expression}" if part.startswith("*") else expression
+    if "*" not in part:
+        return part
+    begin, *between, end = part.split("*")
+    # What stands between two stars is where it comes first (?>), and is sought nowhere else: a stranger may
+    # have sent a name of many thousand characters, and to try all ways to divide that would take hours.
+    expression = "".join([begin, *(rf"(?>\w*?{text})" for text in between), rf"\w*{end}"])
+    return expression if begin else f"(?!_){expression}"

@@ -1,13 +1,12 @@
 """How far a task is, in a record; and from where it resumes when it is broken off."""
 
-import json
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from alligator import keys, payloads
 from alligator.backends.base import Backend, Release, Reservation
@@ -157,13 +156,11 @@ class Checkpoint:
 
 def _told_in(value: bytes) -> tuple[list[int], object, object]:
     """Return how many items of each loop were passed, under which hand-out, and the mark of its body."""
-    try:
-        told = json.loads(value)
-        passed = [int(number) for number in told["passed"]]
-        makes_sense = all(0 <= number <= sys.maxsize for number in passed)
-        return passed if makes_sense else [], told.get("token"), told.get("body")
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        return [], None, None
+    told = payloads.object_in(value)
+    passed: object = told.get("passed")
+    loops = cast(list[object], passed) if isinstance(passed, list) else []
+    counted = [one for one in loops if isinstance(one, int) and 0 <= one <= sys.maxsize]
+    return counted if counted == loops else [], told.get("token"), told.get("body")
 
 
 def key_of(queue_name: str, task_id: str) -> str:
@@ -183,9 +180,11 @@ def last_said(backend: Backend, held: Reservation, token: str) -> dict[str, Any]
         return None
     told = payloads.object_in(backend.records.get(key_of(held.queue_name, held.task_id)) or b"")
     is_same = told.get("token") == token or told.get("body") == payloads.mark_of(held.body)
-    if not is_same or told.get("done") is None:
+    if not is_same or (done := payloads.number(told.get("done"))) is None:
         return None
-    return {name: told.get(name) for name in ("done", "total", "note", "at")}
+    # Anybody may have written it, and it becomes a part of what is written of the task.
+    total, at = payloads.number(told.get("total")), payloads.number(told.get("at"))
+    return {"done": done, "total": total, "note": str(told.get("note", "")), "at": at}
 
 
 def resuming(
@@ -237,7 +236,4 @@ def _body_of(backend: Backend, held: Reservation) -> bytes:
 
 
 def _token_in(value: bytes | None) -> object:
-    try:
-        return json.loads(value or b"{}").get("token")
-    except (ValueError, AttributeError):
-        return None
+    return payloads.object_in(value or b"").get("token")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, cast
 
-from alligator.backends.base import MAX_PRIORITY
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_PRIORITY, check_name
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.limits import Limit, limit_from_json, limit_to_json
 from alligator.signatures import path_of
@@ -172,7 +172,14 @@ def _expires_from_json(told: Any) -> tuple[float, float]:
 
 
 def _refs_from_json(refs: Any) -> tuple[tuple[str, str], ...]:
-    return tuple((str(queue_name), str(task_id)) for queue_name, task_id in refs)
+    """Read what a task depends on: the store is going to be asked for it."""
+    return tuple(
+        (
+            check_name("queue name", queue_name, MAX_NAME_BYTES),
+            check_name("task_id", task_id, MAX_ID_BYTES),
+        )
+        for queue_name, task_id in refs
+    )
 
 
 def _history_from_json(told: Any) -> tuple[dict[str, Any], ...]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, cast
 from zlib import crc32
 
@@ -9,6 +10,9 @@ from alligator.exceptions import InvalidArguments, UnreadableTask
 
 MAX_DEPTH = 100
 """How deep lists and dicts may nest: far within what the json module can read back (about 1,000)."""
+MOST_DEPTH = 500
+"""How deep what others have written may nest. More might be read, and then neither be shown nor written again:
+that happens deeper in the stack of calls."""
 
 Payload = dict[str, Any]
 _Container = list[Any] | tuple[Any, ...] | dict[Any, Any]
@@ -135,14 +139,27 @@ def number(told: Any) -> float | None:
     return told if is_one and abs(told) < 1e15 else None  # as NaN is not, either
 
 
-def object_in(value: str | bytes) -> dict[str, Any]:
-    """Return the JSON object in a text that may have been written by anyone; an empty one if there is none."""
-    found: Any
+def json_in(value: str | bytes) -> Any:
+    """Return what JSON says in a text that may have been written by anyone; None if it is none."""
     try:
-        found = _load(value)
+        return _load(value)
     except (ValueError, RecursionError):
-        return {}
+        return None
+
+
+def object_in(value: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text that may have been written by anyone; an empty one if there is none.
+
+    What is in it may be anything, too: of any type, NaN, a number of a thousand digits.
+    """
+    found: Any = json_in(value)
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def list_in(value: str | bytes) -> list[object]:
+    """Return the JSON list in such a text; an empty one if there is none."""
+    found: Any = json_in(value)
+    return cast(list[object], found) if isinstance(found, list) else []
 
 
 def _load(data: str | bytes) -> Any:
@@ -152,7 +169,22 @@ def _load(data: str | bytes) -> Any:
     found, end = _read(text)
     if end != len(text):
         raise ValueError(f"there is more after character {end}")
+    if end > MOST_DEPTH and text.count("[") + text.count("{") > MOST_DEPTH:
+        _check_depth(found)
     return found
+
+
+def _check_depth(found: Any) -> None:
+    level: list[Any] = [found]
+    for _ in range(MOST_DEPTH):
+        level = [one for held in level for one in _items(held) if isinstance(one, (list, dict))]
+        if not level:
+            return
+    raise ValueError(f"it nests deeper than {MOST_DEPTH} levels")
+
+
+def _items(held: Any) -> Iterable[Any]:
+    return cast(dict[str, Any], held).values() if isinstance(held, dict) else held
 
 
 _read = json.JSONDecoder().raw_decode

@@ -1,6 +1,5 @@
 """What the payload of a task tells to those who only look: nothing is imported, and nothing is trusted."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -52,16 +51,6 @@ class Peek:
             push=str(options.get("push", "")),
             signature=payloads.signature_of(body),
         )
-
-
-def object_in(value: bytes) -> dict[str, Any]:
-    """Return the JSON object in a record; an empty one if there is none."""
-    told: Any
-    try:
-        told = json.loads(value)
-    except (ValueError, RecursionError):
-        return {}
-    return cast(dict[str, Any], told) if isinstance(told, dict) else {}
 
 
 def _names_in(told: Any) -> Iterator[Name]:

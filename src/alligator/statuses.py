@@ -15,7 +15,6 @@ from alligator.backends.base import (
     Found,
     Records,
     Reservation,
-    reserved_at,
     worker_of,
 )
 from alligator.deaths import Death
@@ -23,8 +22,8 @@ from alligator.dependencies import called
 from alligator.dependencies.edges import Edge, Name, edges_in, need, needs_of
 from alligator.exceptions import InvalidOption
 from alligator.limits import Limit
-from alligator.payloads import Refused, mark_of, number
-from alligator.peeks import Peek, object_in
+from alligator.payloads import Refused, mark_of, number, object_in
+from alligator.peeks import Peek
 from alligator.stops import Stop
 
 MANY = 100
@@ -192,7 +191,7 @@ def _queued(backend: Backend, kept_in: Records | None, name: Name, found: Found)
         return replace(
             status,
             state="running",
-            since=reserved_at(found.token),
+            since=stops.moment_of(found.token),
             lease_until=found.lapses_at,
             worker=next((one for one in workers if one.worker == worker_of(found.token)), None),
         )

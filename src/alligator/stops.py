@@ -4,7 +4,6 @@ A stop names the hand-out that it is meant for, by its token, and not only the t
 must not meet a later one of the same id.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +86,7 @@ def left_of(stop: Stop | None, history: Sequence[dict[str, Any]]) -> Stop | None
     if stop.token == last:
         # That attempt failed by itself; it was not to be followed by another one.
         return stop if stop.reason == CANCELED else None
-    return stop if _moment(stop.token) > _moment(last) else None
+    return stop if (moment_of(stop.token) or 0.0) > (moment_of(last) or 0.0) else None
 
 
 def forget(backend: Backend, queue_name: str, task_id: str, token: str) -> None:
@@ -249,17 +248,16 @@ def key_of(queue_name: str, task_id: str) -> str:
 
 def read(value: bytes | None) -> Stop | None:
     """Return what a record tells; None if that is nothing, or nothing that we know."""
-    try:
-        told = json.loads(value or _FORGOTTEN)
-        stop = Stop(told["token"], told["reason"])
-        reserved_at(stop.token)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    told = payloads.object_in(value or _FORGOTTEN)
+    token, reason = told.get("token"), told.get("reason")
+    if not isinstance(token, str) or not isinstance(reason, str):
         return None
-    return stop
+    return Stop(token, reason) if moment_of(token) is not None else None
 
 
-def _moment(token: str) -> float:
+def moment_of(token: str) -> float | None:
+    """Return when a hand-out was made, by its token; None: that is none, for anybody may have written it."""
     try:
         return reserved_at(token)
     except ValueError:
-        return 0.0
+        return None

@@ -60,6 +60,16 @@ def why_refused(gator: Gator) -> str:
         ("app.tasks.send_*", ["app.tasks.send_", "app.tasks.send_all"], ["app.tasks.send"]),
         ("app.tasks.*_all", ["app.tasks.send_all"], ["app.tasks._all", "app.tasks.all"]),
         ("app.tasks._*", ["app.tasks._send"], ["app.tasks.send"]),
+        (
+            "app.s*_*_to",
+            ["app.s__to", "app.send_mail_to", "app.s_to_to"],
+            ["app.s_to", "app.s_a.b_to", "app.send_mail_too"],
+        ),
+        (
+            "app.*_*_*.*a*",
+            ["app.a__.a", "app.a_b_c.da"],
+            ["app.__a_.a", "app.a_b.a", "app.a_b_c._a"],
+        ),
         ("app.**", ["app.send", "app.a.b.C.send"], ["app", "app.a._b.send", "app._a", "app..a"]),
         ("**", ["os.system", "app.send"], ["_operator.add", "app.tasks._send", ""]),
         ("app.tásks.*", ["app.tásks.sénd"], ["app.tasks.send", "app.tásks.sénd\n"]),
@@ -69,6 +79,14 @@ def test_patterns(pattern: str, fits: list[str], does_not: list[str]) -> None:
     allowed = Allowed([pattern])
 
     assert [path for path in [*fits, *does_not] if path in allowed] == fits
+
+
+@pytest.mark.parametrize("pattern", ["app.*_a*_a*_a*_b", "app.*_a*_a*_a*_a*.b", "app.**"])
+def test_a_name_of_any_length_is_refused_at_once(pattern: str) -> None:
+    # Were all ways to divide it looked at, this would not end.
+    assert "app." + 20_000 * "_a" not in Allowed([pattern])
+    assert "app.a" + 20_000 * "_a" + "." not in Allowed([pattern])
+    assert "app" + 20_000 * ".a" + "." not in Allowed([pattern])
 
 
 @pytest.mark.parametrize(

@@ -1143,3 +1143,23 @@ def test_several_limits_are_waited_for_at_a_time(gator: Gator) -> None:
     steps.end(holder)
     work_off(gator)
     assert done[5:] == [1, 3, 5, 7, 9]
+
+
+def test_names_that_nobody_can_have_hold_up_no_line(gator: Gator) -> None:
+    odd = ["all:%u0000", "%uD800:t", "a%u0000:%uDCFF", ":"]
+    told = {
+        "inside": dict.fromkeys(odd, "w1.1.1"),
+        "called": {ref: [1.0, 1.0, True] for ref in odd},
+        "guard": [odd[0], 1.0],
+        "head": odd,
+        "first": 1,
+        "tail_at": 5,
+    }
+    records_of(gator.backend).set("limits/concurrency:api", json.dumps(told).encode())
+    with gator.options(limit=TWO) as opts:
+        for number in range(3):
+            opts.task(do, number)
+
+    work_off(gator)
+
+    assert sorted(done) == [0, 1, 2]

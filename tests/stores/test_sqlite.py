@@ -12,7 +12,7 @@ from alligator.backends.sqlite_backend import Client
 from alligator.cli import main
 from alligator.exceptions import BackendRefused
 from alligator.testing.running import in_threads
-from alligator.testing.stores import LONG, QUEUE, push
+from alligator.testing.stores import LONG, QUEUE, push, records_of
 from tests.features.work import do, work_off
 
 
@@ -110,3 +110,15 @@ def test_tables_of_another_version_are_refused(dsn: str, shop: sqlite3.Connectio
 def test_a_file_that_does_not_wait_for_the_disk_is_a_risk(dsn: str) -> None:
     assert Client(dsn).risks(QUEUE) == []
     assert "sync=normal" in Client(f"{dsn}?sync=normal").risks(QUEUE)[0]
+
+
+def test_a_record_that_was_written_as_text_is_bytes(tmp_path: Path) -> None:
+    gator = Gator(f"sqlite://{tmp_path}/queue.db")
+    records = records_of(gator.backend)
+    records.set("a/b", b"")
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as db, db:
+        db.execute("UPDATE alligator_records SET value = '{}'")
+
+    assert (records.get("a/b"), records.list("a")) == (b"{}", {"a/b": b"{}"})
+    assert records.swap("a/b", b"{}", b"1")
+    gator.backend.close()

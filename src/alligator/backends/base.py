@@ -658,8 +658,15 @@ def worker_of(token: str) -> str:
 
 
 def reserved_at(token: str) -> float:
-    """Return when a hand-out was made, by the store's clock."""
-    return int(token.rsplit(".", 2)[-1]) / 1000
+    """Return when a hand-out was made, by the store's clock.
+
+    Raises:
+        ValueError: That is no token of ours.
+    """
+    try:
+        return int(token.rsplit(".", 2)[-1]) / 1000
+    except OverflowError:
+        raise ValueError(f"{token!r:.100} is no token") from None
 
 
 def as_bytes(data: bytes | str) -> bytes:

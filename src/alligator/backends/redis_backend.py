@@ -227,7 +227,8 @@ class Client(Backend):
         return Counts(*self._server.run([self._call(task_scripts.COUNT, queue_name)])[0])
 
     def queues(self) -> list[str]:
-        return sorted(name.decode() for name in self._server.run([("SMEMBERS", self._queues)])[0])
+        names = self._server.run([("SMEMBERS", self._queues)])[0]
+        return sorted(name.decode(errors="surrogateescape") for name in names)
 
     def dead(
         self, queue_name: str, *, task_id: str | None = None, limit: int = 100, skip: int = 0

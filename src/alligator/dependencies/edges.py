@@ -1,9 +1,8 @@
 """Which tasks need which: two records for each pair, one to be found from either side."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, cast
+from dataclasses import asdict, dataclass
+from typing import Self
 
 from alligator import keys, payloads
 from alligator.backends.abilities import refusal
@@ -37,19 +36,15 @@ class Edge:
     @classmethod
     def read(cls, value: bytes) -> Self:
         """Read a record; what makes no sense in it is left out."""
-        told: Any
-        try:
-            told = json.loads(value)
-        except (ValueError, RecursionError):
-            told = None
-        given = cast(dict[str, Any], told) if isinstance(told, dict) else {}
-        kinds = {"of": int, "failed": str, "own_id": bool}
+        told = payloads.object_in(value)
+        failed = told.get("failed")
         return cls(
-            **{
-                field.name: given[field.name]
-                for field in fields(cls)
-                if isinstance(given.get(field.name), kinds.get(field.name, int | float))
-            }
+            of=int(payloads.number(told.get("of")) or 0),
+            at=payloads.number(told.get("at")) or 0.0,
+            due_at=payloads.number(told.get("due_at")) or 0.0,
+            failed=failed if isinstance(failed, str) else "",
+            missing_since=payloads.number(told.get("missing_since")) or 0.0,
+            own_id=told.get("own_id") is True,
         )
 
     def written(self) -> bytes:
@@ -79,7 +74,10 @@ def unlink(backend: Backend, pairs: Sequence[tuple[Name, Name]]) -> None:
 def edges_in(backend: Backend, family: str, limit: int | None = None) -> dict[Name, Edge]:
     """Return the edges of a family, by the task at their other end."""
     found = records_of(backend).list(family, limit)
-    return {keys.of_ref(key.partition("/")[2]): Edge.read(value) for key, value in found.items()}
+    refs = {key.partition("/")[2]: value for key, value in found.items()}
+    # What is not as we write it is not ours: by the task that it names, it could never be deleted.
+    names = {name: ref for ref in refs if keys.ref(*(name := keys.of_ref(ref))) == ref}
+    return {name: Edge.read(refs[ref]) for name, ref in names.items()}
 
 
 def needs_in(body: bytes) -> Collection[Name] | None:

@@ -136,7 +136,8 @@ def together(limit: Limit) -> int:
         return 1  # of two places, one would be kept while the other one's task runs
     from alligator.limits.rules import REMEMBERED
 
-    return min(1 + int(limit.n / limit.per * TOGETHER), REMEMBERED)
+    # Before it is a whole number: of a span that is next to nothing it is infinite.
+    return int(min(1 + limit.n / limit.per * TOGETHER, REMEMBERED))
 
 
 def park(backend: Backend, waiting: Sequence[tuple[Reservation, Limit]]) -> Parked:

@@ -23,6 +23,7 @@ import math
 import threading
 from binascii import crc32
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -303,7 +304,7 @@ class Gate:
 
     def _still_waiting(self, state: State, ref: str) -> Found | None:
         """Return a task that was in the line; None if it does not wait for us any more."""
-        found = self._backend.find(*keys.of_ref(ref))
+        found = self._find(ref)
         if found is None or not found.due_at:
             return found  # it is gone; or on its way to us, or about to be released
         is_guard = ref == state.guard and _is_near(found.due_at, state.guard_due_at)
@@ -331,14 +332,14 @@ class Gate:
                 del state.called[ref]
             elif _is_near(found.due_at, state.called[ref].parked_until):
                 state.news[ref] = state.called[ref].due_at
-        if state.guard and self._backend.find(*keys.of_ref(state.guard)) is None:
+        if state.guard and self._find(state.guard) is None:
             state.guard = ""
         self._call_next(state, here)
 
     def _is_inside(self, state: State, ref: str) -> bool:
         """Whether a task is in under a hand-out that holds it."""
         token = state.inside.get(ref)
-        found = self._backend.find(*keys.of_ref(ref)) if token else None
+        found = self._find(ref) if token else None
         return found is not None and found.token == token and found.lapses_at > state.now
 
     def _remind(self, state: State, refs: Iterable[str]) -> None:
@@ -351,7 +352,14 @@ class Gate:
     def _found(self, refs: Iterable[str]) -> Iterator[tuple[str, Found | None]]:
         """Yield tasks as they are, up to so many."""
         for ref in list(refs)[:LOOK_AT]:
-            yield ref, self._backend.find(*keys.of_ref(ref))
+            yield ref, self._find(ref)
+
+    def _find(self, ref: str) -> Found | None:
+        """Return a task as it is."""
+        try:
+            return self._backend.find(*keys.of_ref(ref))
+        except ValueError:  # what somebody else has written there is a name that no task can have
+            return None
 
     def _tell(self, state: State) -> None:
         """Do what was written: let those who were called be due; and go on, if those were not all."""
@@ -375,7 +383,8 @@ class Gate:
             when = 0.0 if due_at <= now else due_at
             together.setdefault((queue_name, when), []).append(task_id)
         for (queue_name, when), task_ids in together.items():
-            self._backend.reschedule(queue_name, task_ids, when)
+            with suppress(ValueError):  # as above
+                self._backend.reschedule(queue_name, task_ids, when)
 
 
 def _ref(held: Reservation) -> str:

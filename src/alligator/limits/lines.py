@@ -5,7 +5,7 @@ of CHUNK tasks each. They are written before the owner swaps the record that say
 so a crash in between leaves some behind that nobody looks at, until they expire.
 """
 
-import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +15,8 @@ from alligator.backends.base import Records
 CHUNK = 50
 """Tasks a record; and up to three times as many in the owner's, beside those that have just come. With more,
 each swap of that takes longer."""
+LONGEST = 10**9
+"""Tasks in a line: with more, somebody has made them up."""
 KEPT_FOR = 30 * 86400.0
 """Seconds that a chunk is kept. Tasks that wait longer lose their places, and get new ones at the end."""
 
@@ -28,9 +30,12 @@ class Line:
     Args:
         records: Where chunks are.
         family: Their family.
-        told: What ``to_json`` returned.
+        told: What ``to_json`` returned; or what somebody else has put in its place.
         new_at: The first place of a line that begins now: above those of any line that was there before, so
             that what may be left of it is not taken for a part of this one.
+
+    Raises:
+        ValueError, TypeError: What is told makes no sense.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class Line:
         self._head = _refs(told.get("head", []))
         self._tail = _refs(told.get("tail", []))
         # The places of the first in the head, and of the first in the tail.
-        self._first = int(told.get("first", new_at))
-        self._tail_at = int(told.get("tail_at", self._first))
+        self._first = _place(told.get("first", int(new_at)))
+        self._tail_at = _place(told.get("tail_at", self._first))
+        if not len(self._head) <= self._tail_at - self._first <= LONGEST:
+            raise ValueError(f"places {self._first} to {self._tail_at} make no line")
         self._settled = len(self._tail)
         self._new: dict[str, bytes] = {}
         self._old: list[str] = []
@@ -122,19 +129,48 @@ class Line:
             self._settled = max(0, self._settled - CHUNK)
             return
         key = self._key(self._first)
-        try:
-            self._head = _refs(json.loads(self._records.get(key) or b""))
-        except (ValueError, TypeError):
-            self._head = []
-        if len(self._head) != CHUNK:  # expired, or somebody has removed it
-            self._head = []
-            self._first += CHUNK
+        self._head = self._chunk(key)
+        if not self._head:  # expired, or somebody has removed it
+            self._skip()
         self._old += [key, *map(self._key, self._head)]
+
+    def _skip(self) -> None:
+        """Go on with the first chunk that is there: the oldest ones go first."""
+        places = range(self._first, self._tail_at, CHUNK)
+        # Not one after the other: by what somebody else may have written there, they could be millions.
+        found = bisect_left(places, True, key=lambda place: bool(self._chunk(self._key(place))))
+        self._first = places[found] if found < len(places) else self._tail_at
+
+    def _chunk(self, key: str) -> list[str]:
+        """Return the tasks of a chunk; none if it is not there, or makes no sense."""
+        try:
+            refs = _refs(payloads.list_in(self._records.get(key) or b""))
+        except ValueError:
+            return []
+        return refs if len(refs) == CHUNK else []
 
     def _key(self, name: int | str) -> str:
         # A ref has a ":", and so never is a number.
         return f"{self._family}/{name}"
 
 
+def _place(told: Any) -> int:
+    if not isinstance(told, int) or not 0 <= told < 2**62:
+        raise ValueError(f"{told!r:.100} is no place")
+    return told
+
+
 def _refs(told: Any) -> list[str]:
-    return [str(ref) for ref in told]
+    return [checked(ref) for ref in told]
+
+
+def checked(ref: Any) -> str:
+    """Return what names a task, in a record that anybody may have written.
+
+    Raises:
+        ValueError: It names none.
+    """
+    if not isinstance(ref, str) or ":" not in ref:
+        raise ValueError(f"{ref!r:.100} names no task")
+    ref.encode()  # a lone surrogate, too, is a ValueError
+    return ref

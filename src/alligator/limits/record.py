@@ -1,6 +1,5 @@
 """The record of a limit: what it says, how it is read, and how it is swapped as a whole."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 
 from alligator import keys, payloads
 from alligator.backends.base import Records
-from alligator.limits.lines import Line
+from alligator.limits.lines import Line, checked
 from alligator.retries import backoff, with_jitter
 
 SAFETY = 30.0
@@ -108,8 +107,8 @@ class Record:
         value = self._records.get(self._key)
         took, now = time.monotonic() - began, self._now()
         try:
-            state = self._state(value, json.loads(value or b"{}"), now)
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            state = self._state(value, payloads.object_in(value or b""), now)
+        except (ValueError, TypeError, AttributeError):
             # Not ours. Those who wait will notice, and join a new line.
             state = self._state(value, {}, now)
         state.took = took
@@ -135,24 +134,35 @@ class Record:
         return False
 
     def _state(self, value: bytes | None, told: Mapping[str, Any], now: float) -> State:
+        """Read what is told.
+
+        Raises:
+            ValueError, TypeError, AttributeError: That makes no sense.
+        """
         guard, guard_due_at = told.get("guard") or ("", 0.0)
         calls: Mapping[str, Any] = told.get("called", {})
         return State(
             value,
             now,
             Line(self._records, self._family, told, now * 1e6),
-            str(guard),
-            float(guard_due_at),
+            checked(guard) if guard else "",
+            _number(guard_due_at),
             {
-                ref: Call(float(due_at), float(until), bool(denied))
+                checked(ref): Call(_number(due_at), _number(until), bool(denied))
                 for ref, (due_at, until, denied) in calls.items()
             },
-            {str(ref): str(token) for ref, token in told.get("inside", {}).items()},
+            {checked(ref): str(token) for ref, token in told.get("inside", {}).items()},
             # What lies further ahead is from before the clock was set back.
             [
-                Starts(min(float(moment), now + 1.0), int(number))
+                Starts(min(_number(moment), now + 1.0), int(_number(number)))
                 for moment, number in told.get("starts", [])
             ],
-            float(told.get("moved_at", 0.0)),
-            float(told.get("looked_at", 0.0)),
+            _number(told.get("moved_at", 0.0)),
+            _number(told.get("looked_at", 0.0)),
         )
+
+
+def _number(told: Any) -> float:
+    if (found := payloads.number(told)) is None:
+        raise ValueError(f"{told!r:.100} is no number to reckon with")
+    return found

@@ -23,6 +23,7 @@ from alligator.exceptions import (
 from alligator.outbox import outbox_at
 from alligator.outbox.tables import Outbox, Ref, Row
 from alligator.outbox.writing import name_of
+from alligator.payloads import list_in
 from alligator.processes.complaints import Complaints
 
 if TYPE_CHECKING:
@@ -225,7 +226,8 @@ class _SureStep:
         self._key = key
         records.swap(key, None, b"[]")
         self._record = records.get(key) or b"[]"
-        self.told: Sequence[Ref] = [(seq, name) for seq, name in json.loads(self._record)]
+        # What others have put there tells of none: then some are pushed again, under the same ids.
+        self.told: Sequence[Ref] = [ref for one in list_in(self._record) if (ref := _ref_in(one))]
         self._moved: list[Ref] = []
 
     def push(self, rows: Sequence[Row]) -> None:
@@ -238,6 +240,14 @@ class _SureStep:
         ):
             raise _Overtaken
         self._record, self._moved = record, moved
+
+
+def _ref_in(told: object) -> Ref | None:
+    match told:
+        case [int(seq), str(name)] if abs(seq) < 2**63:
+            return seq, name
+        case _:
+            return None
 
 
 Refused = tuple[Row, AlligatorException]

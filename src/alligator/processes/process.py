@@ -85,7 +85,9 @@ class Process:
         """Send it a signal, unless it has ended."""
         # Not by popen: that would wait for it first, and its usage would be lost.
         if self.popen.returncode is None:
-            os.kill(self.popen.pid, number)
+            # A signal's handler may ask for it right when it was waited for, and nobody knows that yet.
+            with suppress(ProcessLookupError):
+                os.kill(self.popen.pid, number)
 
     def wait(self) -> None:
         """Wait for its end."""

@@ -159,18 +159,18 @@ def result_key(queue_name: str, task_id: str) -> str:
 def read_outcome(value: bytes) -> Outcome | None:
     """Read an outcome's record; None if there is no sense in it."""
     told = payloads.object_in(value)
-    try:
-        return Outcome(
-            state=str(told["state"]),
-            at=float(told["at"]),
-            reason=str(told.get("reason", "")),
-            error=str(told.get("error", "")),
-            kept_until=float(told.get("kept_until", 0.0)),
-            token=str(told.get("token", "")),
-            push=str(told.get("push", "")),
-        )
-    except (LookupError, TypeError, ValueError):
+    at = payloads.number(told.get("at"))
+    if "state" not in told or at is None:
         return None
+    return Outcome(
+        state=str(told["state"]),
+        at=at,
+        reason=str(told.get("reason", "")),
+        error=str(told.get("error", "")),
+        kept_until=payloads.number(told.get("kept_until")) or 0.0,
+        token=str(told.get("token", "")),
+        push=str(told.get("push", "")),
+    )
 
 
 def read_result(value: bytes, task_id: str) -> Any:

@@ -18,6 +18,7 @@ from zlib import crc32
 from alligator import keys, payloads
 from alligator.backends.abilities import refusal
 from alligator.backends.base import (
+    MAX_ID_BYTES,
     MAX_NAME_BYTES,
     MAX_PRIORITY,
     Backend,
@@ -42,8 +43,6 @@ log = logging.getLogger("alligator.schedules")
 
 LOOK_EVERY = 1.0
 """Seconds after which a scheduler sees what others have added, changed or removed."""
-SHORTEST = 1.0
-"""Seconds: the shortest time between two runs of a schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +266,7 @@ class Scheduler:
         if self._reading is not None:
             read = partial(self._reading.read, self._task_class)
         body, priority = _run_of(form.body_of(told), task_id, due_at, read)
+        check_name("task_id", task_id, MAX_ID_BYTES)  # whoever has written the record
         return Message(task_id, body, priority=priority, replaces=told["replaces"])
 
     def _complain(self, queue_name: str, key: str, value: bytes, err: Exception) -> None:
@@ -277,10 +277,14 @@ class Scheduler:
 
 
 def _interval(value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and SHORTEST <= value < AGES:
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and form.SHORTEST <= value < AGES
+    ):
         return float(value)
     raise InvalidOption(
-        f"every is a number of seconds, from {SHORTEST:g} to a century; not {value!r:.100}."
+        f"every is a number of seconds, from {form.SHORTEST:g} to a century; not {value!r:.100}."
     )
 
 

@@ -1,13 +1,17 @@
 """The form of a schedule in a store's records. What another version has written into one beyond this, stays."""
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 from alligator import keys, payloads
 from alligator.payloads import number
 
+SHORTEST = 1.0
+"""Seconds: the shortest time between two runs of a schedule. Of moments that are nearer to each other than a
+float can tell, there would be no next one."""
+MOST_ROWS = 100
+"""Rows that another version may remember: to look through them takes their square."""
 _NOTHING = type(None)
 _PARTS: dict[str, tuple[type, ...]] = {
     "every": (float, int, _NOTHING),
@@ -48,19 +52,21 @@ def read(value: bytes) -> dict[str, Any]:
     """
     if isinstance(value, payloads.Refused):
         raise ValueError(value.why)
-    found: Any = json.loads(payloads.plain(value))
-    if not isinstance(found, dict):
-        raise ValueError(f"the record is a JSON {type(found).__name__}, not an object")
-    told = cast(dict[str, Any], found)
+    told = payloads.object_in(payloads.plain(value))
+    if not told:
+        raise ValueError("the record is no JSON object")
     for part, kinds in _PARTS.items():
         given = told.get(part)
         is_out_of_reach = float in kinds and given is not None and number(given) is None
         if not isinstance(given, kinds) or is_out_of_reach:
             raise ValueError(f"the record's {part!r} is {given!r:.100}")
-    if not all(_is_row(row) for row in told.get("rows") or ()):
-        raise ValueError(f"the record's 'rows' are {told['rows']!r:.100}")
+    rows = told.get("rows") or ()
+    if len(rows) > MOST_ROWS or not all(map(_is_row, rows)):
+        raise ValueError(f"the record's 'rows' are {rows!r:.100}")
     if (told["every"] is None) == (told["cron"] is None):
         raise ValueError("the record has neither or both of 'every' and 'cron'")
+    if told["every"] is not None and told["every"] < SHORTEST:
+        raise ValueError(f"the record's 'every' is {told['every']!r}, less than {SHORTEST:g} s")
     body_of(told)
     return told
 
@@ -76,7 +82,7 @@ def readable(value: bytes) -> dict[str, Any] | None:
     """Read a record; None: it is none that this version understands."""
     try:
         return read(value)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 

@@ -12,7 +12,9 @@ import hashlib
 import json
 import math
 import re
+from typing import Any, cast
 
+from alligator import payloads
 from alligator.exceptions import InvalidOption
 
 MAX_TUBE = 200
@@ -156,14 +158,9 @@ def task_in(body: bytes, job_id: int) -> tuple[str, bytes]:
     """
     if body.startswith(_MARK):
         head, _, rest = body[len(_MARK) :].partition(b"\n")
-        try:
-            return str(json.loads(head).get("id", job_id)), rest
-        except (
-            ValueError,
-            AttributeError,
-            RecursionError,
-        ):  # somebody else's, who happens to begin like that
-            pass
+        found = payloads.json_in(head)
+        if isinstance(found, dict):  # else it is somebody else's, who happens to begin like that
+            return str(cast(dict[str, Any], found).get("id", job_id)), rest
     return str(job_id), body
 
 

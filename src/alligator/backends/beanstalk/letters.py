@@ -9,13 +9,13 @@ of one that was kicked or deleted by others, or of a burial that did not happen:
 """
 
 import json
-import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from alligator import payloads
 from alligator.backends.base import DeadLetter
 from alligator.backends.beanstalk import format as form
 from alligator.backends.beanstalk.connection import Command, Connection, Job, is_error
@@ -242,21 +242,13 @@ def _written(job: int, task_id: str, at: float, text: str) -> bytes:
 def _read(letter: int, body: bytes) -> Note | None:
     """Read a note; None: it is none."""
     first, _, text = body.partition(b"\n")
+    head = payloads.object_in(first)
+    job, at = form.job_id(str(head.get("job"))), payloads.number(head.get("at"))
+    if job is None or at is None:
+        return None
     try:
-        head: dict[str, Any] = json.loads(first)
-        job, at = form.job_id(str(head["job"])), float(head["at"])
-        if job is None or not math.isfinite(at):
-            return None
         if head.get("zlib"):
             text = zlib.decompressobj().decompress(text, LONGEST)
         return Note(letter, job, str(head["task"]), at, text.decode(errors="replace"))
-    except (
-        ValueError,
-        OverflowError,
-        RecursionError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        zlib.error,
-    ):
+    except (LookupError, zlib.error):
         return None  # others may write there, too

@@ -457,6 +457,8 @@ def ours(err: psycopg.Error, dsn: DSN) -> AlligatorException:
     if state:
         kind = BackendUnavailable if state.startswith(_PASSING) else BackendRefused
         return kind(f"{dsn}: {text}")
+    if isinstance(err, errors.DataError):  # psycopg's own: it has a NUL, and was not even sent
+        return InvalidOption(f"{dsn} cannot carry that: {text}")
     if isinstance(err, errors.InterfaceError | errors.OperationalError):
         if "FATAL:" in text and not any(words in text for words in _STARTING):
             return BackendRefused(f"{dsn} does not let us in: {text}")

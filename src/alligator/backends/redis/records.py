@@ -142,7 +142,7 @@ class Records:
         commands: list[Command] = [("MGET", *some) for some in _parts(names)]
         values = itertools.chain(*self._server.run(commands))
         return {
-            name.decode()[len(index) + 1 :]: value
+            name.decode(errors="surrogateescape")[len(index) + 1 :]: value
             for name, value in zip(names, values, strict=True)
             if value is not None
         }

@@ -83,7 +83,7 @@ class FileRecords:
         """Return a family."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT key, value FROM alligator_records WHERE key >= ? AND key < ? "
+                "SELECT key, CAST(value AS BLOB) FROM alligator_records WHERE key >= ? AND key < ? "
                 "AND ifnull(expires_at > ?, 1) ORDER BY key LIMIT ?",
                 # "0" comes after "/"; without a limit, SQLite says -1.
                 (f"{family}/", f"{family}0", self._clock(), -1 if limit is None else max(0, limit)),
@@ -115,7 +115,8 @@ class FileRecords:
 
     def _get(self, db: sqlite3.Connection, key: str) -> bytes | None:
         row = db.execute(
-            "SELECT value FROM alligator_records WHERE key = ? AND ifnull(expires_at > ?, 1)",
+            # Who writes by other means than ours may have put text there, or a number.
+            "SELECT CAST(value AS BLOB) FROM alligator_records WHERE key = ? AND ifnull(expires_at > ?, 1)",
             (key, self._clock()),
         ).fetchone()
         return row[0] if row else None

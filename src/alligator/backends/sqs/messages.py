@@ -13,12 +13,13 @@ A payload that is plain JSON lies in the queue as it is, with no attribute at al
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
+
+from alligator import payloads
 
 ROOM = 512
 """Bytes of a message to leave free at a push, for attributes that may come: else it could not be sent anew."""
@@ -132,12 +133,7 @@ def fitted(note: str, room: int) -> str:
         return note
     if room < SHORTEST_NOTE:
         return ""
-    try:
-        told = json.loads(note)
-    except ValueError:
-        told = None
-    if isinstance(told, dict):
-        parts = cast(dict[str, Any], told)
+    if parts := payloads.object_in(note):
         for leave_out in _LEFT_OUT:
             leave_out(parts)
             shorter = json.dumps(parts, separators=(",", ":"))
@@ -178,7 +174,7 @@ def _as_body(text: str, form: str | None) -> bytes:
     if form == _BASE64:
         try:
             return base64.b64decode(text[1:], validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error among them
             pass  # who wrote that attribute was not us
     return text.encode()
 

@@ -1,7 +1,6 @@
 """What a move writes in the new store of a task that is about to come."""
 
 import base64
-import json
 from dataclasses import dataclass
 
 from alligator import payloads
@@ -36,15 +35,17 @@ class Intent:
     @classmethod
     def read(cls, value: bytes) -> "Intent | None":
         """Read a record; None: there is no sense in it."""
+        told = payloads.object_in(value)
+        parked_until, n = map(payloads.number, (told.get("parked_until"), told.get("n")))
+        due_at = NEVER if told.get("due_at", 0) is None else payloads.number(told.get("due_at"))
+        if parked_until is None or n is None or due_at is None:
+            return None
         try:
-            told = json.loads(value)
             follow = told["follow"] and Follow(
-                told["follow"][0], *map(base64.b64decode, told["follow"][1:])
+                str(told["follow"][0]), *map(base64.b64decode, told["follow"][1:])
             )
-            due_at = NEVER if told["due_at"] is None else float(told["due_at"])
-            parked_until = float(told["parked_until"])
-            return cls(told["move"].encode(), parked_until, int(told["n"]), due_at, follow or None)
-        except (ValueError, TypeError, KeyError):
+            return cls(str(told["move"]).encode(), parked_until, int(n), due_at, follow or None)
+        except (ValueError, TypeError, LookupError):
             return None
 
 
