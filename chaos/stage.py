@@ -29,7 +29,9 @@ LONGEST = 90.0
 MANY = 1_000_000
 """Dead letters to look at, at the most: all."""
 BACK_TO_WORK = 5.0
-"""Seconds from a server's return until each worker begins a new task, at the most."""
+"""Seconds from a server's return until each worker begins a task that it had not held before, at the most."""
+BACKLOG = 30.0
+"""Seconds for what waits to be run, at the most."""
 AWHILE = 0.02
 """Seconds that a task takes which is to show that each process works: time for the others to take one, too."""
 SWEEP = 1.0
@@ -64,7 +66,7 @@ class Stage(Scene):
         self.shown: list[str] = []
         """What the table shows beside the figures."""
         self.back_to_work = BACK_TO_WORK
-        """Seconds from the server's return until each worker begins a new task, at the most."""
+        """As much in this scenario, in seconds."""
         self.recovers_within = LEASE + SWEEP + SPARE
         """Seconds from a death that broke off a run to the next start of its task, at the most."""
         self.batch = LARGEST_BATCH
@@ -207,7 +209,8 @@ class Stage(Scene):
             ours = {entry.pid for entry in self._starts(f"{prefix}-") if entry.at > since}
             return len(program.children) > 0 and ours >= {*program.children}
 
-        until(all_work, "all work again", within=self.back_to_work)
+        # How soon is judged by the journal: what was pushed before may be much, and comes first.
+        until(all_work, "all work again", within=self.back_to_work + BACKLOG)
 
     def _starts(self, prefix: str) -> list[Entry]:
         return [one for one in self.journal.entries("start") if one.name.startswith(prefix)]

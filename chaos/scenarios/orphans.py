@@ -15,12 +15,12 @@ LONGEST_LIFE = BEANSTALK_LEASE + 5.0
 TASKS = 4000
 
 
-@scenario(quick=0.1, quick_on=["beanstalk"], patience=0.5)
+@scenario(quick=0.05, quick_on=["beanstalk"], patience=0.5)
 def parents_killed(stage: Stage) -> None:
     """A latergator is killed, its worker processes are not, and another is started: 20 times."""
     stage.push_batch(stage.names(TASKS), jobs.work, 0.02)
     longest, met = 0.0, 0
-    rounds = stage.many(20, at_least=3)
+    rounds = stage.many(20, at_least=2)
     for _ in range(rounds):
         program = stage.start("--workers", "4")
         until(lambda: stage.at_work(program) or stage.is_done(), "somebody works")  # noqa: B023

@@ -200,6 +200,20 @@ def test_a_server_is_back_when_workers_begin_what_was_pushed_since(found: Found)
     assert found(*away, *pushed, *begun, ("start", "three", B, 6.0)).revivals == [1.0, 4.0]
 
 
+def test_what_waited_before_the_server_died_keeps_no_worker_from_being_back(found: Found) -> None:
+    lines: list[Line] = [
+        *PUSH,
+        ("start", "before", A, 0.5),
+        ("down", "", 9, 1.0),
+        ("up", "", 9, 2.0),
+    ]
+    lines += [("push", "new", 9, 2.1)]
+    lines += [("start", f"waited{number}", A, 3.0 + number) for number in range(4)]
+
+    # It may have held two of these; the third it has got since.
+    assert found(*lines, ("start", "new", A, 9.0), batch=2).revivals == [3.0]
+
+
 def test_a_journal_tells_which_attempt_it_was(tmp_path: Path) -> None:
     gator = Gator("locmem://")
     journal = Journal(tmp_path / "journal")

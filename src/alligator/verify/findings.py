@@ -83,7 +83,7 @@ class Findings:
     recoveries: list[float]
     """Seconds from each death that broke off a run to the next start of its task."""
     revivals: list[float]
-    """Seconds from each return of the server until each worker began a task that was pushed after it.
+    """Seconds from each return of the server until each worker began a task that it had not held before.
 
     Infinite where none began any, though some were pushed.
     """
@@ -169,7 +169,7 @@ def found_in(
             for death in cause
             if death.is_death and run.end is None
         ],
-        revivals=_revivals(entries),
+        revivals=_revivals(entries, batch),
         kills=sum(entry.kind == "kill" for entry in entries),
     )
 
@@ -199,8 +199,11 @@ def _of_retries(runs: Iterable[Run], at: float, troubles: Iterable[Trouble]) -> 
     return [one for one in troubles if any(one.explains(run, at) for run in failed)]
 
 
-def _revivals(entries: Sequence[Entry]) -> list[float]:
-    """Return how long each worker took after each ``up``. Not by tasks that it may have held all the while."""
+def _revivals(entries: Sequence[Entry], batch: int) -> list[float]:
+    """Return how long each worker took after each ``up``. Not by tasks that it may have held all the while.
+
+    Those are a batch at the most. To wait for what was pushed since would count how much waited before that.
+    """
     ups = [entry.at for entry in entries if entry.kind == "up"]
     downs = [entry.at for entry in entries if entry.kind == "down"]
     found: list[float] = []
@@ -208,9 +211,12 @@ def _revivals(entries: Sequence[Entry]) -> list[float]:
         until = min((at for at in downs if at > up), default=math.inf)
         new = {one.name for one in entries if one.kind == "push" and up < one.at < until}
         firsts: dict[int, float] = {}
+        begun = Counter[int]()
         for one in entries:
-            if one.kind == "start" and one.name in new and up < one.at < until:
-                firsts.setdefault(one.pid, one.at - up)
+            if one.kind == "start" and up < one.at < until:
+                begun[one.pid] += 1
+                if one.name in new or begun[one.pid] > batch:
+                    firsts.setdefault(one.pid, one.at - up)
         workers = {one.pid for one in entries if one.kind == "start" and one.at < up}
         back = [at for pid, at in firsts.items() if pid in workers]
         found += back or ([min(firsts.values(), default=math.inf)] if new else [])
