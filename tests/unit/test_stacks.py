@@ -1,6 +1,7 @@
 """Reading stacks: those of this process, and what faulthandler writes of another one."""
 
 import asyncio
+import faulthandler
 import inspect
 import logging
 import os
@@ -240,6 +241,8 @@ def test_where_all_sleep_a_call_into_c_that_sleeps_has_the_lock() -> None:
         assert not inquiry.tick()
         assert child.signals == [SIGNAL]
         child.now = 0.6
+        assert not inquiry.tick()  # the handler has not written anything yet
+        faulthandler.dump_traceback(inquiry.file)
         assert inquiry.tick()
     assert child.signals == [SIGNAL]  # once
 
@@ -271,7 +274,7 @@ def test_who_may_run_python_is_never_sent_the_signal(turns: int, is_asleep: bool
         for now in range(20):
             child.after(now / 10, now / 10)
             assert not inquiry.tick()
-        child.now = 2.1
+        child.now = 3.1
         assert inquiry.tick()
 
     assert child.signals == []
