@@ -80,36 +80,49 @@ def _over(seconds: float) -> TaskTimeout:
 class _Alarm:
     """A limit in the main thread. The program's own timer stands still meanwhile, and is set again afterwards.
 
-    Whoever is first, the end of the block or the alarm, puts all back; only the alarm that is first raises.
+    Whoever is first, the end of the block or the alarm, puts all back; only the alarm that is first raises. If
+    the interpreter ignored that, it is raised anew.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._is_over = False
+        self.is_over = False
 
     def __enter__(self) -> None:
+        self._start(self._seconds)
+
+    def _start(self, seconds: float) -> None:
+        self._is_set = True
         self._pid = os.getpid()
         self._began_at = time.monotonic()
         # The other timer off first: an alarm of its own is to find its own handler.
         self._left, self._every = signal.setitimer(signal.ITIMER_REAL, 0)
         self._handler = signal.signal(signal.SIGALRM, self._ring)
-        signal.setitimer(signal.ITIMER_REAL, max(self._seconds, _SOON))
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, _SOON))
 
     def __exit__(self, *_: object) -> None:
-        if not self._is_over:
+        self.is_over = True
+        if self._is_set:
             self._put_back()
+        _forget(self)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        if self._is_over:
+        if not self._is_set:
             return
         if _is_final(frame):
             signal.setitimer(signal.ITIMER_REAL, _MOMENT)
             return
         self._put_back()
+        _hear_of_ignored()
+        _fired[threading.get_ident()] = self
         raise _over(self._seconds)
 
+    def fire_again(self) -> None:
+        """Raise once more, for nobody heard of it."""
+        self._start(_MOMENT)
+
     def _put_back(self) -> None:
-        self._is_over = True
+        self._is_set = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         # This first runs handlers of signals that have come: if the alarm has, then ours, which is over.
         signal.signal(signal.SIGALRM, self._handler)
@@ -151,8 +164,7 @@ class _Watched:
         if self._is_firing and os.getpid() == self._pid:  # a fork has no watcher
             self._has_fired.acquire()
             _raising_in(self._thread, None)()
-        if _fired.get(self._thread) is self:
-            del _fired[self._thread]
+        _forget(self)
         if isinstance(err, TaskTimeout) and self._is_firing:
             err.args = _over(self._seconds).args  # the interpreter makes it of its type alone
 
@@ -198,15 +210,22 @@ class _Watched:
         return True
 
 
-_fired: dict[int, _Watched] = {}
+_fired: dict[int, _Alarm | _Watched] = {}
 """What has been raised last, by threads."""
+
+
+def _forget(limit: _Alarm | _Watched) -> None:
+    """Forget that it was raised, in its own thread."""
+    me = threading.get_ident()
+    if _fired.get(me) is limit:
+        del _fired[me]
 
 
 class _Ignored:
     """Hears of exceptions that the interpreter ignores; what is none of ours goes to the hook before it.
 
     It is met by what is raised just before a finalizer begins, or in one that a look did not find: of more than
-    a hundred threads, or deep down.
+    a hundred threads, or deep down; or what the collector of garbage calls.
     """
 
     def __init__(self, former: "Callable[[sys.UnraisableHookArgs], object]") -> None:

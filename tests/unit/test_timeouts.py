@@ -159,6 +159,24 @@ def test_what_nobody_would_hear_is_said_later(place: Place) -> None:
     place(call)
 
 
+def test_what_the_garbage_collectors_callbacks_swallow_is_said_later(place: Place) -> None:
+    """The interpreter ignores what they raise; their names tell nothing."""
+
+    def dawdle(phase: str, info: dict[str, int]) -> None:
+        spin(0.2)
+
+    def call() -> None:
+        with pytest.raises(TaskTimeout, match=r"0\.1 s"), time_limit(0.1):
+            gc.collect()
+            spin(FAR)
+
+    gc.callbacks.append(dawdle)
+    try:
+        place(call)
+    finally:
+        gc.callbacks.remove(dawdle)
+
+
 class Careful:
     """Goes without an error, whatever comes, as clients of servers do."""
 
