@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from alligator.verify.findings import Findings, found_in
-from chaos.controls.systems import PYTHON, System
+from chaos.controls.systems import PYTHON, System, environment_of
 from chaos.stage import LONGEST, Stage
 from chaos.stores import Place
 from tests.integration import jobs
-from tests.integration.scenes import ROOT, Program, kill, members_of
+from tests.integration.scenes import Program, kill, members_of
 
 QUIET = 1.0
 """Seconds without a new line in the journal: nothing runs any more."""
@@ -36,7 +36,7 @@ class ForeignStage(Stage):
     ) -> None:
         super().__init__(place, folder, seed, size)
         self.system = system(place.dsn)
-        self.environment = {"CONTROL_DSN": place.dsn, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        self.environment = environment_of(place.dsn)
 
     @contextmanager
     def producing(

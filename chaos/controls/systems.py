@@ -20,6 +20,11 @@ def are_installed() -> bool:
     return PYTHON.exists()
 
 
+def environment_of(dsn: str) -> dict[str, str]:
+    """Return the variables of programs of theirs, where nothing of ours is installed."""
+    return {"CONTROL_DSN": dsn, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+
+
 class System(ABC):
     """Another task queue, on a Redis."""
 
@@ -67,7 +72,7 @@ class Huey(System):
     def kept(self) -> dict[str, set[str]]:
         # It reads them itself: what they are in is a matter of its own.
         words = [str(PYTHON), "-m", "chaos.controls.huey_waiting"]
-        environment = os.environ | {"CONTROL_DSN": self._dsn}
+        environment = os.environ | environment_of(self._dsn)
         told = subprocess.run(
             words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )

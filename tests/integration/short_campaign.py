@@ -4,7 +4,6 @@ Two files of tests have every other trial each, so that they can be run side by 
 """
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from chaos.campaign import Scenario, Trial, played
 from chaos.scenarios import SCENARIOS
 from chaos.table import HEAD, row
 
-SEED = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
+SEED = int(os.environ.get("CHAOS_SEED", "7"))
 TRIALS = [
     pytest.param(one, store, id=f"{one.name}-{store}")
     for one in SCENARIOS.values()
