@@ -18,6 +18,7 @@ done: list[Any] = []
 together = {"now": 0, "most": 0}
 meeting: list[asyncio.Event] = []
 released = threading.Event()
+blocking = threading.Event()
 
 
 def forget() -> None:
@@ -26,6 +27,7 @@ def forget() -> None:
     meeting.clear()
     together.update(now=0, most=0)
     released.clear()
+    blocking.clear()
 
 
 async def meet(number: int) -> int:
@@ -81,6 +83,7 @@ def release() -> None:
 
 def block_until_released() -> None:
     """Keep a thread."""
+    blocking.set()
     assert released.wait(30)
     done.append("blocked")
 

@@ -246,7 +246,8 @@ def test_functions_that_wait_for_a_thread_are_given_back_too(gator: Gator) -> No
     for _ in range(15):
         gator.task(jobs.block_until_released)
     with working(gator, concurrency=10, grace=30.0) as worker:
-        until(lambda: gator.backend.count("all").running > 1, "one runs, and others wait for it")
+        until(jobs.blocking.is_set, "one runs")
+        until(lambda: gator.backend.count("all").running > 1, "others wait for it")
         worker.stop()
         until(lambda: gator.backend.count("all").running == 1, "the rest is given back")
         jobs.released.set()

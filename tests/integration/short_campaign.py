@@ -32,7 +32,7 @@ def trial_of(
 
 def assert_kept(trial: Trial) -> None:
     """Fail unless every promise was kept."""
-    assert trial.remarks == []
+    assert trial.remarks == [], "\n".join(trial.remarks)
     assert trial.findings.lost == []
     assert trial.findings.unexpected == []
     assert trial.findings.unexplained == []

@@ -24,7 +24,7 @@ from alligator.processes.canceler import Canceler
 from alligator.processes.child import HURRY, LEAVE, STOP, Settings
 from alligator.processes.complaints import Complaints, warn_of
 from alligator.processes.crew import END_WITHIN
-from alligator.processes.inquiry import HEARS_WITHIN, Inquiry, crash_in
+from alligator.processes.inquiry import ANSWERS_WITHIN, Inquiry, crash_in
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.processes.memory import peak_of
 from alligator.processes.process import Process, started
@@ -43,8 +43,6 @@ LATE_RESERVE = 1.0
 """Seconds after a process died in which the store may still carry out what it asked last."""
 BREAK_OFF = END_WITHIN + 1.0
 """Seconds for a process, after the grace, to break off its coroutines, and to give back what it holds."""
-SAY_WITHIN = 4 * HEARS_WITHIN
-"""Seconds, at the most, to wait for stacks at the end of the grace: leases are not extended meanwhile."""
 A_MOMENT = 0.02
 """Seconds between two looks whether they are there."""
 CRASHES = ("SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL")
@@ -423,11 +421,12 @@ class Supervisor:
             return
         self._has_said_what_hangs = True
         asked = [(child, child.inquire()) for child in self._children if not child.has_ended]
-        until = time.monotonic() + SAY_WITHIN
+        until = time.monotonic() + ANSWERS_WITHIN
         while (left := until - time.monotonic()) > 0 and self._signals == 1:
             answered = [inquiry.tick() for _, inquiry in asked]
             if all(answered):
                 break
+            self._beat()
             self._bell.wait(min(left, A_MOMENT))
         for child, _ in asked:
             for task in child.board.read():
