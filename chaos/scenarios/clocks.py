@@ -74,4 +74,4 @@ def _look_at_starts(stage: Stage) -> None:
     (first, early), (last, late) = min(waited), max(waited)
     stage.show(f"started from {first:+.2f} to {last:+.2f} s of when they were due")
     stage.expect(first > -EARLY, f"{early} started {-first:.2f} s early")
-    stage.expect(last < LATE, f"{late} started {last:.2f} s late")
+    stage.expect_measured(last < LATE, f"{late} started {last:.2f} s late")

@@ -58,7 +58,9 @@ def answers_to_workers_lost(stage: Stage) -> None:
     if is_strict:
         late, name = _longest_left_lying(stage, names)
         stage.show(f"a task waited for {max(0.0, late):.2f} s behind later ones")
-        stage.expect(late < 0.75 * LEASE, f"{name} was left lying: nobody knew that it was held")
+        stage.expect_measured(
+            late < 0.75 * LEASE, f"{name} was left lying: nobody knew that it was held"
+        )
     else:
         # To beanstalkd the end of a connection is one of its client, and each counts a delivery.
         stage.rightly_dead |= set(stage.names_of_dead())

@@ -97,7 +97,7 @@ class Sweep:
         chosen = self._stage.rng.sample(points, self._stage.many(len(points), AT_LEAST))
         missed = [point for point in chosen if not self._is_killed_at(point)]
         self._stage.show(f"{len(chosen) - len(missed)} of {len(chosen)} points")
-        self._stage.expect(
+        self._stage.expect_measured(
             len(missed) <= MAY_MISS * len(chosen), f"did not come there: {missed[:20]}"
         )
 

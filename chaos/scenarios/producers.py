@@ -73,11 +73,11 @@ def network_silent_to_producers(stage: Stage) -> None:
     pushed = [one.at for one in stage.journal.entries("pushed") if one.at > spoke_at]
     took = min(pushed, default=float("inf")) - spoke_at
     stage.show(f"pushes again after {took:.1f} s")
-    stage.expect(took <= within, f"pushes again only after {took:.1f} s")
+    stage.expect_measured(took <= within, f"pushes again only after {took:.1f} s")
     if (
         direct.backend.keeps_ids
     ):  # else none is repeated: it is asked for other things until there are answers
         tries = [one.at for one in stage.journal.entries() if one.kind in ("push", "pushed")]
         longest = max(later - one for one, later in pairwise(tries))
         stage.show(f"a push took {longest:.1f} s at the most")
-        stage.expect(longest <= within, f"a push took {longest:.1f} s")
+        stage.expect_measured(longest <= within, f"a push took {longest:.1f} s")

@@ -30,7 +30,7 @@ def two_signals(stage: Stage) -> None:
     stage.rng.shuffle(orders)
     took = [_told_to_leave(stage, *order) for order in orders[: stage.many(len(orders))]]
     stage.show(f"left within {max(took):.2f} s")
-    stage.expect(max(took) < LEAVES_WITHIN, f"left only after {max(took):.2f} s")
+    stage.expect_measured(max(took) < LEAVES_WITHIN, f"left only after {max(took):.2f} s")
     (stage.folder / "gate").touch()
     stage.start("--workers", "2")
     stage.come_to_rest()

@@ -54,7 +54,7 @@ class Patience:
             except (BackendUnavailable, BackendRefused) as err:
                 failures += 1
                 if self._clock() - said_at >= SAY_EVERY:
-                    log.warning("%s Trying on.", err)
+                    log.warning("%s. Trying on.", str(err).rstrip(". "))
                     said_at = self._clock()
                 if self._is_over():
                     raise

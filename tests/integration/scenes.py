@@ -33,6 +33,8 @@ SHORT = [f"short-{number}" for number in range(300)]
 """So many short tasks, and a worker has learned to take many at once."""
 BEHIND = [f"behind-{number}" for number in range(40)]
 """Tasks that come in one batch with whatever is between them and the short ones."""
+BEFORE_LEASE = 15.0
+"""Seconds after which, on the busiest machine, nothing has waited for a lease or a grace: these take 30."""
 ON_SQLITE = pytest.mark.parametrize("dsn", ["sqlite"], indirect=True)
 """For a test that looks at what no store has a part in."""
 

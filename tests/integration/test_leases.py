@@ -4,7 +4,7 @@ import time
 
 from alligator.backends.base import Counts
 from tests.integration import jobs
-from tests.integration.scenes import BEHIND, ON_SQLITE, SHORT, Scene, until
+from tests.integration.scenes import BEFORE_LEASE, BEHIND, ON_SQLITE, SHORT, Scene, until
 
 
 def test_tasks_of_five_leases_start_once_even_if_they_let_no_thread_run(scene: Scene) -> None:
@@ -49,7 +49,7 @@ def test_short_tasks_do_not_wait_for_the_long_one_of_their_batch(scene: Scene) -
     scene.finished("long")
 
     print(f"free {took:.2f} s after the long one began")
-    assert took < 5  # 0.5 to 1 s, and the time that the second one takes to start
+    assert took < BEFORE_LEASE  # 0.5 to 1 s, and the time that the second one takes to start
     behind = {entry.pid for entry in scene.journal.entries("finish") if entry.name in BEHIND}
     assert behind == set(hungry.children)
     until(lambda: scene.counts == Counts(), "the queue is empty")

@@ -13,12 +13,14 @@ from unittest.mock import ANY
 
 import psycopg
 import pytest
+from psycopg import errors
 
 from alligator.backends import postgres_backend
 from alligator.backends.base import Ack, Backend, Bury, Counts, Message, Release, Reservation
 from alligator.backends.postgres import connection, functions, listener, schema
 from alligator.backends.postgres_backend import Client
 from alligator.cli import main
+from alligator.dsn import DSN
 from alligator.exceptions import (
     BackendRefused,
     BackendUnavailable,
@@ -365,6 +367,18 @@ def test_connections_that_were_cut_are_made_anew(server: PostgresServer, client:
     assert client.settle([Ack(held)]) == []
     server.cut()
     assert drain(client) == ["t2"]
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow]
+)
+def test_a_connection_that_the_server_ends_is_one_that_does_not_answer(
+    kind: type[psycopg.Error],
+) -> None:
+    err = connection.ours(kind("unexpected postmaster exit"), DSN.parse("postgres://shop/orders"))
+
+    assert isinstance(err, BackendUnavailable)
+    assert str(err) == "postgres://shop/orders does not answer: unexpected postmaster exit"
 
 
 def test_who_waits_hears_again_after_its_connections_were_cut(

@@ -27,8 +27,8 @@ WORKER = new_id()
 
 PATIENCE = 10.0
 """Seconds until a test gives up on what should have happened."""
-SOON = 3.0
-"""Seconds that a wake-up may take on the slowest machine; a wait that nobody ends takes ``LONG``."""
+SOON = 4.5
+"""Seconds that a wake-up may take on the slowest machine: less than until one looks anyway, or ``LONG``."""
 IN_A_WHILE = 8.0
 """Seconds until one who waits has noticed a lapse that it could not foresee: it looks every few seconds."""
 LONG = 20.0

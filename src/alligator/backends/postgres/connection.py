@@ -428,6 +428,8 @@ _IS_MISSING = (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSc
 
 _PASSING = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE: connection, rollback, resources, not in the right state, intervention, the system."""
+_GONE = ("08", "57P")
+"""Those with which a connection ends, as the server or an operator ends it."""
 _STARTING = (
     "starting up",
     "shutting down",
@@ -454,6 +456,8 @@ def ours(err: psycopg.Error, dsn: DSN) -> AlligatorException:
         return QueueFull(f"{dsn} has no room left: {text}")
     if state == "25006":  # of a server that is a standby now
         return BackendUnavailable(f"{dsn} takes nothing now: {text}")
+    if state.startswith(_GONE):
+        return BackendUnavailable(f"{dsn} does not answer: {text}")
     if state:
         kind = BackendUnavailable if state.startswith(_PASSING) else BackendRefused
         return kind(f"{dsn}: {text}")
