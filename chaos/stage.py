@@ -197,14 +197,9 @@ class Stage(Scene):
         environment = {"SCENE_DSN": self.dsn} | environment
         return self.latergator(*lease, *options, target=target, **environment)
 
-    def at_work(self, program: Program) -> list[int]:
-        """Return the processes of a program that have started a task."""
-        return self.at_work_since(program, program.began_at)
-
-    def at_work_since(self, program: Program, moment: float) -> list[int]:
-        """Return those that have started one after some moment."""
-        started = {entry.pid for entry in self.journal.since(moment) if entry.kind == "start"}
-        return [pid for pid in program.children if pid in started]
+    def at_work(self, program: Program, since: float = 0.0) -> list[int]:
+        """Return the processes of a program that have started a task; since some moment, if so asked."""
+        return self.journal.at_work(program.children, max(since, program.began_at))
 
     def come_back(self, program: Program, since: float) -> None:
         """Push tasks until each process of a program has begun one of them."""

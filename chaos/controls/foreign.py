@@ -72,10 +72,10 @@ class ForeignStage(Stage):
         assert not target
         return self._foreign(self.system.workers(int(options[1])))
 
-    def at_work(self, program: Program) -> list[int]:
+    def at_work(self, program: Program, since: float = 0.0) -> list[int]:
         """Return the workers of a program that have started a task."""
         if not self.system.leaves_orphans:
-            return super().at_work(program)
+            return super().at_work(program, since)
         members = members_of(program.pid)
         busy = {one.parent for one in members}
         return [one.pid for one in members if one.parent == program.pid and one.pid in busy]

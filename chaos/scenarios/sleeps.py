@@ -24,7 +24,7 @@ def trees_asleep(stage: Stage) -> None:
         with stage.asleep(sleepy):
             time.sleep(stage.rng.uniform(SHORTEST, LONGEST))
         woken_at = time.monotonic()
-        until(lambda: stage.is_done() or stage.at_work_since(sleepy, woken_at), "it works again")  # noqa: B023
+        until(lambda: stage.is_done() or stage.at_work(sleepy, woken_at), "it works again")  # noqa: B023
         time.sleep(stage.rng.uniform(0.5, 1.0))
     stage.come_to_rest()
     # What the sleepy one did to a task that it had lost, the steady one would have complained of.

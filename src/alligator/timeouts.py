@@ -192,6 +192,7 @@ class _Watched:
         self._put_off()
 
     def _is_ended(self) -> bool:
+        """Whether it is over, read anew: the block may have ended since the last look, in its own thread."""
         return self.is_over
 
     def _put_off(self) -> None:

@@ -50,8 +50,7 @@ class Crews:
 
     def at_work(self, crew: Crew) -> list[int]:
         """Return the processes of a crew that have started a task."""
-        started = {entry.pid for entry in self._journal.entries("start")}
-        return [pid for pid in crew.children if pid in started]
+        return self._journal.at_work(crew.children)
 
     def kill_one(self) -> str:
         """Kill a worker process, one that works if there is one."""

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,11 @@ class Journal:
             # Who notes something may be held up before it is written: hence a little further back.
             new = takewhile(lambda one: one.at > moment - HELD_UP, reversed(self._known))
             return [one for one in new if one.at > moment]
+
+    def at_work(self, pids: Iterable[int], since: float = 0.0) -> list[int]:
+        """Return which of some processes have started a task since a moment."""
+        started = {entry.pid for entry in self.since(since) if entry.kind == "start"}
+        return [pid for pid in pids if pid in started]
 
     def names(self, kind: str) -> list[str]:
         """Return the tasks' names of all entries of a kind, in order."""
