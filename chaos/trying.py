@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 from chaos.campaign import Scenario, Trial, played
+from tests.integration.scenes import let_programs_hear
 
 LONGEST_TRIAL = 3600.0
 """Seconds after which a trial hangs."""
@@ -117,6 +118,7 @@ class _Running:
 
 def _play(answer: Connection, scenario: Scenario, store: str, seed: int, size: float) -> None:
     heed(_leave)
+    let_programs_hear()
     threading.Thread(target=_leave_without, args=(os.getppid(),), daemon=True).start()
     try:
         with tempfile.TemporaryDirectory(prefix="alligator-chaos-") as folder:

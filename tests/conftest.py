@@ -7,11 +7,15 @@ from hypothesis import settings
 
 from alligator.backends.base import Backend
 from alligator.testing.stores import opened
+from tests.integration.scenes import let_programs_hear
 from tests.support.kinds import DURABLE, STORES, empty_store
 
 # No example fails because the machine is busy with something else.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+let_programs_hear()
 
 
 @pytest.fixture(params=STORES)

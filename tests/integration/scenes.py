@@ -73,6 +73,13 @@ def members_of(session: int) -> list[Member]:
     return members
 
 
+def let_programs_hear() -> None:
+    """Let programs hear signals that this process ignores, as under nohup(1), and go on ignoring them here."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # a handler ends where another program begins
+
+
 ONCE_TOLD = 'read -r _ && exec "$@" <"$0"'
 """What a shell does until a program is to begin: it waits to be told, or ends with who was to tell it."""
 

@@ -93,8 +93,8 @@ def test_tasks_of_many_threads_pass_through_few_connections(backend: Backend) ->
 def test_who_waits_finds_what_was_pushed_in_a_while(backend: Backend) -> None:
     for number in range(3):
         with (
-            later(partial(push, backend, f"t{number}")),
             soon_but_after(A_MOMENT, late=IN_A_WHILE),
+            later(partial(push, backend, f"t{number}")),
         ):
             held = take(backend)
         assert held.task_id == f"t{number}"

@@ -230,7 +230,7 @@ def test_a_role_with_few_rights_uses_what_another_has_made(
         [letter] = backend.dead(QUEUE)
         assert backend.retry_dead(QUEUE, [letter.letter_id]) == [letter.letter_id]
         records_of(backend).set("a/b", b"")
-        with later(lambda: push(backend, "t3", to="q3")), soon_but_after(A_MOMENT):
+        with soon_but_after(A_MOMENT), later(lambda: push(backend, "t3", to="q3")):
             assert take(backend, of="q3").task_id == "t3"
         assert sorted(drain(backend)) == ["t1", "t2"]
 
@@ -268,7 +268,7 @@ def test_each_schema_is_a_store_of_its_own(server: PostgresServer, client: Clien
 
         assert (drain(client), drain(other)) == (["t1"], ["t2"])
         assert records_of(client).get("a/b") is None
-        with later(lambda: push(other, "t3")), soon_but_after(A_MOMENT):
+        with soon_but_after(A_MOMENT), later(lambda: push(other, "t3")):
             assert take(other).task_id == "t3"
 
 
@@ -500,9 +500,9 @@ def test_nobody_listens_when_nobody_waits(server: PostgresServer, client: Client
 
 def test_without_a_connection_to_listen_it_looks_by_itself(server: PostgresServer) -> None:
     with opened(f"{server.dsn}?listen=no") as backend:
-        with later(lambda: push(backend, "t1")), soon_but_after(A_MOMENT):
+        with soon_but_after(A_MOMENT), later(lambda: push(backend, "t1")):
             assert take(backend).task_id == "t1"
-        with later(lambda: records_of(backend).set("a/b", b"")), soon_but_after(A_MOMENT):
+        with soon_but_after(A_MOMENT), later(lambda: records_of(backend).set("a/b", b"")):
             records_of(backend).wait(["a/b"], LONG)
         assert listening(server) == 0
 
@@ -514,7 +514,7 @@ def test_what_is_not_told_is_found_in_a_while(server: PostgresServer, client: Cl
     server.run("DROP FUNCTION alligator.tell(text)")
     server.run("CREATE FUNCTION alligator.tell(text) RETURNS void LANGUAGE sql AS ''")
 
-    with later(lambda: push(client, "t1")), soon_but_after(A_MOMENT, late=IN_A_WHILE):
+    with soon_but_after(A_MOMENT, late=IN_A_WHILE), later(lambda: push(client, "t1")):
         assert take(client).task_id == "t1"
 
 

@@ -397,7 +397,7 @@ def test_values_that_are_written_leave_workers_waiting_and_at_rest(
             records.set(f"results/{number}", b"")
             time.sleep(0.01)  # so that each comes by itself, in the time of the wait below
 
-    with later(write, after=0.0), soon_but_after(1.0), at_rest():
+    with soon_but_after(1.0), later(write, after=0.0), at_rest():
         assert backend.reserve([QUEUE], WORKER, wait=1.0).reservations == []
 
 

@@ -51,7 +51,7 @@ def test_nobody_waits_for_what_is_ready(backend: Backend) -> None:
 
 
 def test_a_push_wakes_who_waits(backend: Backend) -> None:
-    with later(lambda: push(backend, "t1")), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: push(backend, "t1")):
         batch = wait_for_task(backend)
 
     assert ids(batch.reservations) == ["t1"]
@@ -60,7 +60,7 @@ def test_a_push_wakes_who_waits(backend: Backend) -> None:
 
 def test_a_push_to_any_of_its_queues_wakes_who_waits(backend: Backend) -> None:
     for name in ["high", "middle", "low"]:
-        with later(partial(push, backend, "t1", to=name)), soon_but_after(A_MOMENT):
+        with soon_but_after(A_MOMENT), later(partial(push, backend, "t1", to=name)):
             batch = wait_for_task(backend, "high", "middle", "low")
 
         assert [held.queue_name for held in batch.reservations] == [name]
@@ -69,7 +69,7 @@ def test_a_push_to_any_of_its_queues_wakes_who_waits(backend: Backend) -> None:
 def test_a_push_by_another_client_wakes_who_waits(connect: Callable[[], Backend]) -> None:
     here, there = connect(), connect()
 
-    with later(lambda: push(there, "t1")), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: push(there, "t1")):
         batch = wait_for_task(here)
 
     assert ids(batch.reservations) == ["t1"]
@@ -92,7 +92,7 @@ def test_a_push_by_another_process_wakes_who_waits(
 def test_each_push_wakes_who_waits_anew(backend: Backend) -> None:
     for number in range(5):
         name = f"t{number}"
-        with later(partial(push, backend, name), after=0.05), soon_but_after(0.05):
+        with soon_but_after(0.05), later(partial(push, backend, name), after=0.05):
             batch = wait_for_task(backend)
         assert ids(batch.reservations) == [name]
 
@@ -101,7 +101,7 @@ def test_a_release_wakes_who_waits(backend: Backend) -> None:
     push(backend, "t1")
     held = take(backend)
 
-    with later(lambda: backend.settle([Release(held)])), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: backend.settle([Release(held)])):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
@@ -112,14 +112,14 @@ def test_a_release_by_who_reserves_wakes_who_waits(backend: Backend) -> None:
     def release() -> None:
         backend.reserve(["another"], WORKER, settlements=[Release(held, body=b"new")])
 
-    with later(release), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(release):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
 def test_a_retried_dead_letter_wakes_who_waits(backend: Backend) -> None:
     letters = buried(backend, "t1")
 
-    with later(lambda: backend.retry_dead(QUEUE, letters)), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: backend.retry_dead(QUEUE, letters)):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
@@ -128,7 +128,7 @@ def test_recovering_wakes_who_waits(backend: Backend) -> None:
     push(backend, "t1")
     take(backend, worker="dead")
 
-    with later(lambda: backend.recover([QUEUE], "dead")), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: backend.recover([QUEUE], "dead")):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
@@ -142,7 +142,7 @@ def test_a_task_that_falls_due_wakes_who_waits(backend: Backend) -> None:
 def test_a_delay_that_began_during_the_wait_ends_it_too(backend: Backend) -> None:
     skip_unless_it_delays(backend)
 
-    with later(lambda: push(backend, "t1", delay=A_MOMENT)), soon_but_after(2 * A_MOMENT):
+    with soon_but_after(2 * A_MOMENT), later(lambda: push(backend, "t1", delay=A_MOMENT)):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
@@ -150,7 +150,7 @@ def test_a_delay_sooner_than_the_one_waited_for_ends_the_wait(backend: Backend) 
     skip_unless_it_delays(backend)
     push(backend, "in a minute", delay=60.0)
 
-    with later(lambda: push(backend, "soon", delay=A_MOMENT)), soon_but_after(2 * A_MOMENT):
+    with soon_but_after(2 * A_MOMENT), later(lambda: push(backend, "soon", delay=A_MOMENT)):
         assert ids(wait_for_task(backend).reservations) == ["soon"]
 
 
@@ -169,7 +169,7 @@ def test_a_lapse_of_what_was_handed_out_during_the_wait_ends_it_too(backend: Bac
         push(backend, "t1", delay=FAR_OFF)  # so that it is not the one who waits that takes it
         assert backend.reserve_task(QUEUE, "t1", "died", lease=A_MOMENT) is not None
 
-    with later(take_and_die), soon_but_after(2 * A_MOMENT, late=IN_A_WHILE):
+    with soon_but_after(2 * A_MOMENT, late=IN_A_WHILE), later(take_and_die):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
@@ -199,8 +199,8 @@ def test_one_push_of_many_tasks_wakes_all_who_wait(backend: Backend) -> None:
         in_a_thread(lambda: wait_for_task(backend)) as one,
         in_a_thread(lambda: wait_for_task(backend)) as two,
         in_a_thread(lambda: wait_for_task(backend)) as three,
-        later(lambda: push(backend, "t1", "t2", "t3")),
         soon_but_after(A_MOMENT),
+        later(lambda: push(backend, "t1", "t2", "t3")),
     ):
         batches = [waiting.result(PATIENCE) for waiting in (one, two, three)]
 
@@ -214,8 +214,8 @@ def test_one_push_of_many_tasks_wakes_the_clients_that_wait(
     with (
         in_a_thread(lambda: wait_for_task(here)) as one,
         in_a_thread(lambda: wait_for_task(there)) as two,
-        later(lambda: push(pushing, "t1", "t2")),
         soon_but_after(A_MOMENT),
+        later(lambda: push(pushing, "t1", "t2")),
     ):
         batches = [waiting.result(PATIENCE) for waiting in (one, two)]
 
@@ -242,8 +242,8 @@ def test_a_lapse_wakes_another_who_waited_with_who_had_it(backend: Backend) -> N
     with (
         in_a_thread(wait_and_die) as one,
         in_a_thread(wait_and_die) as two,
-        later(lambda: push(backend, "t1")),
         soon_but_after(2 * A_MOMENT, late=IN_A_WHILE),
+        later(lambda: push(backend, "t1")),
     ):
         batches = [one.result(PATIENCE), two.result(PATIENCE)]
 
@@ -255,7 +255,7 @@ def test_a_lapse_wakes_another_who_waited_with_who_had_it(backend: Backend) -> N
 
 
 def test_an_interrupt_ends_a_wait(backend: Backend) -> None:
-    with later(backend.interrupt), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(backend.interrupt):
         batch = wait_for_task(backend)
 
     assert (batch.reservations, batch.late) == ([], [])
@@ -272,7 +272,7 @@ def test_an_interrupt_ends_one_wait_and_not_the_next(backend: Backend) -> None:
     backend.interrupt()
     wait_for_task(backend)
 
-    with later(lambda: push(backend, "t1")), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: push(backend, "t1")):
         assert ids(wait_for_task(backend).reservations) == ["t1"]
 
 
@@ -305,7 +305,7 @@ def test_an_interrupt_of_one_client_is_no_other_clients(connect: Callable[[], Ba
     here, there = connect(), connect()
     there.interrupt()
 
-    with later(lambda: push(there, "t1")), soon_but_after(A_MOMENT):
+    with soon_but_after(A_MOMENT), later(lambda: push(there, "t1")):
         assert ids(wait_for_task(here).reservations) == ["t1"]
 
 
