@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -77,7 +78,11 @@ def let_programs_hear() -> None:
     """Let programs hear signals that this process ignores, as under nohup(1), and go on ignoring them here."""
     for number in (signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)  # a handler ends where another program begins
+            signal.signal(number, _ignore)  # a handler ends where another program begins
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 ONCE_TOLD = 'read -r _ && exec "$@" <"$0"'
