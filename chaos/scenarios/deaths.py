@@ -23,6 +23,8 @@ TREES_BREAK_OFF = 0.1
 FOUR = "--workers", "4"
 TASK = 0.004
 """Seconds that a task takes."""
+LONGER = 0.02
+"""As much where workers come and go all the time: what that costs is to be most of what is done."""
 ROUNDS = 200
 CREWS = 3
 LEFT = 200
@@ -86,7 +88,7 @@ def told_to_leave(stage: Stage) -> None:
     left: list[Program] = []
     for number in range(rounds):
         if stage.counts.waiting < LEFT:
-            stage.push_batch([f"t{next(numbers)}" for _ in range(5 * LEFT)], jobs.work, 0.002)
+            stage.push_batch([f"t{next(numbers)}" for _ in range(5 * LEFT)], jobs.work, LONGER)
         while len(crews) < CREWS:
             crews.append(stage.start("--workers", "2"))
         program = crews.pop(-1 if number % 4 == 0 else 0)  # now and then one that is about to start

@@ -19,7 +19,7 @@ LONG = 4
 """Tasks that never end but in the last program: fewer than there are threads."""
 
 
-@scenario(quick=0.17, quick_on=["sqlite", "beanstalk"], patience=0.3)
+@scenario(quick=0.17, quick_on=["sqlite", "beanstalk"])
 def two_signals(stage: Stage) -> None:
     """Each signal that tells to leave, with each other one after it or none, at any moment; long tasks run."""
     long = [f"long{number}" for number in range(LONG)]

@@ -362,6 +362,42 @@ def test_the_end_of_the_grace_gives_back_at_once_and_uncounted(scene: Scene) -> 
     assert scene.deliveries() == {"t1": 1}
 
 
+UNANSWERED = """
+import sys
+from pathlib import Path
+
+from alligator import latergator
+from alligator.processes import inquiry, supervisor
+
+
+def tick(asked):
+    Path(sys.argv[1]).touch()
+    return False
+
+
+inquiry.Inquiry.tick = tick
+supervisor.ANSWERS_WITHIN = 600.0
+sys.exit(latergator.main(sys.argv[2:]))
+"""
+
+
+@ON_SQLITE
+def test_who_ends_while_it_is_asked_what_hangs_is_not_waited_for(scene: Scene) -> None:
+    scene.push_gated("t1")
+    asked = scene.folder / "asked"
+    program = scene.python(
+        "-c", UNANSWERED, str(asked), scene.dsn, "--workers", "2", "--grace", "0.1"
+    )
+    scene.started("t1")
+    program.signal(signal.SIGTERM)
+    until(asked.exists, "it is asked where its task hangs")
+
+    scene.open("t1")
+
+    assert program.wait() == 0
+    assert scene.counts == Counts()
+
+
 def test_an_idle_latergator_leaves_at_once(scene: Scene) -> None:
     program = scene.latergator("--workers", "2")
     until(lambda: program.stdout.count("starting") == 2, "both processes started")

@@ -16,7 +16,7 @@ from alligator.backends.base import Reservation
 from alligator.deaths import MAX_STACK
 from alligator.descriptors import memory_file
 from alligator.processes.activity import activity_of
-from alligator.processes.board import Board, Posted
+from alligator.processes.board import BEGUN, Board, Posted
 from alligator.processes.child import Settings, canceling
 from alligator.processes.inquiry import Inquiry
 from alligator.utils import new_id
@@ -98,6 +98,11 @@ class Process:
         """Whether it has ended."""
         self._wait(os.WNOHANG)
         return self.popen.returncode is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task runs in it."""
+        return not self.has_ended and any(task.state in BEGUN for task in self.board.read())
 
     def _wait(self, options: int) -> None:
         if self.popen.returncode is not None:

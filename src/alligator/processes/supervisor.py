@@ -303,11 +303,7 @@ class Supervisor:
 
     def _asked(self, question: str) -> None:
         """Begin to see where the tasks are, for somebody who asks."""
-        busy = [
-            child
-            for child in self._children
-            if any(task.state in BEGUN for task in child.board.read())
-        ]
+        busy = [child for child in self._children if child.is_busy]
         self._inquiries[question] = [(child, child.inquire()) for child in busy]
 
     def _answer(self) -> None:
@@ -420,10 +416,11 @@ class Supervisor:
         if self._has_said_what_hangs:
             return
         self._has_said_what_hangs = True
-        asked = [(child, child.inquire()) for child in self._children if not child.has_ended]
+        asked = [(child, child.inquire()) for child in self._children if child.is_busy]
         until = time.monotonic() + ANSWERS_WITHIN
         while (left := until - time.monotonic()) > 0 and self._signals == 1:
-            answered = [inquiry.tick() for _, inquiry in asked]
+            # Who is about to leave, for its tasks have just ended, may hear of nothing any more.
+            answered = [inquiry.tick() or not child.is_busy for child, inquiry in asked]
             if all(answered):
                 break
             self._beat()
