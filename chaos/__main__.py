@@ -23,8 +23,10 @@ from chaos.trying import NotPlayed, heed, tried
 
 Party = list[tuple[Scenario, str]]
 
-PATIENT_AT_ONCE = 4
+PATIENT_AT_ONCE = 5
 """How many of those that have patience are played at a time."""
+WAITS = 0.5
+"""The patience of those that wait for most of their time."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -41,12 +43,9 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"Seed {options.seed}\n\n{HEAD}", flush=True)
     trials: list[Trial] = []
     failed = 0
-    # Those that need the machine for themselves go first; then the longest waits, beside what there is to do.
+    # Those that need the machine for themselves go first.
     alone = [one for one in programme if not one[0].patience]
-    patient = sorted(
-        (one for one in programme if one[0].patience), key=lambda one: -one[0].patience
-    )
-    for party, at_once in ((alone, 1), (patient, PATIENT_AT_ONCE)):
+    for party, at_once in ((alone, 1), (_mixed(programme), PATIENT_AT_ONCE)):
         for outcome in tried(party, options.seed, is_quick=options.quick, at_once=at_once):
             if isinstance(outcome, NotPlayed):
                 failed += outcome.is_failure
@@ -65,6 +64,20 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"- {what}: {', '.join(getattr(found, what)[:10])}")
         print(*(f"- {remark}" for remark in trial.remarks), sep="\n")
     return 1 if bad or failed else 0
+
+
+def _mixed(programme: Party) -> Party:
+    """Return those that have patience, the longest waits first; after each two, one that has much to do."""
+    patient = sorted(
+        (one for one in programme if one[0].patience), key=lambda one: -one[0].patience
+    )
+    waiting = [one for one in patient if one[0].patience >= WAITS]
+    busy = [one for one in patient if one[0].patience < WAITS]
+    mixed: Party = []
+    while waiting or busy:
+        mixed += [*waiting[:2], *busy[:1]]
+        del waiting[:2], busy[:1]
+    return mixed
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -199,7 +199,8 @@ class Stage(Scene):
 
     def at_work(self, program: Program, since: float = 0.0) -> list[int]:
         """Return the processes of a program that have started a task; since some moment, if so asked."""
-        return self.journal.at_work(program.children, max(since, program.began_at))
+        started = self.journal.started_since(max(since, program.began_at))
+        return [pid for pid in started if program.has_child(pid)]
 
     def come_back(self, program: Program, since: float) -> None:
         """Push tasks until each process of a program has begun one of them."""

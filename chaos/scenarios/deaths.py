@@ -25,7 +25,7 @@ TASK = 0.004
 """Seconds that a task takes."""
 LONGER = 0.02
 """As much where workers come and go all the time: what that costs is to be most of what is done."""
-ROUNDS = 200
+ROUNDS = 100
 CREWS = 3
 LEFT = 200
 """Tasks that wait at the least while any latergator is told to leave, so that each finds work."""
@@ -78,9 +78,9 @@ def trees_killed(stage: Stage) -> None:
             program = stage.start(*FOUR)
 
 
-@scenario(quick=0.025, quick_on=["sqlite", "beanstalk"], patience=0.3)
+@scenario(quick=0.05, quick_on=["sqlite", "beanstalk"], patience=0.3)
 def told_to_leave(stage: Stage) -> None:
-    """A latergator beside two others gets SIGTERM at any moment, and another takes its place: 200 times."""
+    """A latergator beside two others gets SIGTERM at any moment, and another takes its place: 100 times."""
     numbers = count()
     met = 0
     rounds = stage.many(ROUNDS)
@@ -90,7 +90,7 @@ def told_to_leave(stage: Stage) -> None:
         if stage.counts.waiting < LEFT:
             stage.push_batch([f"t{next(numbers)}" for _ in range(5 * LEFT)], jobs.work, LONGER)
         while len(crews) < CREWS:
-            crews.append(stage.start("--workers", "2"))
+            crews.append(stage.start("--workers", f"{1 + number % 2}"))
         program = crews.pop(-1 if number % 4 == 0 else 0)  # now and then one that is about to start
         until(lambda: program.children, "it has started a process")  # noqa: B023 -- by then it heeds signals
         if number % 4:

@@ -55,23 +55,24 @@ class Member:
 
     pid: int
     parent: int
+    session: int
     state: str
+
+    @classmethod
+    def of(cls, pid: int) -> "Member | None":
+        """Return what proc(5) tells of a process that lives."""
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, parent, _, session = text.rpartition(")")[2].split()[:4]
+        return None if state in "ZX" else cls(pid, int(parent), int(session), state)
 
 
 def members_of(session: int) -> list[Member]:
-    """Return the processes of a session that live; proc(5) names the fields."""
-    members: list[Member] = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            text = (entry / "stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        state, parent, _, its_session = text.rpartition(")")[2].split()[:4]
-        if int(its_session) == session and state not in "ZX":
-            members.append(Member(int(entry.name), int(parent), state))
-    return members
+    """Return the processes of a session that live."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [one for one in map(Member.of, pids) if one and one.session == session]
 
 
 def let_programs_hear() -> None:
@@ -162,6 +163,11 @@ class Program:
     def children(self) -> list[int]:
         """The ids of those that it has started itself."""
         return [member.pid for member in members_of(self.pid) if member.parent == self.pid]
+
+    def has_child(self, pid: int) -> bool:
+        """Whether it has started that process, which lives. To look at all of them takes long."""
+        member = Member.of(pid)
+        return member is not None and member.parent == self.pid
 
     @property
     def runs(self) -> bool:

@@ -50,7 +50,8 @@ class Crews:
 
     def at_work(self, crew: Crew) -> list[int]:
         """Return the processes of a crew that have started a task."""
-        return self._journal.at_work(crew.children)
+        started = self._journal.started_since(0.0)
+        return [pid for pid in crew.children if pid in started]
 
     def kill_one(self) -> str:
         """Kill a worker process, one that works if there is one."""

@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -91,10 +90,9 @@ class Journal:
             new = takewhile(lambda one: one.at > moment - HELD_UP, reversed(self._known))
             return [one for one in new if one.at > moment]
 
-    def at_work(self, pids: Iterable[int], since: float = 0.0) -> list[int]:
-        """Return which of some processes have started a task since a moment."""
-        started = {entry.pid for entry in self.since(since) if entry.kind == "start"}
-        return [pid for pid in pids if pid in started]
+    def started_since(self, moment: float) -> list[int]:
+        """Return the processes that have started a task since a moment, in their order."""
+        return sorted({entry.pid for entry in self.since(moment) if entry.kind == "start"})
 
     def names(self, kind: str) -> list[str]:
         """Return the tasks' names of all entries of a kind, in order."""
