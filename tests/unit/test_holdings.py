@@ -96,6 +96,37 @@ def test_what_comes_next_is_neither_started_nor_given_back() -> None:
     assert holdings.coming() == reservations[2:]
 
 
+# Those that are canceled.
+
+
+def begun(holdings: Holdings, thread: int = 0) -> RunningTask:
+    """Start the next task, and its code."""
+    held = holdings.start(thread)
+    assert held is not None
+    running = RunningTask(Task(), held.reservation)
+    holdings.run(held, running)
+    return running
+
+
+def test_of_tasks_of_one_id_in_one_hand_out_the_one_of_that_queue_is_canceled() -> None:
+    names = ["mail", "by name", "files"]
+    holdings = holding(*(Reservation(name, "t1", b"", "w1.1.1") for name in names))
+    running = [begun(holdings) for _ in names]
+
+    holdings.cancel("by name", "t1", "w1.1.1")
+
+    assert [one.canceled for one in running] == [False, True, False]
+
+
+def test_under_another_hand_out_a_task_is_not_canceled() -> None:
+    holdings = holding(Reservation(QUEUE, "t1", b"", "w1.1.1"))
+    running = begun(holdings)
+
+    holdings.cancel(QUEUE, "t1", "w1.1.2")
+
+    assert not running.canceled
+
+
 # Those that wait for a thread.
 
 

@@ -199,11 +199,13 @@ class Holdings:
             if 0.0 < held.deadline < now:
                 self._set_deadline(held, now)
 
-    def cancel(self, token: str, task_id: str) -> None:
+    def cancel(self, queue_name: str, task_id: str, token: str) -> None:
         """Ask a task to end, if it runs under that token."""
         for held in self._held:
-            reservation = held.reservation
-            if (reservation.token, reservation.task_id) == (token, task_id) and held.running:
+            one = held.reservation
+            # A token alone may be that of many hand-outs, of several queues.
+            is_it = (one.queue_name, one.task_id, one.token) == (queue_name, task_id, token)
+            if is_it and held.running:
                 held.running.cancel()
 
     def finish(self, held: Held, settlement: Settlement, *, is_settled: bool = False) -> None:
