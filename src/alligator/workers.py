@@ -283,7 +283,7 @@ class Worker:
         return has_done_all or self._is_too_big
 
     def cancel(self, queue_name: str, task_id: str, token: str) -> None:
-        """Ask a task of a queue to end, if that hand-out of it runs here; from any thread.
+        """Ask a task of a queue to end, if that hand-out of it is held here; from any thread.
 
         A token alone may name many hand-outs, and an id a task in each queue: it takes all three.
         """

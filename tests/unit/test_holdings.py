@@ -9,7 +9,7 @@ from alligator import Gator, Worker, stops, workers
 from alligator.backends.base import Ack, Release, Reservation, worker_of
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.board import Board, Mark, State
-from alligator.processes.holdings import Holdings
+from alligator.processes.holdings import Held, Holdings
 from alligator.processes.keeper import STUCK, Keeper
 from alligator.running import RunningTask
 from alligator.tasks import Task
@@ -99,10 +99,15 @@ def test_what_comes_next_is_neither_started_nor_given_back() -> None:
 # Those that are canceled.
 
 
-def begun(holdings: Holdings, thread: int = 0) -> RunningTask:
+def begun(holdings: Holdings) -> RunningTask:
     """Start the next task, and its code."""
-    held = holdings.start(thread)
+    held = holdings.start()
     assert held is not None
+    return run_of(holdings, held)
+
+
+def run_of(holdings: Holdings, held: Held) -> RunningTask:
+    """Start the code of a task."""
     running = RunningTask(Task(), held.reservation)
     holdings.run(held, running)
     return running
@@ -125,6 +130,29 @@ def test_under_another_hand_out_a_task_is_not_canceled() -> None:
     holdings.cancel(QUEUE, "t1", "w1.1.2")
 
     assert not running.canceled
+
+
+def test_what_is_canceled_before_its_code_runs_hears_of_it_then() -> None:
+    """It may take long until then: its module is imported, or a store is asked."""
+    holdings = holding(*reserved("t1", "t2"))
+    [first, second] = [holdings.start(), holdings.start()]
+    assert first is not None
+    assert second is not None
+
+    holdings.cancel(QUEUE, "t1", "token-t1")
+
+    assert [run_of(holdings, held).canceled for held in (first, second)] == [True, False]
+
+
+def test_what_is_canceled_and_then_waits_for_a_thread_hears_of_it_in_the_end() -> None:
+    holdings = holding(*reserved("t1"))
+    postponed(holdings, 1)
+
+    holdings.cancel(QUEUE, "t1", "token-t1")
+    held = holdings.resume(1)
+
+    assert held is not None
+    assert run_of(holdings, held).canceled
 
 
 # Those that wait for a thread.

@@ -27,6 +27,8 @@ class Held:
     state: State = State.HELD
     settlement: Settlement | None = None
     running: RunningTask | None = None
+    is_canceled: bool = False
+    """Whether it was asked to end; its code may not run yet."""
     deadline: float = 0.0
     call: Callable[[], None] | None = None
     """How to go on with it, if it was postponed."""
@@ -158,7 +160,10 @@ class Holdings:
 
     def run(self, held: Held, running: RunningTask) -> None:
         """Note that a task's code is about to run, and must end with its timeout if it has one."""
-        held.running = running
+        with self._lock:  # or it may be told twice that it is canceled
+            held.running, is_canceled = running, held.is_canceled
+        if is_canceled:
+            running.cancel()
         self.board.begin(held.number, time.monotonic())
         if deadline := running.begin():
             running.on_end = lambda: self._end(held)
@@ -200,13 +205,16 @@ class Holdings:
                 self._set_deadline(held, now)
 
     def cancel(self, queue_name: str, task_id: str, token: str) -> None:
-        """Ask a task to end, if it runs under that token."""
+        """Ask a task to end, if it is held under that token: at once, or as soon as its code runs."""
         for held in self._held:
             one = held.reservation
             # A token alone may be that of many hand-outs, of several queues.
-            is_it = (one.queue_name, one.task_id, one.token) == (queue_name, task_id, token)
-            if is_it and held.running:
-                held.running.cancel()
+            if (one.queue_name, one.task_id, one.token) != (queue_name, task_id, token):
+                continue
+            with self._lock:
+                held.is_canceled, running = True, held.running
+            if running is not None:
+                running.cancel()
 
     def finish(self, held: Held, settlement: Settlement, *, is_settled: bool = False) -> None:
         """Note how a task ended; it is to be settled with the next exchange, unless it is settled already."""
