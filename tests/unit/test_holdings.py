@@ -96,6 +96,41 @@ def test_what_comes_next_is_neither_started_nor_given_back() -> None:
     assert holdings.coming() == reservations[2:]
 
 
+# Those that were given back while they ran, by a worker that then runs again.
+
+
+def left_over(holdings: Holdings, timeout: float) -> tuple[Held, RunningTask]:
+    """Start a task, and give it back while it runs on; then take others."""
+    held = holdings.start(1)
+    assert held is not None
+    running = run_of(holdings, held, timeout)
+    assert holdings.give_back(started=True) == [Release(held.reservation)]
+    assert holdings.send() == []
+    holdings.add(reserved("new", "next"), since=0.0)
+    return held, running
+
+
+def test_what_is_left_over_says_nothing_in_the_place_of_others() -> None:
+    holdings = holding(*reserved("old"))
+    held, running = left_over(holdings, timeout=60)
+    new = holdings.start(2)
+    assert new is not None
+    run_of(holdings, new, timeout=60)
+    before = holdings.board.read()
+
+    running.end()
+    holdings.finish(held, Ack(held.reservation))
+    finished = holdings.board.read()
+    sent = holdings.send()
+
+    assert before[0].deadline > 0
+    assert finished == before
+    assert holdings.board.read() == before
+    assert sent == [
+        Ack(held.reservation)
+    ]  # in case the store was away when it was to be given back
+
+
 # Those that are canceled.
 
 
@@ -106,9 +141,9 @@ def begun(holdings: Holdings) -> RunningTask:
     return run_of(holdings, held)
 
 
-def run_of(holdings: Holdings, held: Held) -> RunningTask:
+def run_of(holdings: Holdings, held: Held, timeout: float | None = None) -> RunningTask:
     """Start the code of a task."""
-    running = RunningTask(Task(), held.reservation)
+    running = RunningTask(Task(timeout=timeout), held.reservation)
     holdings.run(held, running)
     return running
 

@@ -11,6 +11,9 @@ from alligator.processes.board import BEGUN, UNFINISHED, Board, Mark, Outcome, S
 from alligator.processes.stacks import Begun
 from alligator.running import RunningTask
 
+NOWHERE = -1
+"""The place of a task that is not on the board: a thread may still run it that a worker has left behind."""
+
 
 @dataclass(slots=True, eq=False)
 class Held:
@@ -23,7 +26,7 @@ class Held:
     """When it was asked for: its lease may have begun as early as that."""
     posted_at: float = 0.0
     """When the keeper could see it on the board: what was extended before did not mean it."""
-    place: int = 0
+    place: int = NOWHERE
     state: State = State.HELD
     settlement: Settlement | None = None
     running: RunningTask | None = None
@@ -272,11 +275,13 @@ class Holdings:
 
     def _set(self, held: Held, state: State) -> None:
         held.state = state
-        self.board.set_state(held.place, state)
+        if held.place != NOWHERE:
+            self.board.set_state(held.place, state)
 
     def _set_deadline(self, held: Held, moment: float) -> None:
         held.deadline = moment
-        self.board.set_deadline(held.place, moment)
+        if held.place != NOWHERE:
+            self.board.set_deadline(held.place, moment)
 
     def _post(
         self, reservations: Sequence[Reservation], since: float, leased_at: float
@@ -285,6 +290,7 @@ class Holdings:
         for held in self._held:
             if held.state == State.SENT:
                 self._numbers.append(held.number + self.board.capacity)
+                held.place = NOWHERE
             else:
                 kept.append(held)
         new = [Held(self._numbers.popleft(), one, since, leased_at) for one in reservations]
