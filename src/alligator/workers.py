@@ -282,9 +282,12 @@ class Worker:
         has_done_all = self.max_tasks > 0 and self.tasks_complete >= self.max_tasks
         return has_done_all or self._is_too_big
 
-    def cancel(self, token: str, task_id: str) -> None:
-        """Ask a task that runs here to end, if that hand-out of it does; from any thread."""
-        self._holdings.cancel(token, task_id)
+    def cancel(self, queue_name: str, task_id: str, token: str) -> None:
+        """Ask a task of a queue to end, if that hand-out of it is held here; from any thread.
+
+        A token alone may name many hand-outs, and an id a task in each queue: it takes all three.
+        """
+        self._holdings.cancel(queue_name, task_id, token)
 
     def stacks(self) -> dict[int, str]:
         """Return the stacks of what runs here now, by the tasks' numbers on the board; from any thread."""
@@ -485,7 +488,7 @@ class Worker:
             self._holdings.board,
             registry.Presence.of(self.worker_id, os.getpid(), self.queue_names),
             self.lease,
-            cancel=lambda held: self.cancel(held.token, held.task_id),
+            cancel=lambda held: self.cancel(held.queue_name, held.task_id, held.token),
             also=also,
             stacks=self.stacks,
         )

@@ -452,6 +452,26 @@ def test_a_task_of_another_process_is_told(settings: list[str], scene: Scene) ->
     assert scene.finished("next").pid in program.children
 
 
+@pytest.mark.parametrize("scene", ["sqlite"], indirect=True)  # here, a hand-out is of many queues
+def test_one_of_the_same_id_in_another_queue_goes_on(scene: Scene) -> None:
+    other = Gator(scene.dsn, "by name")
+    scene.push("user-7", jobs.heed_cancel)
+    with other.options(task_id="user-7") as opts:
+        opts.task(jobs.track_to_gate, scene.journal.path, "other", str(scene.folder / "gate-other"))
+    scene.latergator("--threads", "2", "--queue", "all", "--queue", "by name")
+    scene.started("user-7")
+    scene.started("other")
+    found = [gator.backend.find(gator.queue_name, "user-7") for gator in (scene.gator, other)]
+    assert len({held.token for held in found if held}) == 1
+
+    scene.gator.cancel("user-7")
+    until(lambda: scene.journal.names("heard"), "it is told")
+    scene.open("other")
+    until(lambda: other.backend.count("by name") == Counts(), "the other one has ended")
+
+    assert scene.journal.names("finish") == ["other"]
+
+
 @pytest.mark.parametrize("func", [jobs.spin, jobs.hold_the_lock])
 def test_one_that_does_not_hear_is_ended_after_the_grace(
     func: Callable[..., Any], scene: Scene

@@ -127,6 +127,35 @@ def test_it_is_kept_for_who_may_come_after_until_it_is_over(scene: Scene) -> Non
     assert records_of(scene.backend).list("stops") == {}
 
 
+def test_one_that_is_told_and_then_waits_for_a_thread_is_still_to_end(scene: Scene) -> None:
+    scene.cancel()
+    scene.go_on(LONG + LOOK_EVERY)
+    scene.post(State.HELD)
+
+    scene.go_on(AFTERMATH + 10 * LOOK_EVERY)
+    scene.post(State.STARTED)
+    scene.go_on(2 * LOOK_EVERY)
+
+    assert scene.told == ["t1"]
+    assert scene.asked == Stop(scene.held.token, CANCELED)
+    assert scene.canceler.has_told(scene.board)
+
+
+def test_while_it_waits_for_a_thread_its_grace_does_not_begin(scene: Scene) -> None:
+    scene.cancel()
+    scene.go_on(LONG + LOOK_EVERY)
+    scene.post(State.HELD)
+    scene.go_on(10)
+    resumed_at = scene.clock()
+    scene.post(State.STARTED)
+    scene.go_on(10)
+
+    told_at = scene.canceler.told_at(scene.held)
+
+    assert told_at is not None
+    assert resumed_at - LOOK_EVERY <= told_at <= resumed_at
+
+
 def test_what_its_worker_has_forgotten_is_no_surprise(scene: Scene) -> None:
     scene.cancel()
     scene.go_on(LONG + LOOK_EVERY)

@@ -9,7 +9,7 @@ from alligator import Gator, Worker, stops, workers
 from alligator.backends.base import Ack, Release, Reservation, worker_of
 from alligator.exceptions import BackendUnavailable
 from alligator.processes.board import Board, Mark, State
-from alligator.processes.holdings import Holdings
+from alligator.processes.holdings import Held, Holdings
 from alligator.processes.keeper import STUCK, Keeper
 from alligator.running import RunningTask
 from alligator.tasks import Task
@@ -94,6 +94,100 @@ def test_what_comes_next_is_neither_started_nor_given_back() -> None:
     holdings.start()
 
     assert holdings.coming() == reservations[2:]
+
+
+# Those that were given back while they ran, by a worker that then runs again.
+
+
+def left_over(holdings: Holdings, timeout: float) -> tuple[Held, RunningTask]:
+    """Start a task, and give it back while it runs on; then take others."""
+    held = holdings.start(1)
+    assert held is not None
+    running = run_of(holdings, held, timeout)
+    assert holdings.give_back(started=True) == [Release(held.reservation)]
+    assert holdings.send() == []
+    holdings.add(reserved("new", "next"), since=0.0)
+    return held, running
+
+
+def test_what_is_left_over_says_nothing_in_the_place_of_others() -> None:
+    holdings = holding(*reserved("old"))
+    held, running = left_over(holdings, timeout=60)
+    new = holdings.start(2)
+    assert new is not None
+    run_of(holdings, new, timeout=60)
+    before = holdings.board.read()
+
+    running.end()
+    holdings.finish(held, Ack(held.reservation))
+    finished = holdings.board.read()
+    sent = holdings.send()
+
+    assert before[0].deadline > 0
+    assert finished == before
+    assert holdings.board.read() == before
+    assert sent == [
+        Ack(held.reservation)
+    ]  # in case the store was away when it was to be given back
+
+
+# Those that are canceled.
+
+
+def begun(holdings: Holdings) -> RunningTask:
+    """Start the next task, and its code."""
+    held = holdings.start()
+    assert held is not None
+    return run_of(holdings, held)
+
+
+def run_of(holdings: Holdings, held: Held, timeout: float | None = None) -> RunningTask:
+    """Start the code of a task."""
+    running = RunningTask(Task(timeout=timeout), held.reservation)
+    holdings.run(held, running)
+    return running
+
+
+def test_of_tasks_of_one_id_in_one_hand_out_the_one_of_that_queue_is_canceled() -> None:
+    names = ["mail", "by name", "files"]
+    holdings = holding(*(Reservation(name, "t1", b"", "w1.1.1") for name in names))
+    running = [begun(holdings) for _ in names]
+
+    holdings.cancel("by name", "t1", "w1.1.1")
+
+    assert [one.canceled for one in running] == [False, True, False]
+
+
+def test_under_another_hand_out_a_task_is_not_canceled() -> None:
+    holdings = holding(Reservation(QUEUE, "t1", b"", "w1.1.1"))
+    running = begun(holdings)
+
+    holdings.cancel(QUEUE, "t1", "w1.1.2")
+
+    assert not running.canceled
+
+
+def test_what_is_canceled_before_its_code_runs_hears_of_it_then() -> None:
+    """It may take long until then: its module is imported, or a store is asked."""
+    holdings = holding(*reserved("t1", "t2"))
+    [first, second] = [holdings.start(), holdings.start()]
+    assert first is not None
+    assert second is not None
+
+    holdings.cancel(QUEUE, "t1", "token-t1")
+
+    assert [run_of(holdings, held).canceled for held in (first, second)] == [True, False]
+
+
+def test_what_is_canceled_and_then_waits_for_a_thread_hears_of_it_in_the_end() -> None:
+    holdings = holding(*reserved("t1"))
+    postponed(holdings, 1)
+
+    holdings.cancel(QUEUE, "t1", "token-t1")
+    held = holdings.resume(1)
+
+    assert held is not None
+    assert run_of(holdings, held).canceled
 
 
 # Those that wait for a thread.

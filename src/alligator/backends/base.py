@@ -451,7 +451,8 @@ class Backend(ABC):
     ) -> int:
         """Give back, at once, all that a dead worker holds. Returns how many tasks that was.
 
-        Only those with an id in ``started`` count a delivery: the others are not what killed it.
+        Only those with an id in ``started`` count a delivery, in whichever of these queues: the others are not
+        what killed it.
         """
 
     @abstractmethod

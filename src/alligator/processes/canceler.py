@@ -7,12 +7,12 @@ over before anybody could tell them. Who asks for stacks writes beside it (stack
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from alligator import stack_records, stops
 from alligator.backends.base import Backend, Reservation
-from alligator.processes.board import BEGUN, Board, Posted
+from alligator.processes.board import BEGUN, Board, Posted, State
 from alligator.processes.complaints import Complaints
 
 log = logging.getLogger("alligator.processes.canceler")
@@ -69,17 +69,16 @@ class Canceler:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
+        posted = [(board, task) for board in boards for task in board.read()]
         running = {
-            _name(task.reservation): (board, task)
-            for board in boards
-            for task in board.read()
-            if task.state in BEGUN
+            _name(task.reservation): (board, task) for board, task in posted if task.state in BEGUN
         }
         if not self._told and all(now - task.since < LONG for _, task in running.values()):
             return
         self._complaints.try_to("see whether tasks were canceled", lambda: self._look(running, now))
+        waiting = {_name(task.reservation) for _, task in posted if task.state == State.HELD}
         self._complaints.try_to(
-            "forget that tasks were canceled", lambda: self._clear_up(running, boards, now)
+            "forget that tasks were canceled", lambda: self._clear_up(running, waiting, boards, now)
         )
 
     def has_told(self, board: Board) -> bool:
@@ -110,7 +109,11 @@ class Canceler:
                 self._tell(board, held)
 
     def _clear_up(
-        self, running: dict[Name, tuple[Board, Posted]], boards: set[Board], now: float
+        self,
+        running: Container[Name],
+        waiting: Container[Name],
+        boards: Container[Board],
+        now: float,
     ) -> None:
         """Forget what is over: as a rule the worker has done so; but it may have ended before it was told."""
         for name, told in list(self._told.items()):
@@ -118,6 +121,8 @@ class Canceler:
                 del self._told[name]
             elif name in running:
                 told.over_at = None
+            elif name in waiting:  # for a thread, and hears of it when it has one
+                told.at, told.over_at = now, None
             elif told.over_at is None:
                 told.over_at = now
             elif now - told.over_at > AFTERMATH:

@@ -1,9 +1,9 @@
 """One worker process of a supervisor: ``python -m alligator.processes.child CONTROL BOARD STACKS``.
 
 CONTROL is the descriptor of a pipe from the parent, which writes lines: first JSON, the settings; later "s" to
-leave, "c", a token and an id, to cancel a task that runs, or "l" and a number, to be told the stacks. The pipe
-ends when the parent has died. BOARD is shared memory, where the parent reads what is held, STACKS a file where
-it reads what this process, or faulthandler, says of stacks.
+leave, "c", a queue, an id and a token, to cancel a task that runs, or "l" and a number, to be told the stacks.
+The pipe ends when the parent has died. BOARD is shared memory, where the parent reads what is held, STACKS a
+file where it reads what this process, or faulthandler, says of stacks.
 """
 
 import json
@@ -29,6 +29,7 @@ from alligator.utils import take_default
 from alligator.workers import Worker
 
 STOP, HURRY = b"s\n", b"h\n"
+CANCEL = b"c "
 LAST_CALL = 1.0
 """Seconds for the store to take back what runs, once the parent has died and it is time to end."""
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,10 +69,16 @@ class Settings:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-def canceling(token: str, task_id: str) -> bytes:
+def canceling(queue_name: str, task_id: str, token: str) -> bytes:
     """Return the line that says that a task was canceled which that hand-out holds."""
-    # Neither has control characters, and a token has no blanks.
-    return f"c {token} {task_id}\n".encode()
+    # None of them has control characters, so this separator is free.
+    return CANCEL + "\0".join((queue_name, task_id, token)).encode() + b"\n"
+
+
+def canceled(line: bytes) -> tuple[str, str, str]:
+    """Return the queue, the id and the token that such a line names."""
+    queue_name, task_id, token = line[len(CANCEL) : -1].decode().split("\0")
+    return queue_name, task_id, token
 
 
 class _Supervised(Worker):
@@ -168,8 +175,7 @@ def _obey(lines: Iterator[bytes], worker: Worker, board: Board, stacks_file: int
         elif line.startswith(ASK):
             _answer(int(line[len(ASK) :]), worker, stacks_file)
         else:
-            _, token, task_id = line.decode().rstrip("\n").split(" ", 2)
-            worker.cancel(token, task_id)
+            worker.cancel(*canceled(line))
     _end_alone(worker, board)
 
 

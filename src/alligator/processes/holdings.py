@@ -11,6 +11,9 @@ from alligator.processes.board import BEGUN, UNFINISHED, Board, Mark, Outcome, S
 from alligator.processes.stacks import Begun
 from alligator.running import RunningTask
 
+NOWHERE = -1
+"""The place of a task that is not on the board: a thread may still run it that a worker has left behind."""
+
 
 @dataclass(slots=True, eq=False)
 class Held:
@@ -23,10 +26,12 @@ class Held:
     """When it was asked for: its lease may have begun as early as that."""
     posted_at: float = 0.0
     """When the keeper could see it on the board: what was extended before did not mean it."""
-    place: int = 0
+    place: int = NOWHERE
     state: State = State.HELD
     settlement: Settlement | None = None
     running: RunningTask | None = None
+    is_canceled: bool = False
+    """Whether it was asked to end; its code may not run yet."""
     deadline: float = 0.0
     call: Callable[[], None] | None = None
     """How to go on with it, if it was postponed."""
@@ -158,7 +163,10 @@ class Holdings:
 
     def run(self, held: Held, running: RunningTask) -> None:
         """Note that a task's code is about to run, and must end with its timeout if it has one."""
-        held.running = running
+        with self._lock:  # or it may be told twice that it is canceled
+            held.running, is_canceled = running, held.is_canceled
+        if is_canceled:
+            running.cancel()
         self.board.begin(held.number, time.monotonic())
         if deadline := running.begin():
             running.on_end = lambda: self._end(held)
@@ -199,12 +207,17 @@ class Holdings:
             if 0.0 < held.deadline < now:
                 self._set_deadline(held, now)
 
-    def cancel(self, token: str, task_id: str) -> None:
-        """Ask a task to end, if it runs under that token."""
+    def cancel(self, queue_name: str, task_id: str, token: str) -> None:
+        """Ask a task to end, if it is held under that token: at once, or as soon as its code runs."""
         for held in self._held:
-            reservation = held.reservation
-            if (reservation.token, reservation.task_id) == (token, task_id) and held.running:
-                held.running.cancel()
+            one = held.reservation
+            # A token alone may be that of many hand-outs, of several queues.
+            if (one.queue_name, one.task_id, one.token) != (queue_name, task_id, token):
+                continue
+            with self._lock:
+                held.is_canceled, running = True, held.running
+            if running is not None:
+                running.cancel()
 
     def finish(self, held: Held, settlement: Settlement, *, is_settled: bool = False) -> None:
         """Note how a task ended; it is to be settled with the next exchange, unless it is settled already."""
@@ -262,11 +275,13 @@ class Holdings:
 
     def _set(self, held: Held, state: State) -> None:
         held.state = state
-        self.board.set_state(held.place, state)
+        if held.place != NOWHERE:
+            self.board.set_state(held.place, state)
 
     def _set_deadline(self, held: Held, moment: float) -> None:
         held.deadline = moment
-        self.board.set_deadline(held.place, moment)
+        if held.place != NOWHERE:
+            self.board.set_deadline(held.place, moment)
 
     def _post(
         self, reservations: Sequence[Reservation], since: float, leased_at: float
@@ -275,6 +290,7 @@ class Holdings:
         for held in self._held:
             if held.state == State.SENT:
                 self._numbers.append(held.number + self.board.capacity)
+                held.place = NOWHERE
             else:
                 kept.append(held)
         new = [Held(self._numbers.popleft(), one, since, leased_at) for one in reservations]

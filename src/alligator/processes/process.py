@@ -58,7 +58,7 @@ class Process:
 
     def cancel(self, held: Reservation) -> None:
         """Tell it that a task which runs there was canceled."""
-        self.tell(canceling(held.token, held.task_id))
+        self.tell(canceling(held.queue_name, held.task_id, held.token))
 
     def inquire(self) -> Inquiry:
         """Ask what runs there, unless that is being asked already."""

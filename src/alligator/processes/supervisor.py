@@ -28,6 +28,7 @@ from alligator.processes.inquiry import ANSWERS_WITHIN, Inquiry, crash_in
 from alligator.processes.keeper import BEATS_PER_LEASE, TICK, Keeper
 from alligator.processes.memory import peak_of
 from alligator.processes.process import Process, started
+from alligator.processes.recovery import recover
 from alligator.processes.reload import Reloader
 from alligator.processes.stacks import told_of
 from alligator.timeouts import KILL_AFTER
@@ -266,8 +267,7 @@ class Supervisor:
         if not self._backend.can_recover:
             uncounted = [Release(held) for held in dead.uncounted if held not in canceled]
             self._backend.settle([*uncounted, *(Release(held, lapsed=True) for held in counted)])
-        ids = [held.task_id for held in counted]
-        self._backend.recover(self._settings.queues, dead.worker, ids)
+        recover(self._backend, self._settings.queues, dead.worker, counted)
         for held in dead.not_stopped:
             stops.forget(self._backend, held.queue_name, held.task_id, held.token)
         self._heed_stops(dead.uncounted)

@@ -236,6 +236,23 @@ def test_recovering_looks_through_all_queues_named(backend: Backend) -> None:
     assert backend.count("other") == Counts(running=1)
 
 
+def test_what_is_of_another_queue_can_be_recovered_afterwards(backend: Backend) -> None:
+    skip_unless_it_recovers(backend)
+    names = ["high", "low"]
+    for name in names:
+        push(backend, "t1", to=name)
+    held = backend.reserve(names, "dead", limit=2, lease=FAR_OFF).reservations
+    assert [one.queue_name for one in held] == names
+
+    assert backend.recover(["low"], "dead", started=["t1"]) == 1
+    assert backend.count("high") == Counts(running=1)
+    assert backend.extend([held[0]], FAR_OFF) == []
+    assert backend.recover(["high"], "dead") == 1
+
+    assert take(backend, of="high").deliveries == 1
+    assert take(backend, of="low").deliveries == 2
+
+
 def test_recovering_a_worker_that_holds_nothing_does_nothing(backend: Backend) -> None:
     push(backend, "t1", "t2")
     backend.settle([Ack(take(backend, worker="dead"))])
