@@ -154,7 +154,7 @@ class Run:
             return self._void()
         if completion == "open":
             return self._failed(_not_committed())
-        self.task.succeed(result)
+        self._succeed(result)
         return self._done(result)
 
     def failed(self, err: BaseException) -> Attempt:
@@ -164,12 +164,17 @@ class Run:
         if completion == "void":
             return self._void(err)
         if completion == "committed":
-            self.task.succeed(None)
+            self._succeed(None)
             return self._done_before(err)
         return self._failed(err)
 
+    def _succeed(self, result: Any) -> None:
+        self.task.succeed(result)
+        self._end_copy(0)  # its hook, too, may have forked
+
     def _failed(self, err: BaseException) -> Attempt:
         self.task.fail(err)
+        self._end_copy(1)
         return self._not_done(err)
 
     def _completion(self) -> _Completion:
@@ -197,12 +202,12 @@ class Run:
 
     def given_back(self) -> Attempt:
         """Return what becomes of the task if it has ended where it can be resumed: it goes back, uncounted."""
-        self.running.end()
+        self._ended(1)
         completion = self._completion()
         if completion == "void":
             return self._void()
         if completion == "committed":
-            self.task.succeed(None)
+            self._succeed(None)
             return self._done_before(GivenBack())
         if self.running.canceled:
             return self._canceled()
@@ -378,11 +383,13 @@ class Run:
 
     def _ended(self, status: int) -> None:
         """Take note that its code has ended."""
-        if (
-            os.getpid() != self._pid
-        ):  # the task has forked: this copy must not go on as a second worker
-            os._exit(status)
+        self._end_copy(status)
         self.running.end()
+
+    def _end_copy(self, status: int) -> None:
+        """End a copy of the process that the task has forked: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            os._exit(status)
 
     @property
     def _name(self) -> tuple[str, str]:
