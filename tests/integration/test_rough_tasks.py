@@ -350,6 +350,16 @@ def test_an_id_with_a_newline_in_the_store_is_buried_and_stops_nobody(
     assert program.children == [scene.finished("t1").pid]
 
 
+def test_an_id_with_a_newline_in_the_store_is_buried_by_pop(scene: Scene) -> None:
+    scene.gator.backend.push_many("all", [Message("a\nb", body_of(scene, "impossible"))])
+
+    with pytest.raises(InvalidOption, match="control characters"):
+        scene.gator.pop()
+
+    assert scene.counts == Counts(dead=1)
+    assert scene.journal.entries("start", "impossible") == []
+
+
 @ON_REDIS
 def test_an_id_that_is_no_text_in_the_store_is_buried_and_stops_nobody(scene: Scene) -> None:
     with client_of(scene) as client:

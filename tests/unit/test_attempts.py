@@ -13,13 +13,23 @@ from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task, Worker, deaths
 from alligator.attempts import Runner
-from alligator.backends.base import Ack, Bury, Counts, Found, Release, Reservation
+from alligator.backends.base import (
+    MAX_ID_BYTES,
+    Ack,
+    Bury,
+    Counts,
+    Found,
+    Message,
+    Release,
+    Reservation,
+)
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
 from alligator.constants import FAILED, RETRYING, SUCCESS
 from alligator.deaths import Death
 from alligator.exceptions import (
     AlligatorException,
+    InvalidOption,
     TaskFailed,
     UnknownCallableError,
     UnknownModuleError,
@@ -258,6 +268,23 @@ def test_what_cannot_be_read_waits_for_a_deploy_and_is_buried_whole_in_the_end(
     assert (letter.task_id, letter.body) == ("t1", body)
     assert note_of(gator)["reason"] == "unreadable"
     assert error.__name__ in note_of(gator)["traceback"]
+
+
+@pytest.mark.parametrize("task_id", ["a\nb", "a\ud800b", "a" * (MAX_ID_BYTES + 1)])
+def test_what_got_into_the_store_under_an_impossible_id_is_buried_by_pop(
+    task_id: str, gator: Gator, caplog: pytest.LogCaptureFixture
+) -> None:
+    gator.backend.push_many(ALL, [Message(task_id, body_of(callable="echo", kwargs={}))])
+
+    with pytest.raises(InvalidOption, match="task_id"):
+        gator.pop()
+
+    assert jobs.seen == []
+    assert gator.backend.count(ALL) == Counts(dead=1)
+    assert dead_letter(gator).task_id == task_id
+    assert note_of(gator)["reason"] == "unreadable"
+    assert gator.pop() is None
+    caplog.text.encode()  # what is logged can be written
 
 
 class UntoldTask(Task):
