@@ -8,9 +8,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from alligator import checkpoints, deaths, dependencies, limits, notes, results, retries
-from alligator.backends.base import Backend, Bury, Records, Release, Reservation
+from alligator.backends.base import (
+    MAX_ID_BYTES,
+    Backend,
+    Bury,
+    Records,
+    Release,
+    Reservation,
+    check_name,
+)
 from alligator.deaths import Death
-from alligator.exceptions import QueueFull, TaskFailed, TaskRefused
+from alligator.exceptions import InvalidOption, QueueFull, TaskFailed, TaskRefused
 from alligator.payloads import plain
 from alligator.raised import line_of, log_raised
 from alligator.runs import Run
@@ -22,6 +30,19 @@ if TYPE_CHECKING:
     from alligator.reading import Reading
 
 log = logging.getLogger("alligator.task")
+
+
+def impossible(held: Reservation) -> Attempt | None:
+    """Return the burial of what got into the store under an impossible id; None: its id can be.
+
+    No board could carry it: nothing else may be done with it before.
+    """
+    try:
+        check_name("task_id", held.task_id, MAX_ID_BYTES)
+    except InvalidOption as err:
+        log.error("Task %a is buried: %s", held.task_id, err)
+        return Attempt(Bury(held, notes.write("unreadable", err)), error=err)
+    return None
 
 
 class Runner:

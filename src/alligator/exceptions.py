@@ -89,13 +89,15 @@ class Retry(AlligatorException):
         alligator.exceptions.Retry: try again in 60 s
     """
 
+    delay: float | None = None
+
     def __init__(self, message: str = "", *, delay: float | None = None) -> None:
         if not isinstance(message, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidOption(
                 f"Retry takes a reason, as text, and when: Retry(delay={message!r:.50}), perhaps?"
             )
         if delay is not None:
-            delay = _delay("Retry", delay)
+            delay = check_delay("Retry", delay)
         when = "" if delay is None else f" in {delay:g} s"
         super().__init__(message or f"try again{when}")
         self.delay = delay
@@ -104,6 +106,8 @@ class Retry(AlligatorException):
 class Snooze(AlligatorException):
     """Raised by a task that cannot run yet. It is run again after ``delay`` seconds, and no retry is counted.
 
+    A class derived from it that gives no delay, by ``super().__init__`` or itself, is a failure.
+
     Example:
         >>> raise Snooze(60)
         Traceback (most recent call last):
@@ -111,7 +115,7 @@ class Snooze(AlligatorException):
     """
 
     def __init__(self, delay: float) -> None:
-        self.delay = _delay("Snooze", delay)
+        self.delay = check_delay("Snooze", delay)
         super().__init__(f"not before {self.delay:g} s have passed")
 
 
@@ -178,7 +182,14 @@ class TaskTooBig(BackendRefused):
     """A task that is bigger than its store takes; nothing was queued."""
 
 
-def _delay(what: str, value: object) -> float:
+def check_delay(what: str, value: object) -> float:
+    """Return a number of seconds to wait, up to a century.
+
+    Raises:
+        InvalidOption: It is none.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _AGES:
-        raise InvalidOption(f"{what} takes a delay in seconds, from 0 to a century; not {value!r}.")
+        raise InvalidOption(
+            f"{what} takes a delay in seconds, from 0 to a century; not {value!r:.100}."
+        )
     return float(value)

@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from alligator import notes, pushing
-from alligator.attempts import Runner
+from alligator.attempts import Runner, impossible
 from alligator.backends.base import Message, Reservation, as_bytes
 from alligator.constants import RETRYING
 from alligator.dependencies import OurTask
@@ -12,7 +12,7 @@ from alligator.exceptions import Snooze
 from alligator.processes.keeper import LEASE, keeping
 from alligator.running import CURRENT, RunningTask
 from alligator.runs import take_retry
-from alligator.settling import settle
+from alligator.settling import Attempt, settle
 from alligator.tasks import Task
 from alligator.timeouts import time_limit
 from alligator.utils import new_id
@@ -72,16 +72,21 @@ def _try_again(gator: "Gator", task: Task, err: Exception) -> bool:
 
 
 def _run(gator: "Gator", reservation: Reservation, *, heeds_time: bool = True) -> Task | None:
-    with keeping(gator.backend, reservation):
-        outcome = Runner(
-            gator.backend,
-            gator.task_class,
-            results=gator.results,
-            gives_back=KeyboardInterrupt,  # the person who waited stops waiting
-            reading=gator.reading,
-            heeds_time=heeds_time,
-        ).attempt(reservation)
+    outcome = impossible(reservation) or _attempt(gator, reservation, heeds_time=heeds_time)
     settle(gator.backend, outcome)
     if outcome.error is not None and (outcome.task is None or outcome.task.status != RETRYING):
         raise outcome.error
     return outcome.task
+
+
+def _attempt(gator: "Gator", reservation: Reservation, *, heeds_time: bool) -> Attempt:
+    runner = Runner(
+        gator.backend,
+        gator.task_class,
+        results=gator.results,
+        gives_back=KeyboardInterrupt,  # the person who waited stops waiting
+        reading=gator.reading,
+        heeds_time=heeds_time,
+    )
+    with keeping(gator.backend, reservation):
+        return runner.attempt(reservation)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from alligator import deaths, dependencies, limits, notes, peeks, results, stops
 from alligator.backends.base import Ack, Backend, Release, Reservation, as_bytes
 from alligator.deaths import Death
-from alligator.exceptions import Canceled, Snooze, TaskFailed, TaskTimeout
+from alligator.exceptions import Canceled, Retry, Snooze, TaskFailed, TaskTimeout, check_delay
 from alligator.raised import line_of, log_raised
 from alligator.running import CURRENT, RunningTask
 from alligator.settling import Attempt
@@ -154,22 +154,28 @@ class Run:
             return self._void()
         if completion == "open":
             return self._failed(_not_committed())
-        self.task.succeed(result)
+        self._succeed(result)
         return self._done(result)
 
     def failed(self, err: BaseException) -> Attempt:
         """Return what becomes of the task after it has raised this."""
         self._ended(1)
+        err = _sound(err)
         completion = self._completion()
         if completion == "void":
             return self._void(err)
         if completion == "committed":
-            self.task.succeed(None)
+            self._succeed(None)
             return self._done_before(err)
         return self._failed(err)
 
+    def _succeed(self, result: Any) -> None:
+        self.task.succeed(result)
+        self._end_copy(0)  # its hook, too, may have forked
+
     def _failed(self, err: BaseException) -> Attempt:
         self.task.fail(err)
+        self._end_copy(1)
         return self._not_done(err)
 
     def _completion(self) -> _Completion:
@@ -197,12 +203,12 @@ class Run:
 
     def given_back(self) -> Attempt:
         """Return what becomes of the task if it has ended where it can be resumed: it goes back, uncounted."""
-        self.running.end()
+        self._ended(1)
         completion = self._completion()
         if completion == "void":
             return self._void()
         if completion == "committed":
-            self.task.succeed(None)
+            self._succeed(None)
             return self._done_before(GivenBack())
         if self.running.canceled:
             return self._canceled()
@@ -237,8 +243,9 @@ class Run:
                 self.task.run()
         except Abandoned:
             raise
-        except BaseException as err:
+        except BaseException as raised:
             self._ended(1)
+            err = _sound(raised)
             completion = self._completion()
             if completion == "void":
                 return self._void(err)
@@ -324,14 +331,14 @@ class Run:
             "at": self._backend.now(),
             "token": (self._stop or self.held).token,
         }
-        wait = take_retry(task, err, entry)
-        if wait is None:
-            return None
         try:
+            wait = take_retry(task, err, entry)
+            if wait is None:
+                return None
             body = as_bytes(task.serialize())
-        except Exception as unserializable:
-            # A hook has put something into the task that cannot be queued.
-            told = line_of(unserializable)
+        except Exception as unfit:
+            # A hook has put something into the task that cannot be queued, or no time can be reckoned from.
+            told = line_of(unfit)
             log.error("Task %r cannot be tried again: %s", self.held.task_id, told)
             task.to_failed()
             return None
@@ -378,11 +385,13 @@ class Run:
 
     def _ended(self, status: int) -> None:
         """Take note that its code has ended."""
-        if (
-            os.getpid() != self._pid
-        ):  # the task has forked: this copy must not go on as a second worker
-            os._exit(status)
+        self._end_copy(status)
         self.running.end()
+
+    def _end_copy(self, status: int) -> None:
+        """End a copy of the process that the task has forked: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            os._exit(status)
 
     @property
     def _name(self) -> tuple[str, str]:
@@ -402,6 +411,20 @@ class Run:
     _entry: "Entry | None" = None
 
 
+def _sound(err: BaseException) -> BaseException:
+    """Return what a task has raised; or what is wrong with that, if it asks for a delay that cannot be."""
+    if not isinstance(err, (Retry, Snooze)):
+        return err
+    try:
+        delay = getattr(err, "delay", None)  # a class of the user's own may not have set it
+        if delay is not None or isinstance(err, Snooze):
+            check_delay(type(err).__name__, delay)
+    except (Exception, SystemExit) as unsound:
+        unsound.__cause__ = err
+        return unsound
+    return err
+
+
 def _not_committed() -> TaskFailed:
     return TaskFailed("It was to complete in its own transaction, and has not committed that")
 
@@ -413,11 +436,14 @@ def take_retry(task: Task, err: BaseException, entry: dict[str, Any]) -> float |
         task: The task; it is told what went before (``entry``).
         err: What it failed with.
         entry: What to tell of this attempt.
+
+    Raises:
+        InvalidOption: The task, or its error, says a wait that cannot be.
     """
     if task.retries <= 0 or not task.may_retry(err):
         task.to_failed()
         return None
-    wait = task.wait_before_retry(err)
+    wait = check_delay("A retry", task.wait_before_retry(err))
     task.retries -= 1
     task.attempt += 1
     task.history = (*task.history, entry)[-MAX_HISTORY:]

@@ -8,21 +8,12 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from alligator import checkpoints, notes, registry, stops
-from alligator.attempts import Runner
-from alligator.backends.base import (
-    MAX_ID_BYTES,
-    Ack,
-    Batch,
-    Bury,
-    Release,
-    Reservation,
-    Settlement,
-    check_name,
-)
+from alligator import checkpoints, registry, stops
+from alligator.attempts import Runner, impossible
+from alligator.backends.base import Ack, Batch, Release, Reservation, Settlement
 from alligator.bell import Bell
 from alligator.constants import ALL
-from alligator.exceptions import BackendRefused, BackendUnavailable, InvalidOption
+from alligator.exceptions import BackendRefused, BackendUnavailable
 from alligator.gator import Gator, allowed_by
 from alligator.patience import Patience
 from alligator.printable import printable
@@ -411,11 +402,8 @@ class Worker:
         possible: list[Reservation] = []
         buried: list[Settlement] = []
         for held in reservations:
-            try:
-                check_name("task_id", held.task_id, MAX_ID_BYTES)
-            except InvalidOption as err:
-                log.error("Task %a is buried: %s", held.task_id, err)
-                buried.append(Bury(held, notes.write("unreadable", err)))
+            if (burial := impossible(held)) is not None:
+                buried.append(burial.settlement)
             else:
                 possible.append(held)
         if buried:

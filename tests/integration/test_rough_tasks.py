@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from alligator import Task
+from alligator import Task, current_task, track
 from alligator.backends.base import Ack, Counts, Message, as_bytes
 from alligator.backends.redis import scripts
 from alligator.backends.sqlite import file
@@ -46,9 +46,31 @@ def fork(journal: str, name: str, copy_does: str) -> None:
             sys.exit(0)
         if copy_does == "raise":
             raise ValueError("raised in the copy")
+        if copy_does == "hear Ctrl-C":  # as all processes of a terminal do
+            raise KeyboardInterrupt
         return
     os.waitpid(copy, 0)
     Journal(journal).note("finish", name)
+
+
+def fork_when_told_to_leave(journal: str, name: str) -> None:
+    """Fork when the worker leaves; the copy ends where a task could be resumed."""
+    Journal(journal).note("start", name)
+    while not current_task().leaving:
+        time.sleep(0.01)
+    copy = os.fork()
+    if copy == 0:
+        for _ in track(range(3)):
+            pass
+    os.waitpid(copy, 0)
+    Journal(journal).note("finish", name)
+
+
+def fork_in_hook(task: Task, news: object) -> None:
+    """Fork, and come out of the hook in both processes."""
+    copy = os.fork()
+    if copy:
+        os.waitpid(copy, 0)
 
 
 def terminate_a_child(journal: str, name: str) -> None:
@@ -109,7 +131,7 @@ def test_a_copy_that_a_task_forks_is_no_second_worker(
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("copy_does", ["exit", "raise", "return"])
+@pytest.mark.parametrize("copy_does", ["exit", "raise", "return", "hear Ctrl-C"])
 def test_a_copy_that_a_task_forks_does_not_come_back_from_pop(copy_does: str, scene: Scene) -> None:
     scene.push("forks", fork, copy_does)
     program = scene.python(
@@ -121,6 +143,36 @@ def test_a_copy_that_a_task_forks_does_not_come_back_from_pop(copy_does: str, sc
     assert program.stdout.count("popped") == 1
     assert scene.counts == Counts()
     assert scene.journal.names("finish") == ["forks"]
+
+
+@ON_SQLITE
+def test_a_copy_that_could_be_resumed_elsewhere_gives_nothing_back(scene: Scene) -> None:
+    scene.push("forks", fork_when_told_to_leave)
+    program = scene.worker()
+    scene.started("forks")
+    program.signal(signal.SIGTERM)
+
+    assert program.wait() == 0
+    assert program.stdout.count(" leaving. ") == 1
+    assert scene.counts == Counts()
+    assert scene.journal.names("finish") == ["forks"]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("func", "hook", "left"),
+    [(jobs.work, "on_success", Counts()), (jobs.fail_once, "on_error", Counts(dead=1))],
+)
+def test_a_copy_that_a_hook_forks_is_no_second_worker(
+    func: Callable[..., Any], hook: str, left: Counts, scene: Scene
+) -> None:
+    options: dict[str, Any] = {hook: fork_in_hook}
+    scene.push("forks", func, **options)
+    program = scene.worker(burst=True)
+
+    assert program.wait() == 0
+    assert program.stdout.count(" leaving. ") == 1
+    assert scene.counts == left
 
 
 def _latergator(scene: Scene) -> Program:
@@ -296,6 +348,16 @@ def test_an_id_with_a_newline_in_the_store_is_buried_and_stops_nobody(
     assert '"unreadable"' in letter.note
     assert scene.journal.entries("start", "impossible") == []
     assert program.children == [scene.finished("t1").pid]
+
+
+def test_an_id_with_a_newline_in_the_store_is_buried_by_pop(scene: Scene) -> None:
+    scene.gator.backend.push_many("all", [Message("a\nb", body_of(scene, "impossible"))])
+
+    with pytest.raises(InvalidOption, match="control characters"):
+        scene.gator.pop()
+
+    assert scene.counts == Counts(dead=1)
+    assert scene.journal.entries("start", "impossible") == []
 
 
 @ON_REDIS

@@ -193,6 +193,58 @@ def recurse() -> None:
     recurse()
 
 
+# Delays that cannot be
+
+
+class NotYet(Snooze):
+    """Does not call the ``__init__`` that takes the delay."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+
+
+class NotYetKnown(NotYet):
+    @property
+    def delay(self) -> float:  # type: ignore[override] # pyright: ignore -- users do it
+        return 1 / 0
+
+
+class Again(Retry):
+    """Does not call the ``__init__`` that takes the delay."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+
+
+class AgainInAnHour(Again):
+    delay = 3600
+
+
+def ask_to_wait(kind: str) -> None:
+    """Raise what asks for a delay, or leaves it out."""
+    kinds: dict[str, Callable[[], BaseException]] = {
+        "snooze, left out": lambda: NotYet(7),
+        "snooze, raising": lambda: NotYetKnown(7),
+        "snooze, -1": lambda: _set(Snooze(1), -1),
+        "snooze, text": lambda: _set(Snooze(1), "soon"),
+        "retry, -1": lambda: _set(Retry(), -1),
+        "retry, text": lambda: _set(Retry(), "soon"),
+        "retry, left out": lambda: Again(7),
+        "retry, by its class": lambda: AgainInAnHour(7),
+    }
+    raise kinds[kind]()
+
+
+def _set(err: Snooze | Retry, delay: Any) -> BaseException:
+    err.delay = delay
+    return err
+
+
+def spoil_delay(task: Task, err: Any) -> None:
+    """A hook that changes what it is told of."""
+    err.delay = "soon"
+
+
 # Hooks
 
 

@@ -13,13 +13,23 @@ from hypothesis import strategies as st
 
 from alligator import ALL, Gator, Task, Worker, deaths
 from alligator.attempts import Runner
-from alligator.backends.base import Ack, Bury, Counts, Found, Release, Reservation
+from alligator.backends.base import (
+    MAX_ID_BYTES,
+    Ack,
+    Bury,
+    Counts,
+    Found,
+    Message,
+    Release,
+    Reservation,
+)
 from alligator.backends.locmem_backend import Client
 from alligator.backends.simple import SimpleBackend
 from alligator.constants import FAILED, RETRYING, SUCCESS
 from alligator.deaths import Death
 from alligator.exceptions import (
     AlligatorException,
+    InvalidOption,
     TaskFailed,
     UnknownCallableError,
     UnknownModuleError,
@@ -260,6 +270,23 @@ def test_what_cannot_be_read_waits_for_a_deploy_and_is_buried_whole_in_the_end(
     assert error.__name__ in note_of(gator)["traceback"]
 
 
+@pytest.mark.parametrize("task_id", ["a\nb", "a\ud800b", "a" * (MAX_ID_BYTES + 1)])
+def test_what_got_into_the_store_under_an_impossible_id_is_buried_by_pop(
+    task_id: str, gator: Gator, caplog: pytest.LogCaptureFixture
+) -> None:
+    gator.backend.push_many(ALL, [Message(task_id, body_of(callable="echo", kwargs={}))])
+
+    with pytest.raises(InvalidOption, match="task_id"):
+        gator.pop()
+
+    assert jobs.seen == []
+    assert gator.backend.count(ALL) == Counts(dead=1)
+    assert dead_letter(gator).task_id == task_id
+    assert note_of(gator)["reason"] == "unreadable"
+    assert gator.pop() is None
+    caplog.text.encode()  # what is logged can be written
+
+
 class UntoldTask(Task):
     """Cannot be read, and does not let itself be told why."""
 
@@ -299,6 +326,76 @@ def test_a_task_put_off_for_a_reason_that_cannot_be_told_comes_again(
 
     assert isinstance(settlement, Release)
     assert "is put off: tests.unit.jobs.UntellableDelay" in caplog.text
+
+
+class OverridingTask(Task):
+    """Runs as any, but by a method of its own."""
+
+    def run(self) -> Any:
+        return super().run()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("task_class", [Task, OverridingTask])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("snooze, left out", "NotYet takes a delay in seconds, from 0 to a century; not None"),
+        ("snooze, raising", "division by zero"),
+        ("snooze, -1", "Snooze takes a delay in seconds, from 0 to a century; not -1"),
+        ("snooze, text", "Snooze takes a delay in seconds, from 0 to a century; not 'soon'"),
+        ("retry, -1", "Retry takes a delay in seconds, from 0 to a century; not -1"),
+        ("retry, text", "Retry takes a delay in seconds, from 0 to a century; not 'soon'"),
+    ],
+)
+def test_to_ask_for_a_delay_that_cannot_be_is_a_failure_like_any_other(
+    kind: str, told: str, task_class: type[Task], retries: int
+) -> None:
+    body = body_of(callable="ask_to_wait", args=[kind], kwargs={}, options={}, retries=retries)
+
+    settlement = attempt(reserved(body), task_class).settlement
+
+    if isinstance(settlement, Release):
+        assert retries == 1
+        assert settlement.body is not None
+        [entry] = json.loads(settlement.body)["options"]["history"]
+        assert told in entry["error"]
+    else:
+        assert retries == 0
+        assert isinstance(settlement, Bury)
+        assert told in json.loads(settlement.note)["message"]
+        # And the task's own, as what led to it.
+        assert "in ask_to_wait" in json.loads(settlement.note)["traceback"]
+
+
+@pytest.mark.parametrize(("kind", "delay"), [("left out", 0), ("by its class", 3600)])
+def test_a_retry_of_ones_own_kind_need_not_say_a_delay(kind: str, delay: float) -> None:
+    body = body_of(
+        callable="ask_to_wait", args=[f"retry, {kind}"], kwargs={}, options={}, retries=1
+    )
+
+    settlement = attempt(reserved(body), Task).settlement
+
+    assert isinstance(settlement, Release)
+    assert settlement.delay == delay
+
+
+def test_a_hook_that_spoils_the_delay_leaves_no_retry(caplog: pytest.LogCaptureFixture) -> None:
+    hook = {"module": "tests.unit.jobs", "callable": "spoil_delay"}
+    body = body_of(
+        callable="ask_to_wait",
+        args=["retry, by its class"],
+        kwargs={},
+        options={"on_error": hook},
+        retries=1,
+    )
+
+    came = attempt(reserved(body), Task)
+
+    assert isinstance(came.settlement, Bury)
+    assert came.task is not None
+    assert came.task.status == FAILED
+    assert "cannot be tried again: InvalidOption: A retry takes a delay" in caplog.text
 
 
 @pytest.mark.parametrize("callable_name", ["add", "fail"])
