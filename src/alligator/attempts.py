@@ -91,6 +91,7 @@ class Runner:
         """Run a reserved task once, in this thread, and decide how to settle it."""
         run = self.begin(reservation)
         if isinstance(run, Run):
+            run.running.begin()
             return run.complete()
         if run.waits_for is None:
             return run

@@ -38,6 +38,7 @@ class RunningTask:
     """Whether it was acknowledged by such a block, in a transaction that may not be committed yet, or ever."""
     _progress: Checkpoint | None = None
     _is_canceled = False
+    _paused_at = 0.0
 
     def __init__(
         self,
@@ -192,6 +193,17 @@ class RunningTask:
         if self._task is None or self._task.timeout is None:
             return 0.0
         self._began_at = time.monotonic()
+        return self._began_at + self._task.timeout
+
+    def pause(self) -> None:
+        """Let its time stand still, until it goes on."""
+        self._paused_at = time.monotonic()
+
+    def go_on(self) -> float:
+        """Let its time count again. Returns when that is over, as ``begin`` does."""
+        if self._task is None or self._task.timeout is None:
+            return 0.0
+        self._began_at += time.monotonic() - self._paused_at
         return self._began_at + self._task.timeout
 
     def end(self) -> None:

@@ -120,7 +120,8 @@ class Run:
             try:
                 result = self._begin()
                 if inspect.iscoroutine(result):
-                    coroutine = limited(result, self.task.timeout)
+                    # What on_start took is gone.
+                    coroutine = limited(result, self.task.timeout, self.running.time_left)
                     result = run_coroutine(self.running.awaited(coroutine))
             except Abandoned:
                 raise

@@ -57,13 +57,21 @@ def time_limit(seconds: float | None) -> AbstractContextManager[None]:
     return _Watched(seconds)
 
 
-async def limited(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T:
-    """Await a coroutine; raise TaskTimeout where it waits, when that has taken so long. None: never."""
+async def limited(
+    coroutine: Coroutine[Any, Any, T], seconds: float | None, left: float | None = None
+) -> T:
+    """Await a coroutine; raise TaskTimeout where it waits, when that has taken so long.
+
+    Args:
+        coroutine: What to await.
+        seconds: How long it may take, with what came before it. None: any time.
+        left: What is left of that; by default all.
+    """
     if seconds is None:
         return await coroutine
     import asyncio  # here, for it takes longer to import than all of Alligator
 
-    scope = asyncio.timeout(seconds)
+    scope = asyncio.timeout(seconds if left is None else left)
     try:
         async with scope:
             return await coroutine

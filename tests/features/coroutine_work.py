@@ -349,6 +349,20 @@ async def block_the_loop() -> None:
     done.append("blocked")
 
 
+async def block_when_told() -> None:
+    """Keep the loop, from when another coroutine says so."""
+    told = asyncio.Event()
+    meeting.append(told)
+    await told.wait()
+    await block_the_loop()
+
+
+async def let_it_block() -> None:
+    """Let that one keep the loop, before this one can hear of anything."""
+    meeting[0].set()
+    await asyncio.sleep(3600)
+
+
 async def resume_at_three() -> list[int]:
     """Go through some items; wait at the third one in the first attempt."""
     went: list[int] = []

@@ -14,6 +14,7 @@ import pytest
 from alligator import Gator, Task
 from alligator.backends.base import Counts
 from alligator.exceptions import TaskFailed, UnknownCallableError
+from alligator.processes.board import Board, State
 from alligator.testing.running import in_a_thread
 from alligator.testing.stores import until
 from tests.features import coroutine_work as jobs
@@ -145,6 +146,55 @@ def test_a_coroutine_that_blocks_the_loop_keeps_no_others_from_other_workers(gat
             jobs.released.set()
             until(lambda: len(done) == 402, "all are done")
             worker.stop()
+
+
+def test_what_the_loop_has_not_run_yet_has_no_deadline(gator: Gator) -> None:
+    board = Board()
+    gator.task(jobs.block_the_loop)
+    worker = QuietWorker(gator, burst=True, concurrency=10, board=board)
+
+    def deadlines() -> list[float]:
+        return [task.deadline for task in board.read() if task.state == State.SUBMITTED]
+
+    with in_a_thread(worker.run_forever):
+        try:
+            until(lambda: done == ["began"], "it is blocked")
+            with gator.options(timeout=60) as opts:
+                for number in range(3):
+                    opts.task(jobs.note, number)
+            until(lambda: len(deadlines()) == 3, "they wait for the loop")
+            found = deadlines()
+        finally:
+            jobs.released.set()
+
+    assert found == [0.0] * 3
+
+
+def test_what_is_blocked_is_not_overdue_whether_or_not_the_blocking_one_has_a_timeout(
+    gator: Gator,
+) -> None:
+    board = Board()
+    blocking = gator.task(jobs.block_when_told)
+    worker = QuietWorker(gator, burst=True, concurrency=10, board=board)
+
+    def deadline() -> float:
+        return max((task.deadline for task in board.read()), default=0.0)
+
+    with in_a_thread(worker.run_forever):
+        try:
+            until(lambda: jobs.meeting, "it can be told")
+            with gator.options(timeout=0.1) as opts:
+                blocked = opts.task(jobs.let_it_block)
+            until(lambda: done == ["began"], "it blocks the loop")
+            first = deadline()
+            until(lambda: deadline() > first, "the deadline is put off")
+        finally:
+            jobs.released.set()
+
+    assert first > 0.0
+    assert done == ["began", "blocked"]
+    assert gator.status(blocking.task_id).state == "unknown"  # a success leaves no trace
+    assert gator.status(blocked.task_id).reason == "timeout"  # when it could hear
 
 
 # What ends before its time.

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -120,6 +120,40 @@ def test_a_task_that_ends_in_time_is_done(gator: Gator) -> None:
 
     assert done == list(range(20))
     assert gator.backend.count("all") == Counts()
+
+
+def use_up_time(task: Task) -> None:
+    """A hook: leave a tenth of a second of the time that the task has."""
+    while (current_task().time_left or 0.0) > 0.1:
+        time.sleep(0.01)
+
+
+async def take_a_while() -> None:
+    """Take more time than that hook leaves."""
+    import asyncio
+
+    await asyncio.sleep(0.4)
+
+
+def take_a_while_later() -> Coroutine[Any, Any, None]:
+    """As that, and be no coroutine function."""
+    return take_a_while()
+
+
+@pytest.mark.parametrize("func", [take_a_while, take_a_while_later])
+@pytest.mark.parametrize("settings", [{}, {"concurrency": 10}], ids=["one by one", "concurrently"])
+def test_a_timeout_is_of_on_start_and_the_coroutine_together(
+    func: Callable[[], object], settings: dict[str, int]
+) -> None:
+    gator = Gator("locmem://")  # no store has a part in this
+    with gator.options(timeout=0.6, on_start=use_up_time) as opts:
+        task = opts.task(func)
+
+    work_off(gator, **settings)
+
+    status = gator.status(task.task_id)
+    assert (status.state, status.reason) == ("failed", "timeout")
+    assert "more than 0.6 s" in status.error
 
 
 # One that does not.

@@ -385,6 +385,31 @@ def test_a_deadline_is_put_off_if_it_is_over_and_the_task_still_runs() -> None:
     assert after[2:] == [0.0, 0.0]
 
 
+def test_while_a_task_waits_for_the_loop_its_time_stands_still() -> None:
+    holdings = holding(*reserved("a", "b"))
+    tasks = [running(60), running(None)]
+    held = [holdings.start() for _ in tasks]
+    for one, task in zip(held, tasks, strict=True):
+        assert one is not None
+        holdings.run(one, task)
+    before = [task.deadline for task in holdings.board.read()]
+
+    for one, task in zip(held, tasks, strict=True):
+        assert one is not None
+        task.pause()
+        holdings.submit(one)
+    meanwhile = [task.deadline for task in holdings.board.read()]
+    for one, task in zip(held, tasks, strict=True):
+        assert one is not None
+        holdings.go_on(one, task.go_on())
+
+    after = [task.deadline for task in holdings.board.read()]
+    assert meanwhile == [0.0, 0.0]
+    assert after[0] > before[0]
+    assert after[1] == before[1] == 0.0
+    assert after[0] - time.monotonic() == pytest.approx(tasks[0].time_left, abs=1)
+
+
 # What the keeper gives back.
 
 

@@ -472,6 +472,14 @@ def test_a_coroutine_is_told_where_it_waits(place: Place) -> None:
     place(call)
 
 
+def test_a_coroutine_has_the_time_that_is_left(place: Place) -> None:
+    def call() -> None:
+        with pytest.raises(TaskTimeout, match=rf"It ran for more than {FAR:g} s"):
+            run_coroutine(limited(sleep(FAR), FAR, 0.05))
+
+    place(call)
+
+
 @pytest.mark.parametrize("seconds", [None, FAR])
 def test_a_coroutine_that_ends_in_time_returns_its_result(
     seconds: float | None, place: Place

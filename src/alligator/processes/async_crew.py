@@ -149,13 +149,15 @@ class AsyncCrew:
     def _spare_those_blocked(self) -> None:
         """Put off the deadlines of coroutines that cannot hear of them, while another one blocks the loop.
 
-        That one has a deadline of its own. When that is over, it is to be ended with the process, and no other.
+        If that one has a deadline, it is to be ended with the process when that is over, and no other. If it
+        has none, it takes the time it takes: the others hear of theirs when the loop goes on.
         """
         if not self._holdings.board.has_deadlines:
             return
         calls = list(self._in_loop)
         blocking = _task_of(self._loop.blocked_by(), calls)
-        if blocking is None or blocking.time_left is None:
+        # What a task has left behind, nobody could end but with the process.
+        if blocking is None or not any(call.run.running is blocking for call in calls):
             return
         for call in calls:
             if call.run.running is not blocking:
@@ -223,6 +225,8 @@ class AsyncCrew:
         with self._lock:
             is_too_late = self._is_closed
             if not is_too_late:
+                # The loop may be blocked: to wait for it is no part of the task's own time.
+                run.running.pause()
                 self._holdings.submit(held)
                 self._submitted.append(call)
                 if len(self._submitted) == 1:
@@ -311,11 +315,12 @@ class AsyncCrew:
         self._note_end(call, result, error)
 
     async def _awaited(self, call: _Call) -> tuple[Any, BaseException | None]:
-        self._holdings.go_on(call.held)
+        running = call.run.running
+        self._holdings.go_on(call.held, running.go_on())
         # Also SystemExit and the like: whatever a task raises is its own failure.
         try:
-            coroutine = limited(call.coroutine, call.run.task.timeout)
-            return await call.run.running.awaited(coroutine), None
+            coroutine = limited(call.coroutine, call.run.task.timeout, running.time_left)
+            return await running.awaited(coroutine), None
         except BaseException as err:
             return None, err
 

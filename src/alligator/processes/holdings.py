@@ -174,16 +174,20 @@ class Holdings:
                 self._set_deadline(held, deadline)
 
     def submit(self, held: Held) -> None:
-        """Note that a task which was begun waits for the event loop."""
+        """Note that a task which was begun waits for the event loop: no end is set to that."""
         with self._lock:
             self.board.set_thread(held.number, 0)
+            if held.deadline:
+                self._set_deadline(held, 0.0)
             self._set(held, State.SUBMITTED)
 
-    def go_on(self, held: Held) -> None:
-        """Note that the event loop runs what was submitted, in this thread."""
+    def go_on(self, held: Held, deadline: float = 0.0) -> None:
+        """Note that the event loop runs what was submitted, in this thread; until when, if it has a timeout."""
         with self._lock:
             self.board.set_thread(held.number, threading.get_ident())
             self._set(held, State.STARTED)
+            if deadline:
+                self._set_deadline(held, deadline)
 
     def begun(self) -> list[Begun]:
         """Return the tasks that were begun and have no outcome yet, for a look at their stacks."""
