@@ -41,8 +41,16 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message, and what follows it."""
+        # What a handler before us has made of the error is kept there, for all that follow: it is not ours, nor
+        # is ours for them. Without the error, there is nothing else.
+        kept = record.exc_text
+        record.exc_text = indented(kept) if kept and not record.exc_info else None
+        try:
+            text = super().format(record)
+        finally:
+            record.exc_text = kept
         below = getattr(record, "below", "")
-        return super().format(record) + (f"\n{indented(below)}" if below else "")
+        return text + (f"\n{indented(below)}" if below else "")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
         """Return the line."""
@@ -52,3 +60,7 @@ class Formatter(logging.Formatter):
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 -- logging's name
         """Return the lines below it."""
         return indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 -- logging's name
+        """Return the lines below both."""
+        return indented(super().formatStack(stack_info))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from alligator.backends.base import Backend
+from alligator.backends.base import MAX_NAME_BYTES, Backend, is_name
 from alligator.payloads import encode, number, object_in
 
 FAMILY = "workers"
@@ -61,6 +61,8 @@ def _read(value: bytes) -> Presence | None:
             "queues": [*queues],
             "started_at": started_at,
         } if (moment := number(started_at)) is not None:
-            return Presence(worker, host, pid, [str(name) for name in queues], moment)
+            # Of another one, not every store could be asked.
+            names = [name for name in map(str, queues) if is_name(name, MAX_NAME_BYTES)]
+            return Presence(worker, host, pid, names, moment)
         case _:
             return None

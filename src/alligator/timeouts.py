@@ -27,6 +27,9 @@ KILL_AFTER = 2.0
 """Seconds for a task to end by itself, once its time is up; then its process is ended."""
 _SOON = 1e-6
 """Seconds, the least that a timer can be set to."""
+_LATE = 9e9
+"""And the most, about: no number of nanoseconds is larger."""
+_HOUR = 3600.0
 _MOMENT = 0.001
 """Seconds after which another try is made, where nothing can be raised now."""
 _LONG_MOMENT = 0.05
@@ -106,7 +109,7 @@ class _Alarm:
         # The other timer off first: an alarm of its own is to find its own handler.
         self._left, self._every = signal.setitimer(signal.ITIMER_REAL, 0)
         self._handler = signal.signal(signal.SIGALRM, self._ring)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, _SOON))
+        signal.setitimer(signal.ITIMER_REAL, min(max(seconds, _SOON), _LATE))
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True
@@ -292,8 +295,9 @@ class _Watcher:
         from queue import SimpleQueue  # here, for few need it
 
         coming: SimpleQueue[_Watched] = SimpleQueue()
-        self._coming, self._pid = coming, os.getpid()
         threading.Thread(target=_watch, args=[coming], name="alligator-limits", daemon=True).start()
+        # Not before it runs: there may be too many threads, and whatever comes next would wait for nobody.
+        self._coming, self._pid = coming, os.getpid()
         return coming
 
 
@@ -307,7 +311,8 @@ def _watch(coming: "SimpleQueue[_Watched]") -> None:
     lookout: Lookout | None = None
     while True:
         next_at = min((limit.due_at for limit in limits), default=None)
-        wait = None if next_at is None else max(0.0, next_at - time.monotonic())
+        # No longer than an hour: a wait of centuries is refused.
+        wait = None if next_at is None else min(max(0.0, next_at - time.monotonic()), _HOUR)
         try:
             limits.append(coming.get(timeout=wait))
         except Empty:

@@ -11,7 +11,7 @@ import pytest
 
 from alligator import Gator, Task, cli, dependencies, results
 from alligator.attempts import Runner
-from alligator.backends.base import Ack, Backend, Message, Release
+from alligator.backends.base import Ack, Backend, Counts, Message, Release
 from alligator.commands import letters, revival
 from alligator.commands.letters import Ref, Story
 from alligator.constants import CANCELED, DELAYED, SUCCESS, WAITING
@@ -25,6 +25,7 @@ from alligator.dependencies.edges import (
     link,
     need,
     needs_of,
+    records_of,
 )
 from alligator.exceptions import (
     BackendUnavailable,
@@ -86,6 +87,41 @@ def let_look(gator: Gator, *tasks: Task) -> None:
     """Let the time come at which blocked tasks look by themselves."""
     gator.backend.reschedule(gator.queue_name, [task.task_id for task in tasks])
     work_off(gator)
+
+
+NAMELESS = ["all:%uD800", "%uD800:x", "all:a%u0000b", "a%u0000b:x", "all:", f"all:{'x' * 256}"]
+"""What no task can be called, as a part of a key that anybody may have written."""
+
+
+def test_what_cannot_be_a_task_keeps_none_waiting(gator: Gator) -> None:
+    first = push(gator, "first")
+    second = push(gator, "second", first)
+    families = dependents_of(name_of(first)), needs_of(name_of(second))
+    forged = {f"{family}/{ref}": b'{"of": 1, "at": 1.0}' for family in families for ref in NAMELESS}
+    records_of(gator.backend).set_many(forged)
+
+    work_off(gator)
+
+    assert work.done == ["first", "second"]
+    assert gator.backend.count("all") == Counts()
+
+
+def test_nor_is_it_queued_again_with_what_it_is_said_to_have_failed_for(gator: Gator) -> None:
+    first = push(gator, "first", func=fail)
+    push(gator, "second", first)
+    work_off(gator)
+    family = failed_of(name_of(first))
+    records_of(gator.backend).set_many({f"{family}/{ref}": b'{"failed": "?"}' for ref in NAMELESS})
+
+    dead = [Ref.to(letter) for letter in gator.backend.dead("all", task_id=first.task_id)]
+    outcome = revival.retry(gator.backend, dead)
+
+    assert len(outcome.done) == 2
+    assert gator.backend.count("all") == Counts(delayed=1, waiting=1)
+
+
+def name_of(task: Task) -> Name:
+    return task.queue_name or "", task.task_id
 
 
 # Order

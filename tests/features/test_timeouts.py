@@ -1,6 +1,7 @@
 """Tasks that run too long are told so; those that do not hear it are ended with their process."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import pytest
 from alligator import Gator, Task, stops
 from alligator.backends.base import Ack, Counts, DeadLetter, Message
 from alligator.exceptions import TaskTimeout
+from alligator.options import AGES
 from alligator.running import current_task
 from alligator.stops import TIMEOUT
 from alligator.testing.running import in_threads
@@ -154,6 +156,52 @@ def test_a_timeout_is_of_on_start_and_the_coroutine_together(
     status = gator.status(task.task_id)
     assert (status.state, status.reason) == ("failed", "timeout")
     assert "more than 0.6 s" in status.error
+
+
+MOST = math.nextafter(3 * AGES, 0.0)
+"""Seconds, the most that whoever can write to a store may name in a payload."""
+
+
+@pytest.mark.parametrize("settings", [{}, {"concurrency": 4}], ids=["one by one", "concurrently"])
+def test_the_longest_times_that_a_payload_may_name_are_borne(
+    settings: dict[str, int], gator: Gator
+) -> None:
+    longest = {"timeout": MOST, "keep_result": MOST, "backoff": MOST, "max_backoff": MOST}
+    for name, func, more in (
+        ("plain", do_within_a_limit, {"expires": MOST}),
+        ("coroutine", do_async, {"expires": MOST}),
+        ("failing", fail, {"not_before": 1.0}),
+        ("early", do, {"not_before": MOST}),
+    ):
+        task = Task(task_id=name, retries=1)
+        task.to_call(func, name)
+        body = json.loads(task.serialize())
+        body["options"] = {**longest, **more}
+        gator.backend.push("all", name, json.dumps(body).encode())
+
+    work_off(gator, **settings)
+
+    assert sorted(done) == ["coroutine", "plain"]
+    assert gator.backend.count("all") == Counts(delayed=2)
+
+
+def do_within_a_limit(what: str) -> None:
+    with pytest.raises(TaskTimeout), time_limit(0.02):
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            pass
+    done.append(what)
+
+
+async def do_async(what: str) -> None:
+    import asyncio
+
+    await asyncio.sleep(0)
+    done.append(what)
+
+
+def fail(what: str) -> None:
+    raise ValueError(what)
 
 
 # One that does not.

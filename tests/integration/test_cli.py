@@ -11,9 +11,17 @@ from typing import Any
 
 import pytest
 
-from alligator import Gator, version
+from alligator import Gator, keys, version
 from alligator.backends.base import Bury, Message
-from alligator.testing.stores import FAR_OFF, QUEUE, opened, push, take, take_ready
+from alligator.testing.stores import (
+    FAR_OFF,
+    QUEUE,
+    opened,
+    push,
+    records_of,
+    take,
+    take_ready,
+)
 from tests.examples.commands import clean_environment
 from tests.integration import jobs
 from tests.integration.scenes import ROOT, Scene, until
@@ -266,6 +274,26 @@ def test_names_that_came_past_our_checks_cannot_forge_lines(dsn: str) -> None:
     told_of = told("dead", dsn, "retry", "--all", status=1)
     assert ids(told_of, "stayed") == [forged]
     assert alligator("dead", dsn, "retry", "--all").stdout.count("\n") == 1
+
+
+UNFIT = ["\ud800", "a\0b", "", "a\nb", "x" * 5000]
+"""What no queue can be called, and not every store can be asked for."""
+
+
+def test_queues_that_only_records_tell_of_end_no_command(dsn: str) -> None:
+    worker = {"worker": "w1", "host": "h", "pid": 1, "started_at": 1.0, "queues": [QUEUE, *UNFIT]}
+    with opened(dsn) as backend:
+        push(backend, "t1")
+        records_of(backend).set("workers/w1", json.dumps(worker).encode(), 60)
+        records_of(backend).set_many({f"schedules/{keys.escaped(name)}": b"" for name in UNFIT})
+
+    assert [one["queue"] for one in told("status", dsn)["queues"]] == [QUEUE]
+    assert told("status", dsn)["workers"][0]["queues"] == [QUEUE]
+    assert told("show", dsn, "t1")["tasks"][0]["state"] == "waiting"
+    for words in (["why", "t1"], ["stacks"], ["schedules"]):
+        assert said(words[0], dsn, *words[1:])
+    assert "t2" in refused("why", dsn, "t2")
+    assert told("check", dsn, status=1)["looked_at"] == 1
 
 
 @only_sqlite

@@ -110,12 +110,34 @@ def test_the_smallest_limit_is_a_limit(place: Place) -> None:
     place(call)
 
 
-def test_the_largest_limit_can_be_set(place: Place) -> None:
+@pytest.mark.parametrize("seconds", [100 * 365 * 86400.0, 9.4e9, 1e300])
+def test_the_largest_limit_can_be_set_and_the_others_are_kept(seconds: float, place: Place) -> None:
     def call() -> None:
-        with time_limit(100 * 365 * 86400.0):
-            spin(0.01)
+        with time_limit(seconds), pytest.raises(TaskTimeout), time_limit(0.05):
+            spin(FAR)
+        with pytest.raises(TaskTimeout), time_limit(0.05):
+            spin(FAR)
 
     place(call)
+
+
+def test_a_thread_that_could_not_be_started_is_started_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def call() -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="start new thread"), time_limit(FAR):
+                pass
+        with pytest.raises(TaskTimeout), time_limit(0.05):
+            spin(FAR)
+        return "told"
+
+    with Child(lambda: elsewhere(call)) as fork:  # it has none of the threads of its parent
+        assert fork.result() == "told"
 
 
 def test_the_blocks_own_exception_passes(place: Place) -> None:
@@ -480,7 +502,7 @@ def test_a_coroutine_has_the_time_that_is_left(place: Place) -> None:
     place(call)
 
 
-@pytest.mark.parametrize("seconds", [None, FAR])
+@pytest.mark.parametrize("seconds", [None, FAR, 9.4e9, 1e300])
 def test_a_coroutine_that_ends_in_time_returns_its_result(
     seconds: float | None, place: Place
 ) -> None:

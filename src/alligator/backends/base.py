@@ -708,6 +708,20 @@ def check_name(what: str, name: object, max_bytes: int) -> str:
     return name
 
 
+def is_name(name: str, max_bytes: int) -> bool:
+    """Whether a queue or a task can have this name, which anybody may have written into the store.
+
+    Example:
+        >>> is_name("mail", MAX_NAME_BYTES), is_name("", MAX_NAME_BYTES)
+        (True, False)
+    """
+    try:
+        check_name("It", name, max_bytes)
+    except InvalidOption:
+        return False
+    return True
+
+
 def _check_size(what: str, name: str, max_bytes: int) -> None:
     size = len(name.encode(errors="surrogatepass"))
     if not 0 < size <= max_bytes:

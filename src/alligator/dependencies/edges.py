@@ -6,7 +6,7 @@ from typing import Self
 
 from alligator import keys, payloads
 from alligator.backends.abilities import refusal
-from alligator.backends.base import Backend, Records
+from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, Backend, Records, is_name
 from alligator.exceptions import InvalidOption
 
 AT_ONCE = 500
@@ -75,9 +75,18 @@ def edges_in(backend: Backend, family: str, limit: int | None = None) -> dict[Na
     """Return the edges of a family, by the task at their other end."""
     found = records_of(backend).list(family, limit)
     refs = {key.partition("/")[2]: value for key, value in found.items()}
-    # What is not as we write it is not ours: by the task that it names, it could never be deleted.
-    names = {name: ref for ref in refs if keys.ref(*(name := keys.of_ref(ref))) == ref}
-    return {name: Edge.read(refs[ref]) for name, ref in names.items()}
+    names = {ref: keys.of_ref(ref) for ref in refs}
+    # What is not as we write it is not ours: by the task that it names, it could never be deleted, nor could
+    # every store be asked for it.
+    return {
+        name: Edge.read(refs[ref])
+        for ref, name in names.items()
+        if keys.ref(*name) == ref and _can_be(*name)
+    }
+
+
+def _can_be(queue_name: str, task_id: str) -> bool:
+    return is_name(queue_name, MAX_NAME_BYTES) and is_name(task_id, MAX_ID_BYTES)
 
 
 def needs_in(body: bytes) -> Collection[Name] | None:

@@ -25,6 +25,7 @@ from alligator.backends.base import (
     Message,
     as_bytes,
     check_name,
+    is_name,
 )
 from alligator.exceptions import InvalidOption, UnreadableTask
 from alligator.options import AGES
@@ -167,7 +168,8 @@ def queues(backend: Backend) -> list[str]:
     """Return the names of the queues that have schedules, sorted; some that had any may be among them."""
     if backend.records is None:
         return []
-    return sorted(map(form.name_in, backend.records.list(keys.SCHEDULES)))
+    names = map(form.name_in, backend.records.list(keys.SCHEDULES))
+    return sorted(name for name in names if is_name(name, MAX_NAME_BYTES))
 
 
 def name_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
