@@ -1,6 +1,7 @@
 """Every error that Alligator raises of its own; all derive from AlligatorException."""
 
-_AGES = 100 * 365.25 * 86400.0
+AGES = 100 * 365.25 * 86400.0
+"""Seconds: a century, beyond which a number of seconds is a mistake."""
 
 
 class AlligatorException(Exception):
@@ -188,7 +189,7 @@ def check_delay(what: str, value: object) -> float:
     Raises:
         InvalidOption: It is none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _AGES:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < AGES:
         raise InvalidOption(
             f"{what} takes a delay in seconds, from 0 to a century; not {value!r:.100}."
         )

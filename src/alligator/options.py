@@ -9,13 +9,10 @@ from datetime import UTC, date, datetime, time
 from typing import Any, cast
 
 from alligator.backends.base import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_PRIORITY, check_name
-from alligator.exceptions import InvalidOption, UnreadableTask
+from alligator.exceptions import AGES, InvalidOption, UnreadableTask
 from alligator.limits import Limit, limit_from_json, limit_to_json
 from alligator.signatures import path_of
 from alligator.utils import READING, import_attr
-
-AGES = 100 * 365.25 * 86400.0
-"""Seconds: a century, beyond which a number of seconds is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)

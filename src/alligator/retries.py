@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from alligator.exceptions import Retry
+from alligator.exceptions import AGES, Retry
 
 MAX_DELIVERIES = 3
 """Hand-outs with no outcome before a task is buried as poison: what Sidekiq Pro allows (sidekiq#4633)."""
@@ -79,7 +79,8 @@ def wait_before(
         return err.delay
     if not base:
         return 0.0
-    return with_jitter(backoff(retry, base=base, cap=MAX_BACKOFF if cap is None else cap), rng)
+    cap = MAX_BACKOFF if cap is None else min(cap, AGES)  # a payload of others may say any number
+    return with_jitter(backoff(retry, base=base, cap=cap), rng)
 
 
 def is_poison(deliveries: int, limit: int = MAX_DELIVERIES) -> bool:

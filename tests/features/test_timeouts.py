@@ -14,8 +14,7 @@ import pytest
 
 from alligator import Gator, Task, stops
 from alligator.backends.base import Ack, Counts, DeadLetter, Message
-from alligator.exceptions import TaskTimeout
-from alligator.options import AGES
+from alligator.exceptions import AGES, TaskTimeout
 from alligator.running import current_task
 from alligator.stops import TIMEOUT
 from alligator.testing.running import in_threads

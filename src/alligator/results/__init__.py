@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from alligator import keys, notes, payloads
 from alligator.backends.base import Records
-from alligator.exceptions import InvalidArguments, TaskFailed
-from alligator.options import AGES
+from alligator.exceptions import AGES, InvalidArguments, TaskFailed
 
 log = logging.getLogger("alligator.task")
 

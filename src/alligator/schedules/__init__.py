@@ -27,8 +27,7 @@ from alligator.backends.base import (
     check_name,
     is_name,
 )
-from alligator.exceptions import InvalidOption, UnreadableTask
-from alligator.options import AGES
+from alligator.exceptions import AGES, InvalidOption, UnreadableTask
 from alligator.peeks import Peek
 from alligator.raised import line_of
 from alligator.schedules import moments
