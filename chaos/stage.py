@@ -41,7 +41,8 @@ SPARE = 1.0
 POISON = 3
 """Deaths after which a task is rightly a dead letter."""
 BUSY = 2.0
-"""Seconds that a finished task may wait for its settlement in a short campaign, beside other tests."""
+"""Seconds that a finished task may wait for its settlement, or one that is held for its beginning, in a short
+campaign, beside other tests."""
 UNBEGUN = POISON - 1
 """As many of them may have met a task that had not begun, where all died or stood still: nobody lived to tell,
 and each counts. Only the last time is it held alone, and so begins at once."""
@@ -334,6 +335,7 @@ class Stage(Scene):
             retries_anew=not self.gator.backend.keeps_ids,
             batch=self.batch,
             held_on=self.held_on if self._is_whole else max(self.held_on, BUSY),
+            goes_on=HELD_ON if self._is_whole else BUSY,
         )
         self._judge_times(found)
         return found

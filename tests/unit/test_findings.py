@@ -99,13 +99,14 @@ def test_a_second_run_is_explained_by_what_befell_the_first(
 
 
 @pytest.mark.parametrize(("went_on_at", "explains"), [(0.9, True), (0.5, False)])
-def test_who_was_stopped_may_begin_a_moment_later_what_went_to_another(
-    found: Found, went_on_at: float, explains: bool
+@pytest.mark.parametrize("kinds", [("stop", "go"), ("down", "up")])
+def test_what_was_held_may_begin_a_moment_later_though_it_went_to_another(
+    found: Found, kinds: tuple[str, str], went_on_at: float, explains: bool
 ) -> None:
-    asleep = [("stop", "", A, 0.1), ("go", "", A, went_on_at)]
+    away = [(kinds[0], "", A, 0.1), (kinds[1], "", A, went_on_at)]
     runs = [("start", "t", A, 1.0), ("start", "t", B, 1.1)]
 
-    assert (found(*PUSH, *asleep, *runs).unexplained == []) == explains
+    assert (found(*PUSH, *away, *runs).unexplained == []) == explains
 
 
 def test_what_befell_a_process_explains_a_batch_of_what_it_had_finished_and_no_more(

@@ -118,6 +118,7 @@ def found_in(
     retries_anew: bool = False,
     batch: int = LARGEST_BATCH,
     held_on: float = HELD_ON,
+    goes_on: float = HELD_ON,
 ) -> Findings:
     """Judge what happened by the journal, and by what the store has kept.
 
@@ -130,6 +131,7 @@ def found_in(
         batch: How many finished tasks a process may hold that are not settled yet, at the most: so many second
             runs one thing that befell it may explain.
         held_on: Seconds that one may wait so: longer where a long task may come behind it in its batch.
+        goes_on: Seconds after a trouble in which a process may begin what it held, at the most.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -140,7 +142,7 @@ def found_in(
         ['t1']
     """
     entries = journal.entries()
-    troubles = troubles_in(entries)
+    troubles = troubles_in(entries, goes_on)
     pushed, finished = (_names(entries, kind) for kind in ("pushed", "finish"))
     given_up = _names(entries, "cancel") | _names(entries, "canceled")
     runs = runs_in(entries)
@@ -259,8 +261,11 @@ def runs_in(entries: Iterable[Entry]) -> dict[str, list[Run]]:
     return dict(runs)
 
 
-def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
-    """Return what was done to processes, to the server, and to the network."""
+def troubles_in(entries: Iterable[Entry], goes_on: float = HELD_ON) -> list[Trouble]:
+    """Return what was done to processes, to the server, and to the network.
+
+    Who held a task may begin it a moment after that (``goes_on``), though it went to another.
+    """
     found: list[Trouble] = []
     open_: dict[tuple[str, int | None], float] = {}
     for entry in entries:
@@ -274,15 +279,13 @@ def troubles_in(entries: Iterable[Entry]) -> list[Trouble]:
             case "leave":
                 found.append(Trouble(entry.at, entry.at + LEAVES_WITHIN, entry.pid))
             case "cut":
-                # Who held a task may start it a moment later, though it went to another.
-                found.append(Trouble(entry.at, entry.at + HELD_ON))
+                found.append(Trouble(entry.at, entry.at + goes_on))
             case "stop" | "down":
                 open_[entry.kind, pid] = entry.at
             case "go":
-                # What it was about to begin, it begins a moment after it goes on.
-                found.append(Trouble(open_.pop(("stop", pid), entry.at), entry.at + HELD_ON, pid))
+                found.append(Trouble(open_.pop(("stop", pid), entry.at), entry.at + goes_on, pid))
             case "up":
-                found.append(Trouble(open_.pop(("down", None), entry.at), entry.at))
+                found.append(Trouble(open_.pop(("down", None), entry.at), entry.at + goes_on))
             case _:
                 pass
     lasting = [Trouble(began_at, float("inf"), pid) for (_, pid), began_at in open_.items()]
