@@ -63,7 +63,7 @@ def _kill_children(stage: Stage, *options: str, kills: int | None = None, **sett
     stage.expect(program.runs, "latergator has ended")
 
 
-@scenario(quick=0.03, quick_on=["sqlite", "postgres"])
+@scenario(quick=0.02, quick_on=["sqlite", "postgres"])
 def trees_killed(stage: Stage) -> None:
     """A latergator is killed with all its processes soon after its first task, and another is started."""
     stage.batch, stage.breaks_off = batch_of(TASK), TREES_BREAK_OFF
@@ -78,7 +78,7 @@ def trees_killed(stage: Stage) -> None:
             program = stage.start(*FOUR)
 
 
-@scenario(quick=0.05, quick_on=["sqlite", "beanstalk"], patience=0.3)
+@scenario(quick=0.03, quick_on=["sqlite", "beanstalk"], patience=0.3)
 def told_to_leave(stage: Stage) -> None:
     """A latergator beside two others gets SIGTERM at any moment, and another takes its place: 100 times."""
     numbers = count()

@@ -744,13 +744,13 @@ def test_a_task_may_depend_on_those_before_it_in_a_batch(gator: Gator) -> None:
 def test_a_batch_larger_than_any_step_of_a_store(gator: Gator) -> None:
     with gator.batch() as batch:
         last = batch.task(do, 0)
-        for number in range(1, 2500):
+        for number in range(1, 1500):
             with batch.options(depends_on=last) as opts:
                 last = opts.task(do, number)
 
     work_off(gator)
 
-    assert work.done == list(range(2500))
+    assert work.done == list(range(1500))
 
 
 def test_many_pairs_in_a_batch(gator: Gator) -> None:
