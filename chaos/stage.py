@@ -209,9 +209,8 @@ class Stage(Scene):
         prefix = f"back{len(self.journal.entries('up'))}"
 
         def all_work() -> bool:
-            time.sleep(
-                AWHILE
-            )  # no more than can be done: what piled up would come first the next time
+            # No more than can be done: what piled up would come first the next time.
+            time.sleep(AWHILE)
             self.produce([f"{prefix}-{next(numbers)}"], jobs.work, AWHILE)
             ours = {entry.pid for entry in self._starts(f"{prefix}-") if entry.at > since}
             return len(program.children) > 0 and ours >= {*program.children}
